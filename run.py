@@ -1,0 +1,29 @@
+"""Sample a model in full and with a caching method from the same noise, and show what was gained and what it cost.
+
+python run.py                                          the embedded model with Spectrum
+python run.py model=flux method=taylorseer runs=10     a real model, where its weights are on this machine
+python run.py --multirun method=none,fewer_steps,spectrum,fora,taylorseer,teacache runs=14,10
+"""
+
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from spectrum.main import guarded
+
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="config")
+def main(composed: DictConfig) -> str:
+    """Run one job; the folder it wrote."""
+    from spectrum.config import parse
+    from spectrum.job import run
+
+    return str(run(parse(composed)))
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

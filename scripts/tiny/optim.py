@@ -1,0 +1,66 @@
+"""Muon for every weight that is a matrix or a convolution, AdamW for the rest.
+
+Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest semi-orthogonal one. `torch.optim.Muon` takes
+2-D parameters only; here a convolution counts as the matrix (out channels, everything else).
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Newton-Schulz iteration towards U V^T of the (rows, columns) matrix's singular value decomposition."""
+    a, b, c = _QUINTIC
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Orthogonalised Nesterov momentum; the step is scaled to an RMS of 0.2, AdamW's usual one."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:  # noqa: ANN001
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                buffer.lerp_(p.grad, 1 - group["momentum"])
+                update = p.grad.lerp(buffer, group["momentum"]).flatten(1)
+                update = orthogonalise(update) * (0.2 * max(update.shape) ** 0.5)
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update.view_as(p), alpha=-group["lr"])
+
+
+def optimisers(module: nn.Module, lr: float, exclude: tuple[str, ...] = ()) -> list[torch.optim.Optimizer]:
+    """[Muon, AdamW] over `module`: Muon takes every weight of two or more dimensions not named in `exclude`."""
+    matrices, rest = [], []
+    for name, p in module.named_parameters():
+        is_matrix = p.ndim >= 2 and not any(word in name for word in exclude)
+        (matrices if is_matrix else rest).append(p)
+    return [Muon(matrices, lr=lr), torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)]
+
+
+def set_lr(optims: list[torch.optim.Optimizer], lr: float) -> None:
+    """Give every group the learning rate of this step."""
+    for optim in optims:
+        for group in optim.param_groups:
+            group["lr"] = lr
+
+
+def warmup_then_decay(step: int, steps: int, warmup: int = 100, tail: float = 0.3) -> float:
+    """Learning-rate factor: linear warm-up, flat, then linear to zero over the last `tail` of the run."""
+    return min((step + 1) / warmup, 1.0, (steps - step) / (tail * steps))

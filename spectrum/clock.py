@@ -1,0 +1,44 @@
+"""Where a sampler stands, read from its scheduler, and the clocks that a forecast can run on."""
+
+from enum import StrEnum
+from typing import Any
+
+from spectrum.errors import refuse
+
+
+class Clock(StrEnum):
+    """The time variable of a forecast: step index, timestep (0 to 1000), or sigma."""
+
+    step = "step"
+    timestep = "timestep"
+    sigma = "sigma"
+
+
+def position(scheduler: Any) -> int:
+    """The scheduler's 0-based index into its `timesteps`, without touching the device."""
+    if not hasattr(scheduler, "step_index"):
+        refuse(
+            f"{type(scheduler).__name__} does not tell which step it is at: use a scheduler with `step_index`, for "
+            "example FlowMatchEulerDiscreteScheduler or UniPCMultistepScheduler"
+        )
+    if scheduler.step_index is not None:
+        return scheduler.step_index
+    return scheduler.begin_index or 0
+
+
+def readings(scheduler: Any, clock: Clock) -> tuple[list[float], tuple[float, float]]:
+    """The clock's value at each of the scheduler's steps, and its span.
+
+    The step clock spans (0, number of steps), as in Spectrum's code for 50. Sigmas are read from the copy that
+    diffusers keeps on the CPU, and a flow model's timesteps are its sigmas times the number of training timesteps, so
+    neither asks the device.
+    """
+    count = len(scheduler.timesteps)
+    if clock is Clock.step:
+        return [float(s) for s in range(count)], (0.0, float(count))
+    sigmas = [float(s) for s in scheduler.sigmas[:count].tolist()]
+    flow = max(sigmas) <= 1.0 + 1e-6
+    if clock is Clock.sigma:
+        return sigmas, (0.0, 1.0 if flow else max(sigmas))
+    scale = float(scheduler.config.num_train_timesteps)
+    return [s * scale for s in sigmas] if flow else [float(t) for t in scheduler.timesteps.tolist()], (0.0, scale)

@@ -1,0 +1,61 @@
+"""The denoiser families: one entry each says where the block stacks are and which module they exit into."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from spectrum.errors import refuse
+
+Signal = Callable[[Any, Mapping[str, Any]], Tensor]
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """Layout of a denoiser family.
+
+    Attributes:
+        stacks: names of the block lists (or single blocks), in the order they run.
+        exit: the module that the last block's output enters; its first argument is the feature.
+        signal: for data-dependent schedules, what TeaCache watches: `(model, forward's arguments by name) -> tensor`.
+        condition: the forward argument that tells CFG branches apart when the pipeline does not name them.
+        refused: forward arguments that reach the blocks from outside, with why a skipped step cannot honour them.
+    """
+
+    stacks: tuple[str, ...]
+    exit: str
+    signal: Signal | None = None
+    condition: str = "encoder_hidden_states"
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+def flux_modulated_input(model: Any, inputs: Mapping[str, Any]) -> Tensor:
+    """The first FLUX block's input after its adaptive norm, (batch, image tokens, width): TeaCache's signal."""
+    hidden = model.x_embedder(inputs["hidden_states"])
+    times = [inputs["timestep"].to(hidden.dtype) * 1000]
+    if inputs.get("guidance") is not None:
+        times.append(inputs["guidance"].to(hidden.dtype) * 1000)
+    embedding = model.time_text_embed(*times, inputs["pooled_projections"])
+    return model.transformer_blocks[0].norm1(hidden, emb=embedding)[0]
+
+
+_CONTROLNET = "ControlNet residuals are added inside the blocks, which a skipped step does not run"
+
+FLUX = Denoiser(
+    stacks=("transformer_blocks", "single_transformer_blocks"),
+    exit="norm_out",
+    signal=flux_modulated_input,
+    refused={"controlnet_block_samples": _CONTROLNET, "controlnet_single_block_samples": _CONTROLNET},
+)
+
+# By the denoiser's class name. The other families' entries come with their configs and conformance fixtures.
+DENOISERS: Mapping[str, Denoiser] = {"FluxTransformer2DModel": FLUX}
+
+
+def denoiser_of(model: nn.Module) -> Denoiser:
+    """The entry of a model's family; refuses one that is not registered."""
+    name = type(model).__name__
+    if name not in DENOISERS:
+        refuse(f"{name} is not a registered denoiser; registered: {', '.join(sorted(DENOISERS))}")
+    return DENOISERS[name]

@@ -1,0 +1,181 @@
+"""Sampling: prompts x seeds to numbered pictures and a line each in `samples.jsonl`, going on where a run broke off.
+
+The unit of resuming is a batch. Batches lie on a fixed grid, so a picture is made with the same neighbours, by the same
+kernels, whether the run was broken off or not, and comes out byte-equal.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+import spectrum
+from spectrum.accelerate import Accelerated
+from spectrum.config import RunConfig
+from spectrum.errors import refuse
+from spectrum.method import Method
+from spectrum.pipeline import model_identity
+from spectrum.prompts import Sample
+from spectrum.record import identity, write_bytes
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a pipeline is called: steps, solver, size, the pipeline's own arguments, and samples per call."""
+
+    steps: int
+    solver: str | None
+    height: int
+    width: int
+    call: dict[str, Any]
+    batch: int
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "Sampling":
+        """The sampling that a config asks for; a method may set its own `steps` and `solver`."""
+        steps = config.method.get("steps") or config.model.steps
+        model = config.model
+        return cls(steps, config.method.get("solver"), model.height, model.width, model.call, config.batch)
+
+
+def sample_id(config: RunConfig, prompts: list[str]) -> str:
+    """Names all that changes pixels: weights, method, schedule, sampling, prompts, seeds, dtype and our version."""
+    method, schedule = dict(config.method), {k: v for k, v in config.schedule.items() if k != "ladder"}
+    sampling = Sampling.of(config)
+    return identity(
+        {
+            "model": model_identity(config.model),
+            "pipeline": config.model.pipeline,
+            "dtype": config.model.dtype,
+            "method": None if method["forecast"] is None else method,
+            "schedule": None if method["forecast"] is None else schedule,
+            "calibration": identity(config.model.calibration),
+            "sampling": {k: v for k, v in vars(sampling).items()},
+            "prompts": prompts,
+            "seeds": config.seeds,
+            "version": spectrum.__version__,
+        }
+    )
+
+
+def with_solver(pipe: Any, solver: str | None) -> Any:
+    """A pipeline like `pipe`, sharing its weights, with another solver on the same flow; None leaves it as it is."""
+    if solver is None:
+        return pipe
+    import diffusers
+
+    cls = getattr(diffusers, solver, None)
+    if cls is None or not hasattr(cls, "set_timesteps"):
+        refuse(f"method.solver={solver} is no scheduler of diffusers: type for example UniPCMultistepScheduler")
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "use_dynamic_shifting": True}
+    base = {k: v for k, v in pipe.scheduler.config.items() if k in ("num_train_timesteps", "time_shift_type")}
+    return type(pipe)(**{**pipe.components, "scheduler": cls(**base, **flow, solver_order=2)})
+
+
+def draw(pipe: Any, batch: list[Sample], sampling: Sampling, on_step: Callable[[], None] | None = None) -> Tensor:
+    """Sample one batch: (batch, 3, height, width) float32 in [0, 1] on the CPU."""
+    call = dict(sampling.call)
+    if isinstance(call.get("negative_prompt"), str):
+        call["negative_prompt"] = [call["negative_prompt"]] * len(batch)
+    if on_step is not None:
+        call["callback_on_step_end"] = lambda pipe, step, timestep, state: on_step() or state
+    images = pipe(
+        prompt=[sample.prompt for sample in batch],
+        height=sampling.height,
+        width=sampling.width,
+        num_inference_steps=sampling.steps,
+        generator=[torch.Generator("cpu").manual_seed(sample.noise_seed) for sample in batch],
+        output_type="pt",
+        **call,
+    ).images
+    if not torch.isfinite(images).all():
+        refuse("the pipeline returned NaN or infinite pixels: try another model.dtype")
+    return images.float().cpu()
+
+
+def done(folder: Path) -> dict[str, dict[str, Any]]:
+    """The lines of `samples.jsonl` whose picture is there whole, by file name. A torn last line is dropped."""
+    found: dict[str, dict[str, Any]] = {}
+    ledger = folder / "samples.jsonl"
+    if not ledger.exists():
+        return found
+    for line in ledger.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        picture = folder / "images" / entry["file"]
+        if picture.exists() and hashlib.sha256(picture.read_bytes()).hexdigest() == entry["sha256"]:
+            found[entry["file"]] = entry
+    return found
+
+
+def generate(
+    pipe: Any,
+    method: Method,
+    samples: list[Sample],
+    sampling: Sampling,
+    folder: Path,
+    on_step: Callable[[int], None] = lambda count: None,
+) -> list[dict[str, Any]]:
+    """Sample what `folder` still lacks and return its ledger, a dict a sample, in order.
+
+    Writes `images/NNNNN-sS.png` and appends to `samples.jsonl` only after a whole batch is on disk. `on_step(n)` is
+    told after each denoising step that `n` samples advanced by one.
+    """
+    have = done(folder)
+    grid = [samples[i : i + sampling.batch] for i in range(0, len(samples), sampling.batch)]
+    kept = [b for b in grid if all(s.file in have for s in b)]
+    _rewrite(folder, [have[s.file] for b in kept for s in b])
+    ledger = [have[s.file] for b in kept for s in b]
+    pipe = with_solver(pipe, sampling.solver)
+    with Accelerated(pipe, method) as handle:
+        for batch in grid:
+            if batch in kept:
+                on_step(len(batch) * sampling.steps)
+                continue
+            images = draw(pipe, batch, sampling, lambda n=len(batch): on_step(n))
+            entries = _store(folder, batch, images, handle.report())
+            _append(folder, entries)
+            ledger += entries
+    ledger.sort(key=lambda entry: (entry["index"], entry["seed"]))
+    _rewrite(folder, ledger)
+    return ledger
+
+
+def _store(folder: Path, batch: list[Sample], images: Tensor, report: dict[str, Any]) -> list[dict[str, Any]]:
+    runs = {name: branch["run_steps"] for name, branch in report.items()}
+    entries = []
+    for sample, image in zip(batch, images, strict=True):
+        pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format="PNG")
+        write_bytes(folder / "images" / sample.file, buffer.getvalue())
+        entry = {"index": sample.index, "seed": sample.seed, "prompt": sample.prompt, "file": sample.file}
+        entries.append({**entry, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(), "runs": runs})
+    return entries
+
+
+def _lines(entries: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+
+
+def _rewrite(folder: Path, entries: list[dict[str, Any]]) -> None:
+    ledger = folder / "samples.jsonl"
+    if not ledger.exists() or ledger.read_bytes() != _lines(entries):
+        write_bytes(ledger, _lines(entries))
+
+
+def _append(folder: Path, entries: list[dict[str, Any]]) -> None:
+    with open(folder / "samples.jsonl", "ab") as file:
+        file.write(_lines(entries))
+        file.flush()
+        os.fsync(file.fileno())

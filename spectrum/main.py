@@ -1,0 +1,80 @@
+"""What the commands share: one clear line for bad input, and an exit code."""
+
+import errno
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from spectrum.config import CONFIGS, unknown_key
+from spectrum.errors import SpectrumError
+
+
+def guarded(main: Callable[[], Any]) -> int:
+    """Call `main`; 0, or the exit code after one line on standard error.
+
+    2 for bad input, 3 for a machine that cannot go on (disk full, no permission), 130 for Ctrl-C. Anything else is a
+    defect and keeps its traceback.
+    """
+    quiet()
+    try:
+        main()
+    except SpectrumError as error:
+        return _say(str(error), 2)
+    except (HydraException, OmegaConfBaseException) as error:
+        return _say(_config_line(error), 2)
+    except KeyboardInterrupt:
+        return _say("interrupted; finished samples are kept, the same command goes on from there", 130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        return _say(f"{error.strerror}{where}: finished samples are kept; free it, and the same command goes on", 3)
+    return 0
+
+
+def quiet() -> None:
+    """Keep the libraries' notices out of the output; errors stay."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("torchao").setLevel(logging.ERROR)
+
+
+def _say(line: str, code: int) -> int:
+    print(f"error: {line}" if code != 130 else f"\n{line}", file=sys.stderr)
+    return code
+
+
+def _config_line(error: Exception) -> str:
+    text = str(error)
+    key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
+    if key:
+        return unknown_key(key[1], _known_keys())
+    choice = re.search(r"Could not find '(\w+)/([^']+)'", text)
+    if choice:
+        group = CONFIGS / choice[1]
+        names = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
+        return f"there is no {choice[1]}={choice[2]}; there are {names}"
+    return " ".join(text.split())[:300]
+
+
+def _known_keys() -> list[str]:
+    """Every dotted key that some config sets, for suggestions."""
+    keys: set[str] = set()
+    for path in Path(CONFIGS).rglob("*.yaml"):
+        group = path.parent.name if path.parent != CONFIGS else ""
+        for line in path.read_text().splitlines():
+            found = re.match(r"( *)(\w+):", line)
+            if found and found[2] not in ("defaults", "hydra", "method"):
+                keys.add(f"{group}.{found[2]}" if group else found[2])
+    return sorted(keys)

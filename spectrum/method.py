@@ -1,0 +1,127 @@
+"""A caching method as data: forecast x schedule, and where, in which space and on which clock they work."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from torch import Tensor
+
+from spectrum.clock import Clock
+from spectrum.errors import SpectrumError, refuse
+from spectrum.forecast import Forecast, reach
+from spectrum.schedule import Schedule, always, needs_drift, plan
+
+Drift = Callable[[Tensor, Tensor], float]
+
+
+class Space(StrEnum):
+    """What is stored: the block stacks' output, or that output minus their input."""
+
+    feature = "feature"
+    residual = "residual"
+
+
+class Site(StrEnum):
+    """Where it is stored: at the exit of the block stacks."""
+
+    exit = "exit"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One caching method, ready to be hooked on a denoiser.
+
+    Attributes:
+        name: what tables call it.
+        forecast: weights of a skipped step, see `spectrum.forecast`; None for a method that never skips.
+        schedule: which steps run, see `spectrum.schedule`.
+        drift: for schedules that need it, how far the signal moved between two consecutive steps:
+            `(signal, previous signal) -> float`.
+    """
+
+    name: str
+    forecast: Forecast | None
+    schedule: Schedule = always
+    space: Space = Space.feature
+    site: Site = Site.exit
+    clock: Clock = Clock.step
+    drift: Drift | None = None
+
+    def __post_init__(self) -> None:
+        if needs_drift(self.schedule) and self.drift is None:
+            refuse(
+                f"{self.name} measures no drift, so it cannot use a schedule that decides by drift: type another, for "
+                "example schedule=growing_window"
+            )
+
+    @property
+    def keep(self) -> int | None:
+        """How many features each branch has to hold at most; None if every run step's."""
+        try:
+            return 0 if self.forecast is None else reach(self.forecast)
+        except SpectrumError:
+            return None
+
+    @property
+    def foreseeable(self) -> bool:
+        """Whether the run steps are known before sampling."""
+        return not needs_drift(self.schedule)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A skipped step of a plan: its weights, oldest run step first."""
+
+    step: int
+    weights: list[float]
+
+    @property
+    def total(self) -> float:
+        """`sum w`."""
+        return float(np.sum(self.weights))
+
+    @property
+    def l1(self) -> float:
+        """`|w|_1`."""
+        return float(np.abs(self.weights).sum())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method will do over a whole trajectory; `runs` is None when only the data will tell."""
+
+    steps: int
+    runs: list[int] | None
+    skipped: list[Step]
+    kept: int
+    """Features stored at once per branch, at most."""
+
+    @property
+    def nfe(self) -> int | None:
+        """Number of steps at which the blocks run."""
+        return None if self.runs is None else len(self.runs)
+
+
+def plan_method(
+    method: Method, steps: int, times: Sequence[float] | None = None, span: tuple[float, float] | None = None
+) -> Plan:
+    """Unroll `method` over `steps` steps without a model.
+
+    `times` and `span` are the clock's values, as `spectrum.clock.readings` gives them; the step clock's by default.
+    Raises `SpectrumError` for every setting that the run itself would refuse.
+    """
+    if not method.foreseeable:
+        method.schedule(0, steps, [], 0.0)
+        return Plan(steps, None, [], method.keep or steps)
+    runs = plan(method.schedule, steps)
+    times = list(range(steps)) if times is None else times
+    span = (0.0, float(steps)) if span is None else span
+    skipped = []
+    for step in sorted(set(range(steps)) - set(runs)):
+        if method.forecast is None:
+            refuse(f"method={method.name} cannot skip a step: leave its schedule at schedule=always")
+        past = [times[s] for s in runs if s < step]
+        skipped.append(Step(step, method.forecast(past, times[step], span).tolist()))
+    most = len(runs) if method.keep is None else method.keep
+    return Plan(steps, runs, skipped, min(most, len(runs)))

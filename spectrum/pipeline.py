@@ -1,0 +1,106 @@
+"""Loading a pipeline: the embedded model, a folder, or a hub model that is on this machine."""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spectrum.config import ModelConfig
+from spectrum.errors import SpectrumError, refuse
+from spectrum.prompts import ASSETS
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+EMBEDDED = ASSETS / "tiny"
+
+
+def weights_folder(model: ModelConfig) -> Path | None:
+    """The local folder a model's weights are in; None for a hub name."""
+    path = EMBEDDED if model.weights == "embedded" else Path(model.weights)
+    return path if path.is_dir() else None
+
+
+@cache
+def digest(folder: Path) -> str:
+    """SHA-256 over the names and bytes of a folder's configs and weights."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors", ".txt", ".model")):
+        if path.name not in ("digest.json", "calibration.json"):
+            total.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()
+
+
+def model_identity(model: ModelConfig) -> str:
+    """What pins the weights: the folder's digest, or the hub name and its revision."""
+    folder = weights_folder(model)
+    return digest(folder) if folder else f"{model.weights}@{model.revision}"
+
+
+def calibration(model: ModelConfig) -> dict[str, Any]:
+    """What was fitted for this model, by method: from its config, or `calibration.json` beside its weights."""
+    folder = weights_folder(model)
+    stored = folder / "calibration.json" if folder else None
+    found = json.loads(stored.read_text()) if stored and stored.exists() else {}
+    return {**found, **(model.calibration or {})}
+
+
+def device_of(name: str) -> torch.device:
+    """`auto` takes the accelerator if there is one. Refuses a device that is not there."""
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        torch.empty(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        return refuse(f"device={name} is not usable here ({str(error).splitlines()[0]}): type device=cpu")
+
+
+def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
+    """The model's diffusers pipeline on `device`, in its dtype, without a progress bar. Never downloads.
+
+    Raises `SpectrumError` naming the model, its licence page, the login and download commands and the size when its
+    weights are not on this machine, and naming the folder when they are damaged.
+    """
+    if model.dtype not in DTYPES:
+        refuse(f"model.dtype={model.dtype} is unknown: type one of {', '.join(DTYPES)}")
+    import diffusers
+
+    cls = getattr(diffusers, model.pipeline, None) or refuse(f"diffusers has no pipeline named {model.pipeline}")
+    folder = weights_folder(model)
+    if folder is not None:
+        _check_digest(folder)
+    try:
+        pipe = cls.from_pretrained(
+            folder or model.weights,
+            revision=model.revision,
+            torch_dtype=DTYPES[model.dtype],
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except Exception as error:
+        if folder is None:
+            raise SpectrumError(_absent(model)) from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SpectrumError(f"the weights in {folder} cannot be loaded ({reason})") from None
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def _check_digest(folder: Path) -> None:
+    note = folder / "digest.json"
+    if note.exists() and json.loads(note.read_text())["sha256"] != digest(folder):
+        refuse(f"the weights in {folder} do not match their digest, a file is damaged or changed: restore the folder")
+
+
+def _absent(model: ModelConfig) -> str:
+    if "/" not in model.weights or model.weights.startswith((".", "/")):
+        return f"model={model.name}: there is no folder {model.weights}: type model.weights=FOLDER"
+    page = f"https://huggingface.co/{model.weights}"
+    revision = f" --revision {model.revision}" if model.revision else ""
+    return (
+        f"model={model.name}: the weights of {model.weights} ({model.size_gb:g} GB) are not on this machine. Accept the "
+        f"{model.licence} at {page}, log in with 'hf auth login', fetch them with 'hf download {model.weights}{revision}', "
+        "and run the same command again"
+    )

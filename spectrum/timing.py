@@ -1,0 +1,76 @@
+"""Latency in a pass of its own: uncached and cached calls in turn, in one process, on one device."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from spectrum.accelerate import Accelerated, denoisers
+from spectrum.generate import Sampling, draw, with_solver
+from spectrum.method import Method
+from spectrum.prompts import Sample
+
+
+class _Stopwatch:
+    """Seconds from a denoiser's first call to the end of the last step, device synchronised."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.began = self.ended = 0.0
+        self._handles = [model.register_forward_pre_hook(self._first) for model in denoisers(pipe)]
+        self._device = pipe.device
+
+    def _first(self, module: Any, args: Any) -> None:
+        if not self.began:
+            self.began = self.now()
+
+    def now(self) -> float:
+        """The time once the device has finished what was asked of it."""
+        if self._device.type != "cpu":
+            torch.accelerator.synchronize(self._device)
+        return time.perf_counter()
+
+    def step(self) -> None:
+        """A step ended."""
+        self.ended = self.now()
+
+    def close(self) -> float:
+        """Take the hooks off; the seconds measured."""
+        for handle in self._handles:
+            handle.remove()
+        return self.ended - self.began
+
+
+def time_call(pipe: Any, method: Method, batch: list[Sample], sampling: Sampling) -> dict[str, float]:
+    """Seconds of one call: `denoise`, first denoiser call to last step, and `total`, prompt to pixels."""
+    pipe = with_solver(pipe, sampling.solver)
+    with Accelerated(pipe, method):
+        watch = _Stopwatch(pipe)
+        began = watch.now()
+        draw(pipe, batch, sampling, watch.step)
+        ended = watch.now()
+        return {"denoise": watch.close(), "total": ended - began}
+
+
+def compare(
+    pipe: Any, baseline: tuple[Method, Sampling], candidate: tuple[Method, Sampling], batch: list[Sample], repeats: int
+) -> dict[str, Any]:
+    """Raw seconds of both, taken in turn after one warm-up each, their medians per sample, and the ratio of the medians.
+
+    The ratio, uncached over cached denoising time, is what may be quoted: machines differ and are noisy.
+    """
+    raw: dict[str, list[dict[str, float]]] = {"baseline": [], "candidate": []}
+    for repeat in range(repeats + 1):
+        for name, (method, sampling) in (("baseline", baseline), ("candidate", candidate)):
+            seconds = time_call(pipe, method, batch, sampling)
+            if repeat:
+                raw[name].append(seconds)
+    median = {n: {k: float(np.median([t[k] for t in ts])) for k in ("denoise", "total")} for n, ts in raw.items()}
+    return {
+        "batch": len(batch),
+        "repeats": repeats,
+        "raw": raw,
+        "seconds_per_sample": {n: {k: v / len(batch) for k, v in times.items()} for n, times in median.items()},
+        "speedup": median["baseline"]["denoise"] / median["candidate"]["denoise"],
+        "speedup_end_to_end": median["baseline"]["total"] / median["candidate"]["total"],
+    }

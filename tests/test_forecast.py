@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+
+from spectrum import forecast
+from spectrum.errors import SpectrumError
+
+SPAN = (0.0, 50.0)
+CHEBYSHEV = [
+    ([0, 1, 2, 3, 4], 5, "-.267689 -.027509 .200618 .415845 .617412", 0.93868, 1.52907),
+    ([0, 1, 2, 3, 4, 6], 7, "-.136600 -.078862 .017984 .147365 .303053 .670164", 0.92310, 1.35403),
+    (
+        [0, 1, 2, 3, 4, 6, 11, 19, 30], 43,
+        "-.454839 -.124487 .117382 .281078 .376486 .399843 -.126895 -.968884 1.153944", 0.65363, 4.00384,
+    ),
+    (
+        [0, 1, 2, 3, 4, 6, 11, 19, 30, 44], 49,
+        ".745211 .206519 -.174808 -.419920 -.548823 -.532302 .362688 1.363011 -1.450036 1.252226", 0.80377, 7.05554,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("runs", "target", "expected", "total", "l1"), CHEBYSHEV)
+def test_chebyshev_vectors(runs, target, expected, total, l1):
+    for weights in (forecast.chebyshev(runs, target, SPAN), forecast.spectrum(runs, target, SPAN, blend=1.0)):
+        np.testing.assert_allclose(weights, [float(w) for w in expected.split()], atol=1e-6)
+        assert weights.sum() == pytest.approx(total, abs=6e-6)
+        assert np.abs(weights).sum() == pytest.approx(l1, abs=6e-6)
+
+
+TAYLOR = [
+    ([0, 1, 2, 6, 10, 14], 16, 1, [0, 0, 0, 0, -0.5, 1.5]),
+    ([0, 1, 2, 6, 10, 14], 16, 2, [0, 0, 0, 0.125, -0.75, 1.625]),
+    ([0, 1, 2, 6, 10, 14], 16, 3, [0, 0, -0.020833, 0.1875, -0.8125, 1.645833]),
+    ([0, 1, 2, 8], 10, 2, [0, 0.333333, -0.722222, 1.388889]),
+]
+
+
+@pytest.mark.parametrize(("runs", "target", "order", "expected"), TAYLOR)
+def test_taylor_vectors(runs, target, order, expected):
+    np.testing.assert_allclose(forecast.taylor(runs, target, SPAN, order=order), expected, atol=1e-6)
+
+
+def test_taylor_order_two_on_a_uniform_grid():
+    gap, k = 4, 3
+    expected = [k**2 / (2 * gap**2), -k / gap - k**2 / gap**2, 1 + k / gap + k**2 / (2 * gap**2)]
+    np.testing.assert_allclose(forecast.taylor([2, 6, 10], 13, SPAN, order=2), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+def test_taylor_uses_the_orders_it_has(order):
+    assert forecast.taylor([3], 7, SPAN, order=order).tolist() == [1.0]
+    np.testing.assert_allclose(forecast.taylor([0, 4], 6, SPAN, order=order), [-0.5, 1.5] if order else [0, 1])
+
+
+# name -> (parameters, highest degree continued exactly, on which grid)
+EXACT = {
+    "reuse": ({}, 0),
+    "newton": ({}, 1),
+    "taylor": ({"order": 3}, 1),
+    "chebyshev": ({"degree": 4, "ridge": 0.0}, 4),
+    "spectrum": ({"degree": 4, "ridge": 0.0, "blend": 0.5}, 1),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_degree_is_the_highest_that_holds(name):
+    parameters, degree = EXACT[name]
+    times, target = [0, 1, 3, 4, 6, 11, 19], 25
+    weights = getattr(forecast, name)(times, target, SPAN, **parameters)
+
+    def error(power):
+        return abs(weights @ (np.array(times) / 50.0) ** power - (target / 50.0) ** power)
+
+    assert all(error(power) < 1e-9 for power in range(degree + 1))
+    assert error(degree + 1) > 1e-3
+
+
+def test_ridge_shrinks_the_constant_too():
+    weights = forecast.chebyshev([0, 1, 2, 3, 4], 5, SPAN, ridge=0.1)
+    assert weights.sum() < 0.95
+    assert forecast.chebyshev([0, 1, 2, 3, 4], 5, SPAN, ridge=1e-9).sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_blend_is_linear_between_its_ends():
+    times, target = [0, 1, 2, 3, 4, 6], 9
+    ends = [forecast.spectrum(times, target, SPAN, blend=b) for b in (0.0, 1.0)]
+    np.testing.assert_allclose(ends[0], forecast.newton(times, target, SPAN))
+    np.testing.assert_allclose(forecast.spectrum(times, target, SPAN, blend=0.3), 0.7 * ends[0] + 0.3 * ends[1])
+
+
+@pytest.mark.parametrize("name", ["reuse", "newton", "taylor", "chebyshev", "spectrum"])
+def test_an_affine_clock_changes_nothing(name):
+    times, target = np.array([0, 1, 2, 3, 4, 6.0]), 9.0
+    function = getattr(forecast, name)
+    other = function((1000 - 20 * times).tolist(), 1000 - 20 * target, (1000.0, 0.0))
+    np.testing.assert_allclose(other, function(times.tolist(), target, SPAN), atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [("reuse", 1), ("newton", 2), ("taylor", 2), ("chebyshev", None), ("spectrum", None)],
+)
+def test_reach(function, expected):
+    assert forecast.reach(getattr(forecast, function)) == expected
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"degree": -1}, "method.degree"),
+        ({"degree": 1.5}, "whole number"),
+        ({"degree": 7}, "lower method.degree to 4"),
+        ({"ridge": -0.1}, "method.ridge"),
+        ({"ridge": float("nan")}, "method.ridge must be finite"),
+        ({"blend": 1.5}, "method.blend"),
+        ({"blend": float("inf")}, "method.blend"),
+    ],
+)
+def test_bad_parameters(parameters, says):
+    with pytest.raises(SpectrumError, match=says):
+        forecast.spectrum([0, 1, 2, 3, 4], 5, SPAN, **parameters)

@@ -1,0 +1,85 @@
+import functools
+
+import pytest
+
+from spectrum import schedule
+from spectrum.errors import SpectrumError
+from spectrum.schedule import plan
+
+
+def runs(function, steps=50, **parameters):
+    return plan(functools.partial(function, **parameters), steps)
+
+
+def listed(text):
+    return [int(s) for s in text.split()]
+
+
+def test_growing_window_lists():
+    assert runs(schedule.growing_window, growth=0.75) == listed("0 1 2 3 4 6 8 11 15 20 25 31 38 46")
+    assert runs(schedule.growing_window, growth=3.0) == listed("0 1 2 3 4 6 11 19 30 44")
+
+
+@pytest.mark.parametrize(
+    ("growth", "nfe"),
+    [(0, 27), (0.25, 18), (0.5, 15), (0.75, 14), (1, 13), (1.5, 12), (2, 11), (3, 10), (4, 9), (0.4, 16)],
+)
+def test_growing_window_counts(growth, nfe):
+    assert len(runs(schedule.growing_window, growth=growth)) == nfe
+
+
+@pytest.mark.parametrize(("interval", "nfe"), [(4, 14), (5, 12), (6, 10), (7, 9), (8, 8)])
+def test_taylorseer_on_flux(interval, nfe):
+    assert len(runs(schedule.fixed_interval, interval=interval, warmup=3)) == nfe
+
+
+def test_taylorseer_lists():
+    assert runs(schedule.fixed_interval, interval=4) == [0, 1, *range(2, 50, 4)]
+    assert runs(schedule.fixed_interval, interval=6) == listed("0 1 2 8 14 20 26 32 38 44")
+    assert runs(schedule.fixed_interval, interval=4, warmup=1) == list(range(0, 50, 4))
+    assert len(runs(schedule.fixed_interval, interval=4, warmup=1)) == 13
+    assert len(runs(schedule.fixed_interval, interval=5, warmup=1)) == 10
+
+
+def test_fora_counts_down():
+    assert runs(schedule.fixed_interval, interval=3, warmup=1, phase=-1) == [0, *range(1, 50, 3)]
+
+
+def test_explicit_and_always():
+    assert runs(schedule.explicit, run_steps=[0, 3, 9], steps=10) == [0, 3, 9]
+    assert runs(schedule.always, steps=7) == list(range(7))
+
+
+def test_accumulated_distance():
+    rule = functools.partial(schedule.accumulated_distance, threshold=0.2)
+    assert schedule.needs_drift(rule)
+    assert not schedule.needs_drift(functools.partial(schedule.growing_window, growth=1.0))
+    assert rule(0, 10, [], 0.0) and rule(9, 10, [0], 0.0)
+    assert not rule(4, 10, [0], 0.19)
+    assert rule(4, 10, [0], 0.2)
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters", "says"),
+    [
+        (schedule.growing_window, {"growth": -1.0}, "schedule.growth must be at least 0"),
+        (schedule.growing_window, {"growth": float("nan")}, "schedule.growth must be finite"),
+        (schedule.growing_window, {"warmup": 0}, "schedule.warmup"),
+        (schedule.growing_window, {"window": 0.5}, "schedule.window"),
+        (schedule.growing_window, {"growth": "fast"}, "must be a number"),
+        (schedule.fixed_interval, {"interval": 0}, "schedule.interval"),
+        (schedule.fixed_interval, {"interval": 2.5}, "whole number"),
+        (schedule.explicit, {"run_steps": []}, "must start with step 0"),
+        (schedule.explicit, {"run_steps": [3, 5]}, "must start with step 0"),
+        (schedule.explicit, {"run_steps": [0, 5, 3]}, "ascend"),
+        (schedule.explicit, {"run_steps": [0, 50]}, "0 to 49"),
+    ],
+)
+def test_bad_parameters(function, parameters, says):
+    with pytest.raises(SpectrumError, match=says):
+        runs(function, **parameters)
+
+
+def test_a_schedule_that_never_runs():
+    with pytest.raises(SpectrumError, match="nothing to forecast from"):
+        plan(lambda step, steps, runs, drift=0.0: False, 10)
