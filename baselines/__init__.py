@@ -1,0 +1,1 @@
+"""What each baseline needs beyond the shared forecasters and schedules."""

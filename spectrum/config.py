@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def _bind(path: str, key: str, group: str, values: dict[str, Any], calibrated: M
     return functools.partial(function, **bound)
 
 
-def _enum(kind: type[Any], value: Any, key: str) -> Any:
+def _enum(kind: type[StrEnum], value: Any, key: str) -> Any:
     try:
         return kind(value)
     except ValueError:

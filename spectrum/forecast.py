@@ -85,7 +85,7 @@ def spectrum(
     ridge: float = 0.1,
     blend: float = 1.0,
 ) -> Weights:
-    """Spectrum's forecast with its authors' blend: `(1 - blend) * newton + blend * chebyshev`; the paper has blend 1."""
+    """Spectrum with its authors' blend: `(1 - blend) * newton + blend * chebyshev`; the paper has blend 1."""
     check_number("method.blend", blend, low=0)
     if blend > 1:
         refuse(f"method.blend must lie between 0 (linear) and 1 (Chebyshev), got {blend}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
@@ -129,8 +130,24 @@ def generate(
     """Sample what `folder` still lacks and return its ledger, a dict a sample, in order.
 
     Writes `images/NNNNN-sS.png` and appends to `samples.jsonl` only after a whole batch is on disk. `on_step(n)` is
-    told after each denoising step that `n` samples advanced by one.
+    told after each denoising step that `n` samples advanced by one. One process at a time works on a folder; another
+    waits, and finds the samples there.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        for draft in folder.rglob(".draft-*"):
+            draft.unlink()
+        return _generate(pipe, method, samples, sampling, folder, on_step)
+
+
+def _generate(
+    pipe: Any,
+    method: Method,
+    samples: list[Sample],
+    sampling: Sampling,
+    folder: Path,
+    on_step: Callable[[int], None],
+) -> list[dict[str, Any]]:
     have = done(folder)
     grid = [samples[i : i + sampling.batch] for i in range(0, len(samples), sampling.batch)]
     kept = [b for b in grid if all(s.file in have for s in b)]
@@ -142,13 +159,17 @@ def generate(
             if batch in kept:
                 on_step(len(batch) * sampling.steps)
                 continue
-            images = draw(pipe, batch, sampling, lambda n=len(batch): on_step(n))
+            images = draw(pipe, batch, sampling, _counting(on_step, len(batch)))
             entries = _store(folder, batch, images, handle.report())
             _append(folder, entries)
             ledger += entries
     ledger.sort(key=lambda entry: (entry["index"], entry["seed"]))
     _rewrite(folder, ledger)
     return ledger
+
+
+def _counting(on_step: Callable[[int], None], count: int) -> Callable[[], None]:
+    return lambda: on_step(count)
 
 
 def _store(folder: Path, batch: list[Sample], images: Tensor, report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -175,7 +196,7 @@ def _rewrite(folder: Path, entries: list[dict[str, Any]]) -> None:
 
 
 def _append(folder: Path, entries: list[dict[str, Any]]) -> None:
-    with open(folder / "samples.jsonl", "ab") as file:
+    with (folder / "samples.jsonl").open("ab") as file:
         file.write(_lines(entries))
         file.flush()
         os.fsync(file.fileno())

@@ -65,16 +65,24 @@ class CacheHook:
     """Applies a `Method` to one denoiser until `remove` is called.
 
     Args:
-        model: the denoiser, an instance of a registered family.
+        model: the denoiser.
         scheduler: called at every step for the pipeline's scheduler, which says where the trajectory is.
         method: what to apply.
         probe: also run the blocks at each skipped step and record how far the forecast was off. Slow; the samples are
             those of the method all the same.
+        denoiser: the layout of a family that is not registered.
     """
 
-    def __init__(self, model: nn.Module, scheduler: Callable[[], Any], method: Method, probe: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        scheduler: Callable[[], Any],
+        method: Method,
+        probe: bool = False,
+        denoiser: Denoiser | None = None,
+    ) -> None:
         self.model, self.method, self.probe = model, method, probe
-        self.denoiser: Denoiser = denoiser_of(model)
+        self.denoiser: Denoiser = denoiser or denoiser_of(model)
         self._scheduler = scheduler
         self._signature = inspect.signature(type(model).forward)
         self._trajectory: Trajectory | None = None
@@ -136,12 +144,13 @@ class CacheHook:
     def _follow(self, step: int) -> Trajectory:
         """The trajectory this call belongs to; a scheduler that was set anew, or that went back, starts another."""
         scheduler, current = self._scheduler(), self._trajectory
-        fresh = current is None or current.timesteps is not scheduler.timesteps
-        if fresh or step < max(b.last for b in current.branches.values()):
-            times, span = clock.readings(scheduler, self.method.clock)
-            plan_method(self.method, len(times), times, span)
-            current = self._trajectory = Trajectory(scheduler.timesteps, times, span)
-        return current
+        same = current is not None and current.timesteps is scheduler.timesteps
+        if current is not None and same and step >= max(branch.last for branch in current.branches.values()):
+            return current
+        times, span = clock.readings(scheduler, self.method.clock)
+        plan_method(self.method, len(times), times, span)
+        self._trajectory = Trajectory(scheduler.timesteps, times, span)
+        return self._trajectory
 
     def _branch(self, trajectory: Trajectory, name: str | None, condition: Any, step: int) -> Branch:
         key = name if name is not None else id(condition)

@@ -16,7 +16,7 @@ from spectrum.generate import Sampling, draw, generate, sample_id
 from spectrum.method import Method, Plan, plan_method
 from spectrum.pipeline import calibration, device_of, load_pipeline, model_identity, weights_folder
 from spectrum.prompts import Sample, check_length, read_prompts, samples
-from spectrum.record import environment, write_bytes, write_json
+from spectrum.record import environment, finite, write_bytes, write_json
 
 NONE = {"name": "none", "forecast": None}
 ALWAYS = {"function": "spectrum.schedule.always"}
@@ -62,15 +62,16 @@ def announce(console: Console, config: RunConfig, method: Method, count: int) ->
 def label(config: RunConfig) -> str:
     """The method's name in tables, with what it was run with."""
     method, schedule = config.method, config.schedule
-    shown = {k: method[k] for k in ("solver", "order", "blend", "degree", "ridge") if method.get(k) is not None}
-    shown = {k: v for k, v in shown.items() if (k, v) not in (("degree", 4), ("ridge", 0.1))}
+    usual = {"degree": 4, "ridge": 0.1, "blend": 1.0, "space": "feature", "clock": "step"}
+    shown = {k: method[k] for k in ("solver", "order", *usual) if method.get(k) is not None and k in method}
+    shown = {k: v for k, v in shown.items() if usual.get(k) != v and (method["name"], k) != ("teacache", "space")}
     shown |= {k: schedule[k] for k in ("growth", "interval", "threshold") if schedule.get(k) is not None}
-    inside = ", ".join(f"{k.removesuffix('MultistepScheduler')}={_short(v)}" for k, v in shown.items())
-    return method["name"] + (f" ({inside})" if inside else "")
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value).removesuffix("MultistepScheduler")
+    inside = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
+    return (
+        f"{method['name']} ({inside.replace('solver ', '').replace('MultistepScheduler', '')})"
+        if inside
+        else method["name"]
+    )
 
 
 def run(config: RunConfig) -> Path:
@@ -168,32 +169,34 @@ def assemble(
     for name, each in values.items():
         mean, spread = statistics.interval(each)
         metrics[name] = {"mean": mean, "interval": spread, "worst_5_percent": statistics.worst(each), "values": each}
-    return {
-        "id": folder.name,
-        "label": label(config),
-        "model": dataclasses.asdict(config.model),
-        "model_kind": "embedded, trained" if weights_folder(config.model) else "real weights",
-        "model_identity": model_identity(config.model),
-        "method": config.method,
-        "schedule": config.schedule,
-        "prompts": prompts,
-        "seeds": config.seeds,
-        "samples": len(ledger),
-        "steps": config.model.steps,
-        "nfe": sum(map(len, masks)) / len(masks),
-        "runs": ledger[0]["runs"],
-        "weights": [{"step": s.step, "sum": s.total, "l1": s.l1} for s in plan.skipped],
-        "forecast_errors": {name: branch["errors"] for name, branch in probed.items()},
-        "cache_bytes": {
-            "predicted_per_sample": cache_bytes(config, plan),
-            "seen_per_sample": sum(b["cache_bytes"] for b in probed.values())
-            // max(1, min(config.probe, config.batch, len(ledger))),
-        },
-        "reference": base_folder.name,
-        "metrics": metrics,
-        "timing": seconds,
-        **environment(device),
-    }
+    return finite(
+        {
+            "id": folder.name,
+            "label": label(config),
+            "model": dataclasses.asdict(config.model),
+            "model_kind": "embedded, trained" if weights_folder(config.model) else "real weights",
+            "model_identity": model_identity(config.model),
+            "method": config.method,
+            "schedule": config.schedule,
+            "prompts": prompts,
+            "seeds": config.seeds,
+            "samples": len(ledger),
+            "steps": config.model.steps,
+            "nfe": sum(map(len, masks)) / len(masks),
+            "runs": ledger[0]["runs"],
+            "weights": [{"step": s.step, "sum": s.total, "l1": s.l1} for s in plan.skipped],
+            "forecast_errors": {name: branch["errors"] for name, branch in probed.items()},
+            "cache_bytes": {
+                "predicted_per_sample": cache_bytes(config, plan),
+                "seen_per_sample": sum(b["cache_bytes"] for b in probed.values())
+                // max(1, min(config.probe, config.batch, len(ledger))),
+            },
+            "reference": base_folder.name,
+            "metrics": metrics,
+            "timing": seconds,
+            **environment(device),
+        }
+    )
 
 
 def _draw(config: RunConfig, record: dict[str, Any], todo: list[Sample], base_folder: Path, folder: Path) -> None:

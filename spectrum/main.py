@@ -1,7 +1,6 @@
 """What the commands share: one clear line for bad input, and an exit code."""
 
 import errno
-import logging
 import os
 import re
 import sys
@@ -46,8 +45,14 @@ def quiet() -> None:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    logging.getLogger("torchao").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def _say(line: str, code: int) -> int:

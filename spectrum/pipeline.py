@@ -100,7 +100,7 @@ def _absent(model: ModelConfig) -> str:
     page = f"https://huggingface.co/{model.weights}"
     revision = f" --revision {model.revision}" if model.revision else ""
     return (
-        f"model={model.name}: the weights of {model.weights} ({model.size_gb:g} GB) are not on this machine. Accept the "
-        f"{model.licence} at {page}, log in with 'hf auth login', fetch them with 'hf download {model.weights}{revision}', "
-        "and run the same command again"
+        f"model={model.name}: the weights of {model.weights} ({model.size_gb:g} GB) are not on this machine. Accept "
+        f"the {model.licence} at {page}, log in with 'hf auth login', fetch them with "
+        f"'hf download {model.weights}{revision}', and run the same command again"
     )

@@ -32,8 +32,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
+        Path(draft).chmod(0o644)
+        Path(draft).replace(path)
     except BaseException:
         Path(draft).unlink(missing_ok=True)
         raise
@@ -41,14 +41,15 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """`write_bytes` of indented JSON; a NaN or infinity in it is stored as null."""
-    write_bytes(path, (json.dumps(_finite(content), indent=1, sort_keys=False) + "\n").encode())
+    write_bytes(path, (json.dumps(finite(content), indent=1, sort_keys=False) + "\n").encode())
 
 
-def _finite(content: Any) -> Any:
+def finite(content: Any) -> Any:
+    """`content` as JSON can hold it: NaN and infinities become None."""
     if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return [_finite(value) for value in content]
+        return [finite(value) for value in content]
     if isinstance(content, float) and content - content != 0:
         return None
     return content

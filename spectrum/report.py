@@ -4,18 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-COLUMNS = ("method", "NFE", "ms / image", "speed-up", "efficiency", "PSNR (dB)", "SSIM")
+COLUMNS = ("method", "NFE", "latency", "speed-up", "efficiency", "PSNR (dB)", "SSIM")
 
 
 def row(record: dict[str, Any]) -> tuple[str, ...]:
     """A record as the cells of `COLUMNS`."""
     timing, fidelity = record.get("timing"), record["metrics"]
-    cells = [record["label"], f"{record['nfe']:g} of {record['steps']}"]
+    cells = [record["label"], f"{record['nfe']:.3g} / {record['steps']}"]
     if timing:
-        cells += [f"{1000 * timing['seconds_per_sample']['candidate']['denoise']:.0f}", f"{timing['speedup']:.2f}x"]
+        latency = 1000 * timing["seconds_per_sample"]["candidate"]["denoise"]
+        cells += [f"{latency:.0f} ms", f"{timing['speedup']:.2f}x"]
         cells.append(f"{100 * timing['speedup'] / (record['steps'] / record['nfe']):.0f} %")
     else:
         cells += ["", "", ""]
@@ -35,9 +37,11 @@ def show(records: list[dict[str, Any]], console: Console | None = None) -> None:
     first = records[0]
     count = first["samples"]
     title = f"{first['model']['name']} ({first['model_kind']}), {count} samples, {first['hardware']['device']}"
-    table = Table(title=title, caption="PSNR and SSIM to the uncached run, mean ± half of its 95 % interval")
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    caption = "PSNR and SSIM to the uncached run: mean ± half of its 95 % interval. Latency: denoising, per image."
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column(COLUMNS[0], min_width=17, overflow="fold")
+    for name in COLUMNS[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
     for record in records:
         table.add_row(*row(record))
     (console or Console()).print(table)
@@ -50,7 +54,7 @@ def markdown(records: list[dict[str, Any]]) -> str:
 
 
 def sheet(path: Path, prompts: list[str], columns: dict[str, Any], gain: float = 4.0) -> None:
-    """Draw pictures side by side: one row a prompt; `columns` maps a title to (count, 3, height, width) images in [0, 1].
+    """Draw pictures side by side, one row a prompt; `columns` maps titles to (count, 3, height, width) in [0, 1].
 
     The first column is the reference; after each other one comes its difference to it, times `gain`, around gray.
     """

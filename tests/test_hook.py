@@ -1,4 +1,4 @@
-"""Cases 1 to 9 and 13 of what goes wrong in other caching systems, for every method, on the embedded model and a toy."""
+"""Cases 1 to 9 and 13 of what goes wrong elsewhere, for every method, on the embedded model and a toy."""
 
 import gc
 

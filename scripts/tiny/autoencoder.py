@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,9 +24,9 @@ def build() -> AutoencoderKL:
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        block_out_channels=WIDTHS,
-        down_block_types=("DownEncoderBlock2D",) * len(WIDTHS),
-        up_block_types=("UpDecoderBlock2D",) * len(WIDTHS),
+        block_out_channels=WIDTHS,  # pyright: ignore[reportArgumentType]
+        down_block_types=("DownEncoderBlock2D",) * len(WIDTHS),  # pyright: ignore[reportArgumentType]
+        up_block_types=("UpDecoderBlock2D",) * len(WIDTHS),  # pyright: ignore[reportArgumentType]
         layers_per_block=1,
         latent_channels=CHANNELS,
         norm_num_groups=8,
@@ -60,7 +61,7 @@ def loss_of(vae: AutoencoderKL, x: Tensor, kl_weight: float = 1e-5) -> tuple[Ten
     return (y - x).abs().mean() + 4 * mse + kl_weight * kl, mse
 
 
-def train(objects: dict[str, Image.Image], steps: int, work: Path, lr: float = 2e-3, batch: int = 16) -> AutoencoderKL:
+def train(objects: dict[str, Image.Image], steps: int, work: Path, lr: float = 3e-3, batch: int = 16) -> AutoencoderKL:
     """Train, or go on from `work/vae.pt`, and return the weights averaged over the run's last steps."""
     torch.manual_seed(0)
     vae = build()
@@ -83,4 +84,4 @@ def train(objects: dict[str, Image.Image], steps: int, work: Path, lr: float = 2
             psnr = 10 * np.log10(4 / running)
             print(f"vae {step + 1}/{steps}  PSNR {psnr:.2f} dB  {time.time() - began:.0f} s", flush=True)
             save(work / "vae.pt", step + 1, vae, average, *optims)
-    return average.module
+    return cast(AutoencoderKL, average.module)

@@ -1,6 +1,5 @@
 """Checkpoints of a training run: written whole or not at all."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ def save(path: Path, step: int, *parts: Any) -> None:
     """Store `step` and the state of every part (modules, optimisers) under `path`, atomically."""
     draft = path.with_suffix(".tmp")
     torch.save({"step": step, "parts": [part.state_dict() for part in parts]}, draft)
-    os.replace(draft, path)
+    draft.replace(path)
 
 
 def restore(path: Path, *parts: Any) -> int:

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -36,7 +37,6 @@ class Denoiser(nn.Module):
             guidance_embeds=False,
             axes_dims_rope=(4, 14, 14),
         )
-        self.core: nn.Module | None = None
 
     def tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """CLIP ids (batch, 24) and T5 ids (batch, 16), padded as `FluxPipeline` pads them."""
@@ -60,7 +60,7 @@ class Denoiser(nn.Module):
 
 @torch.no_grad()
 def encode_pool(vae: AutoencoderKL, objects: dict[str, Image.Image], count: int, work: Path) -> dict:
-    """Paint and encode `count` scenes once: latents (count, 4, 24, 24) fp16, captions, and the latents' mean and scale."""
+    """Paint and encode `count` scenes once: latents (count, 4, 24, 24) fp16, captions, the latents' mean and scale."""
     path = work / "pool.pt"
     if path.exists():
         pool = torch.load(path, weights_only=True)
@@ -93,7 +93,9 @@ def _loss(model: Denoiser, core: nn.Module, x0: Tensor, clip_ids: Tensor, t5_ids
     return (v.float() - (noise - x0)).square().mean()
 
 
-def train(pool: dict, steps: int, work: Path, lr: float = 2e-3, batch: int = 64, drop: float = 0.1) -> Denoiser:
+def train(
+    pool: dict, steps: int, work: Path, batch: int = 64, lr: float = 2e-3, drop: float = 0.1, compiled: bool = True
+) -> Denoiser:
     """Train, or go on from `work/denoiser.pt`; returns the averaged weights. `drop` of the captions are emptied."""
     torch.manual_seed(0)
     model = Denoiser()
@@ -101,7 +103,7 @@ def train(pool: dict, steps: int, work: Path, lr: float = 2e-3, batch: int = 64,
     optims = optimisers(model, lr, exclude=EMBEDDINGS)
     start = restore(work / "denoiser.pt", model, average, *optims)
     model.transformer.set_attention_backend("_native_math")
-    core = torch.compile(model.transformer)
+    core: nn.Module = torch.compile(model.transformer) if compiled else model.transformer  # pyright: ignore
     latents = (pool["latents"].float() - pool["shift"]) * pool["scale"]
     latents = FluxPipeline._pack_latents(latents, len(latents), autoencoder.CHANNELS, 2 * GRID, 2 * GRID)
     clip_ids, t5_ids = model.tokens(pool["captions"])
@@ -124,4 +126,4 @@ def train(pool: dict, steps: int, work: Path, lr: float = 2e-3, batch: int = 64,
         if (step + 1) % 100 == 0 or step + 1 == steps:
             print(f"denoiser {step + 1}/{steps}  loss {running:.4f}  {time.time() - began:.0f} s", flush=True)
             save(work / "denoiser.pt", step + 1, model, average, *optims)
-    return average.module
+    return cast(Denoiser, average.module)

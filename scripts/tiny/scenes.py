@@ -95,7 +95,8 @@ def _paste(ground: np.ndarray, picture: Image.Image, box: tuple[float, float, fl
     cx, cy, width = box
     if rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    picture = picture.resize((round(width),) * 2, Image.Resampling.LANCZOS)
+    side = round(width)
+    picture = picture.resize((side, side), Image.Resampling.LANCZOS)
     scale, turn = picture.width / width, np.deg2rad(rng.normal(0, 7))
     c, s = np.cos(turn) * scale, np.sin(turn) * scale
     half = picture.width / 2
@@ -106,12 +107,7 @@ def _paste(ground: np.ndarray, picture: Image.Image, box: tuple[float, float, fl
     ground += alpha * layer[..., :3]
 
 
-def _noun(name: str, vague: float, rng: np.random.Generator) -> str:
-    return v.GROUP[name] if rng.random() < vague else name
-
-
-def _head(layout: str, names: list[str], count: int, size: str, side: str, rng: np.random.Generator) -> str:
-    nouns = [_noun(n, 0.12, rng) for n in names]
+def _head(layout: str, nouns: list[str], count: int, size: str, side: str) -> str:
     if layout == "count":
         return f"{('two', 'three', 'four')[count - 2]} {v.plural(nouns[0])}"
     if layout == "single":
@@ -135,7 +131,8 @@ def draw(objects: dict[str, Image.Image], rng: np.random.Generator) -> Scene:
     boxes = _boxes(layout, count, size, side, rng)
     for name, box in zip(names * (count if kinds == 1 else 1), boxes, strict=True):
         _paste(ground, objects[name], box, rng)
-    caption = _head(layout, names, count, size, side, rng)
+    nouns = [v.GROUP[name] if rng.random() < 0.12 else name for name in names]
+    caption = _head(layout, nouns, count, size, side)
     said = [pattern] if rng.random() < 0.4 else []
     said += [colour] if rng.random() < 0.8 else []
     if said:
@@ -144,7 +141,7 @@ def draw(objects: dict[str, Image.Image], rng: np.random.Generator) -> Scene:
 
 
 def tuned_prompts(count: int, seen: bool, seed: int) -> list[str]:
-    """Evaluation prompts: pairs of object and ground colour that training never shows, or (`seen`) only pairs it does."""
+    """Prompts from pairs of object and ground colour that training never shows, or (`seen`) from pairs that it does."""
     rng = np.random.default_rng(seed)
     prompts: list[str] = []
     names = [str(n) for n in rng.permutation(list(v.FILES))]
@@ -156,13 +153,6 @@ def tuned_prompts(count: int, seen: bool, seed: int) -> list[str]:
         partners = [n for n in names if n != name and (v.unseen_colour(n) == colour) != seen]
         layout = ("single", "and", "single", "left", "single", "above")[len(prompts) % 6]
         pair = [name] if layout == "single" or not partners else [name, str(rng.choice(partners))]
-        head = _head(layout if len(pair) == 2 else "single", pair, len(pair), "", "", _Exact())
+        head = _head(layout if len(pair) == 2 else "single", pair, len(pair), "", "")
         prompts.append(f"{head} on {colour}")
     return prompts
-
-
-class _Exact:
-    """Stands where a generator is asked whether to be vague: never."""
-
-    def random(self) -> float:
-        return 1.0

@@ -41,7 +41,7 @@ def clip_tokenizer(vocabulary: Iterable[str]) -> CLIPTokenizer:
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
     pieces = [start, end, *alphabet, *(c + "</w>" for c in alphabet), *("".join(m) for m in merges)]
     vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CLIP_TOKENS)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CLIP_TOKENS)  # pyright: ignore[reportArgumentType]
 
 
 def clip_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -55,9 +55,9 @@ def clip_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         num_attention_heads=4,
         max_position_embeddings=CLIP_TOKENS,
         hidden_act="gelu",
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
     )
     return CLIPTextModel(config)
 
@@ -75,6 +75,5 @@ def t5_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
         dropout_rate=0.0,
         pad_token_id=0,
         eos_token_id=1,
-        decoder_start_token_id=0,
     )
     return T5EncoderModel(config)

@@ -1,0 +1,159 @@
+"""Fit what TeaCache needs on a model, on prompts that no table uses, and keep it with the model.
+
+python scripts/calibrate.py model=tiny method=teacache [prompts=calibration] [prompts.limit=32]
+
+Two things are fitted: the polynomial from the relative change of the first block's modulated input to the relative
+change of the stacks' output between consecutive steps of the uncached run (degree 4, least squares), and the thresholds
+that run a given number of steps on average (`runs=14`, `runs=10`).
+"""
+
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from torch import Tensor
+
+from baselines.teacache import drift, relative_l1
+from spectrum.accelerate import Accelerated, denoisers
+from spectrum.config import RunConfig, compose
+from spectrum.denoisers import denoiser_of
+from spectrum.errors import refuse
+from spectrum.forecast import reuse
+from spectrum.generate import Sampling, draw
+from spectrum.main import guarded
+from spectrum.method import Method, Space
+from spectrum.pipeline import device_of, load_pipeline, model_identity, weights_folder
+from spectrum.prompts import Sample, read_prompts, samples
+from spectrum.record import identity, write_json
+from spectrum.schedule import accumulated_distance, always
+
+BUDGETS = (14, 10)
+
+
+class Recorder:
+    """Pairs of (relative change of the signal, relative change of the stacks' output) along uncached runs."""
+
+    def __init__(self, model: Any) -> None:
+        self.signals: dict[int, Tensor] = {}
+        self.outputs: dict[int, Tensor] = {}
+        self.pairs: list[tuple[float, float]] = []
+        self._branch, self._moved = 0, 0.0
+        entry = denoiser_of(model)
+        if entry.signal is None:
+            refuse(f"{type(model).__name__} has no signal to calibrate on")
+        self._signal = entry.signal
+        self._handles = [
+            model.register_forward_pre_hook(self._before, with_kwargs=True),
+            model.get_submodule(entry.exit).register_forward_pre_hook(self._after),
+        ]
+
+    def start(self) -> None:
+        """A new trajectory begins."""
+        self.signals, self.outputs = {}, {}
+
+    def close(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _before(self, model: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        self._branch = id(kwargs["encoder_hidden_states"])
+        signal = self._signal(model, kwargs)
+        previous = self.signals.get(self._branch)
+        self._moved = float("nan") if previous is None else relative_l1(signal, previous)
+        self.signals[self._branch] = signal
+
+    def _after(self, module: Any, args: tuple[Any, ...]) -> None:
+        previous = self.outputs.get(self._branch)
+        if previous is not None:
+            self.pairs.append((self._moved, relative_l1(args[0], previous)))
+        self.outputs[self._branch] = args[0]
+
+
+def fit(pairs: list[tuple[float, float]]) -> tuple[list[float], float]:
+    """(coefficients of degree 4, highest power first; share of the variance that they explain)."""
+    x, y = np.array(pairs).T
+    coefficients = np.polyfit(x, y, 4)
+    return coefficients.tolist(), float(1 - np.var(y - np.polyval(coefficients, x)) / np.var(y))
+
+
+def mean_runs(pipe: Any, batch: list[Sample], sampling: Sampling, coefficients: list[float], threshold: float) -> float:
+    """Mean number of runs per branch over a batch at one threshold."""
+    measure = functools.partial(drift, coefficients=coefficients)
+    rule = functools.partial(accumulated_distance, threshold=threshold)
+    with Accelerated(pipe, Method("teacache", reuse, rule, Space.residual, drift=measure)) as handle:
+        draw(pipe, batch, sampling)
+        return float(np.mean([len(branch["run_steps"]) for branch in handle.report().values()]))
+
+
+def threshold_for(pipe: Any, batch: list[Sample], sampling: Sampling, coefficients: list[float], budget: int) -> float:
+    """The threshold with the mean number of runs nearest to `budget`, by bisection."""
+    low, high, best = 0.0, 1.0, (float("inf"), 0.0)
+    while mean_runs(pipe, batch, sampling, coefficients, high) > budget:
+        low, high = high, 2 * high
+    for _ in range(10):
+        middle = (low + high) / 2
+        runs = mean_runs(pipe, batch, sampling, coefficients, middle)
+        best = min(best, (abs(runs - budget), middle))
+        low, high = (middle, high) if runs > budget else (low, middle)
+        print(f"threshold {middle:.5f}: {runs:.2f} runs", flush=True)
+    return round(best[1], 6)
+
+
+def calibrate(config: RunConfig, pipe: Any) -> dict[str, Any]:
+    """Coefficients, thresholds, and on what they were fitted."""
+    prompts = read_prompts(config.prompts)
+    todo, sampling = samples(prompts, config.seeds), Sampling.of(config)
+    grid = [todo[i : i + config.batch] for i in range(0, len(todo), config.batch)]
+    recorder = Recorder(denoisers(pipe)[0])
+    for batch in grid:
+        recorder.start()
+        with Accelerated(pipe, Method("none", None, always)):
+            draw(pipe, batch, sampling)
+    recorder.close()
+    coefficients, explained = fit(recorder.pairs)
+    print(f"{len(recorder.pairs)} pairs, R^2 {explained:.4f}: {coefficients}", flush=True)
+    ladder = {b: {"threshold": threshold_for(pipe, grid[0], sampling, coefficients, b)} for b in BUDGETS}
+    return {
+        "coefficients": coefficients,
+        "threshold": ladder[BUDGETS[0]]["threshold"],
+        "ladder": ladder,
+        "fitted_on": {
+            "model": model_identity(config.model),
+            "prompts": identity(prompts),
+            "samples": len(todo),
+            "batch": config.batch,
+            "steps": sampling.steps,
+            "pairs": len(recorder.pairs),
+            "r_squared": explained,
+        },
+    }
+
+
+def main() -> None:
+    """Fit, and write `calibration.json` beside the weights, or print what belongs in the model's config."""
+    words = sys.argv[1:]
+    if not any(word.startswith("prompts=") for word in words):
+        words = [*words, "prompts=calibration"]
+    config = compose(words)
+    if config.method["name"] != "teacache":
+        refuse("only TeaCache is calibrated here: type method=teacache")
+    pipe = load_pipeline(config.model, device_of(config.device))
+    found = calibrate(config, pipe)
+    folder = weights_folder(config.model)
+    if folder is None:
+        print(f"put this under calibration.teacache in configs/model/{config.model.name}.yaml:\n{json.dumps(found)}")
+        return
+    path = folder / "calibration.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, {**known, "teacache": found})
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,76 @@
+"""Train the embedded model on a CPU, from fetching its data to the folder that diffusers loads.
+
+python scripts/train_tiny.py                      about two hours on two cores; killed, it goes on where it was
+python scripts/train_tiny.py --work work/tiny --out spectrum/assets/tiny
+
+Needs npm once, to fetch the pictures (the package emoji-datasource-google 16.0.0, 74 MB); --emoji names a folder that
+has them unpacked. On Linux, preloading jemalloc (LD_PRELOAD) makes the denoiser's training about a third faster.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+
+from tiny import autoencoder, denoiser, export, scenes
+
+from spectrum.errors import refuse
+from spectrum.main import guarded
+
+PACKAGE = "emoji-datasource-google@16.0.0"
+PICTURES = "package/img/google/64"
+
+
+def fetch(work: Path) -> Path:
+    """The folder of 64-pixel emoji pictures; fetched with npm unless it is there."""
+    folder = work / PICTURES
+    if folder.is_dir():
+        return folder
+    if shutil.which("npm") is None:
+        refuse(f"npm is not installed; install it, or unpack {PACKAGE} yourself and type --emoji FOLDER/{PICTURES}")
+    print(f"fetching {PACKAGE} (74 MB)", flush=True)
+    ran = subprocess.run(["npm", "pack", PACKAGE], cwd=work, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        refuse(f"npm could not fetch {PACKAGE}: {ran.stderr.strip().splitlines()[-1]}")
+    with tarfile.open(next(work.glob("emoji-datasource-google-*.tgz"))) as archive:
+        archive.extractall(work, filter="data")
+    return folder
+
+
+def write_prompts(folder: Path) -> None:
+    """The two prompt lists: pairs of object and ground colour that training never shows, and pairs that it does."""
+    for name, seen in (("heldout", False), ("calibration", True)):
+        text = "\n".join(scenes.tuned_prompts(64, seen, seed=int(seen))) + "\n"
+        (folder / f"{name}.txt").write_text(text)
+
+
+def main() -> None:
+    """Fetch, train the autoencoder, encode the scenes, train the denoiser, write the model."""
+    root = Path(__file__).resolve().parent.parent
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--work", type=Path, default=root / "work" / "tiny", help="data and checkpoints")
+    options.add_argument("--out", type=Path, default=root / "spectrum" / "assets" / "tiny", help="the model")
+    options.add_argument("--emoji", type=Path, help="a folder that has the 64-pixel pictures")
+    options.add_argument("--vae-steps", type=int, default=2600)
+    options.add_argument("--scenes", type=int, default=60000)
+    options.add_argument("--steps", type=int, default=5000, help="of the denoiser")
+    options.add_argument("--batch", type=int, default=64, help="of the denoiser")
+    options.add_argument("--no-compile", action="store_true", help="train the denoiser without torch.compile")
+    options.add_argument("--prompts", type=Path, default=root / "spectrum" / "assets" / "prompts", help="prompt lists")
+    given = options.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    objects = scenes.load_objects(given.emoji or fetch(given.work))
+    vae = autoencoder.train(objects, given.vae_steps, given.work).eval()
+    pool = denoiser.encode_pool(vae, objects, given.scenes, given.work)
+    parts = denoiser.train(pool, given.steps, given.work, given.batch, compiled=not given.no_compile)
+    size = export.export(export.assemble(vae, parts, pool["shift"], pool["scale"]), given.out)
+    write_prompts(given.prompts)
+    print(f"{given.out}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

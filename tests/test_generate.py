@@ -1,0 +1,136 @@
+"""Cases 19 and 20: files, seeds, resuming. The embedded model at a few steps."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from spectrum import generate as g
+from spectrum.config import build_method, compose
+from spectrum.prompts import Sample, samples
+from spectrum.record import write_bytes
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = ["model.steps=7", "batch=2", "prompts.limit=5"]
+
+
+def tree(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def job(*overrides):
+    config = compose([*QUICK, *overrides])
+    return build_method(config.method, config.schedule), g.Sampling.of(config)
+
+
+def todo(count=5):
+    return samples([f"a cat {'/' * i} on blue"[:40] for i in range(count)], [0])
+
+
+def test_19_every_prompt_has_its_own_file_and_noise(_tiny, tmp_path):
+    method, sampling = job()
+    same_text = samples(["a cat on blue", "a cat on blue", "a/cat on\\blue"], [0, 1])
+    ledger = g.generate(_tiny, method, same_text, sampling, tmp_path)
+    files = [entry["file"] for entry in ledger]
+    assert files == [f"{i:05d}-s{s}.png" for i in range(3) for s in (0, 1)]
+    assert len({entry["sha256"] for entry in ledger}) == 6
+    assert len({s.noise_seed for s in samples(["x"] * 500, [0, 1, 2])}) == 1500
+    assert Sample(3, "x", 1).noise_seed == Sample(3, "y", 1).noise_seed
+
+
+@pytest.mark.parametrize("stage", ["first", "middle", "ledger"])
+def test_20_a_broken_run_resumes_byte_equal(_tiny, tmp_path, monkeypatch, stage):
+    method, sampling = job()
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    g.generate(_tiny, method, todo(), sampling, whole)
+    real, count = g.write_bytes, {"n": 0}
+
+    def dies(path, data):
+        count["n"] += path.suffix == ".png"
+        if count["n"] == {"first": 1, "middle": 4, "ledger": 99}[stage]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (path.parent / ".draft-torn").write_bytes(data[: len(data) // 2])
+            raise KeyboardInterrupt
+        real(path, data)
+
+    monkeypatch.setattr(g, "write_bytes", dies)
+    if stage == "ledger":
+        monkeypatch.setattr(g, "_append", lambda folder, entries: (folder / "samples.jsonl").write_text('{"torn": '))
+        monkeypatch.setattr(g, "_rewrite", lambda folder, entries: write_bytes(folder / "samples.jsonl", b""))
+        g.generate(_tiny, method, todo(2), sampling, broken)
+        (broken / "samples.jsonl").write_text('{"index": 0, "seed"')
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            g.generate(_tiny, method, todo(), sampling, broken)
+    monkeypatch.undo()
+    g.generate(_tiny, method, todo(), sampling, broken)
+    assert tree(broken) == tree(whole)
+
+
+def test_20_a_damaged_picture_is_made_again(_tiny, tmp_path):
+    method, sampling = job()
+    g.generate(_tiny, method, todo(), sampling, tmp_path)
+    before = tree(tmp_path)
+    (tmp_path / "images" / "00002-s0.png").write_bytes(b"not a picture")
+    (tmp_path / "images" / "00004-s0.png").unlink()
+    g.generate(_tiny, method, todo(), sampling, tmp_path)
+    assert tree(tmp_path) == before
+
+
+def test_20_killed_for_real(tmp_path):
+    def start(out):
+        words = [*QUICK, "timing=0", "probe=0", f"out={out}", "prompts.limit=40", "batch=1", "model.steps=20"]
+        return subprocess.Popen(
+            [sys.executable, "run.py", *words], cwd=ROOT, stdout=-3, stderr=-3, start_new_session=True
+        )
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start(killed)
+    deadline = time.time() + 120
+    while time.time() < deadline and len(list(killed.rglob("*.png"))) < 3:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 3 <= len(list(killed.rglob("*.png"))) < 80
+    assert start(killed).wait() == 0 and start(whole).wait() == 0
+    pick = ("images/", "samples.jsonl")
+    assert {k: v for k, v in tree(killed).items() if any(p in k for p in pick)} == {
+        k: v for k, v in tree(whole).items() if any(p in k for p in pick)
+    }
+    (record,) = (json.loads(p.read_text()) for p in whole.rglob("record.json"))
+    assert record["samples"] == 40 and record["id"].startswith("spectrum-") and record["reference"].startswith("none-")
+
+
+def test_the_id_changes_with_all_that_changes_pixels_and_nothing_else():
+    prompts = ["a cat"]
+
+    def name(*words, texts=prompts):
+        return g.sample_id(compose(list(words)), texts)
+
+    base = name()
+    for words in (
+        ["model.steps=49"], ["method.blend=0.5"], ["schedule.growth=1"], ["seeds=[1]"], ["model.dtype=bfloat16"],
+        ["model.call.true_cfg_scale=2"], ["batch=3"], ["method=fora"], ["model.height=128"],
+    ):  # fmt: skip
+        assert name(*words) != base
+    assert name(texts=["a dog"]) != base
+    assert name("timing=9", "probe=0", "out=elsewhere", "device=cpu") == base
+    assert name("method=none") == name("method=none", "schedule=growing_window", "schedule.growth=2")
+
+
+def test_the_second_order_control_shares_the_weights(_tiny):
+    other = g.with_solver(_tiny, "UniPCMultistepScheduler")
+    assert other.transformer is _tiny.transformer and type(other.scheduler).__name__ == "UniPCMultistepScheduler"
+    assert type(_tiny.scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
+    _, sampling = job()
+    images = [g.draw(pipe, samples(["a cat"], [0]), sampling) for pipe in (_tiny, other)]
+    assert torch.isfinite(images[1]).all() and not torch.equal(*images)
+    _, many = job("model.steps=60")
+    fine = g.draw(_tiny, samples(["a cat"], [0]), many)
+    assert (images[1] - fine).abs().mean() < (images[0] - fine).abs().mean()

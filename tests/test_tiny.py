@@ -1,0 +1,118 @@
+"""The embedded model: what ships, that diffusers loads it alone, and that the held-out pairs were held out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import scenes, vocabulary
+
+from spectrum.pipeline import EMBEDDED, digest
+from spectrum.prompts import ASSETS
+
+SNIPPET = """
+import sys, torch
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained(sys.argv[1])
+image = pipe("a cat on blue", negative_prompt="", true_cfg_scale=4.0, height=96, width=96, num_inference_steps=3,
+             max_sequence_length=16, generator=torch.Generator().manual_seed(0)).images[0]
+assert type(pipe).__name__ == "FluxPipeline" and image.size == (96, 96)
+assert not [name for name in sys.modules if name.partition(".")[0] in ("spectrum", "baselines", "eval")]
+"""
+
+
+def test_diffusers_loads_it_with_nothing_of_ours(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", SNIPPET, str(EMBEDDED)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_it_is_whole_and_small():
+    files = [p for p in EMBEDDED.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) <= 16e6
+    assert not [p for p in files if p.suffix in (".bin", ".pt", ".pkl")]
+    assert json.loads((EMBEDDED / "digest.json").read_text())["sha256"] == digest(EMBEDDED)
+    assert digest(EMBEDDED) in (EMBEDDED / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Captions of 4000 training scenes, with the names and colour each was really painted with."""
+    blank = {name: Image.new("RGBA", (8, 8)) for name in vocabulary.FILES}
+    seen = []
+
+    class Spy(dict):
+        def __getitem__(self, name):
+            seen[-1][0].add(name)
+            return super().__getitem__(name)
+
+    painted = scenes.paint_ground
+
+    def ground(colour, pattern, rng):
+        seen.append((set(), colour))
+        return painted(colour, pattern, rng)
+
+    scenes.paint_ground = ground
+    try:
+        captions = [scenes.draw(Spy(blank), np.random.default_rng([2, i])).caption for i in range(4000)]
+    finally:
+        scenes.paint_ground = painted
+    return captions, seen
+
+
+def test_training_never_shows_a_held_out_pair(drawn):
+    captions, seen = drawn
+    assert all(colour != vocabulary.unseen_colour(name) for names, colour in seen for name in names)
+    assert len({colour for _, colour in seen}) == len(vocabulary.COLOURS)
+    assert len(set().union(*(names for names, _ in seen))) == len(vocabulary.FILES)
+    heldout = (ASSETS / "prompts" / "heldout.txt").read_text().splitlines()
+    assert not set(heldout) & set(captions)
+
+
+@pytest.mark.parametrize(("name", "held"), [("heldout", True), ("calibration", False)])
+def test_prompt_lists(name, held):
+    lines = (ASSETS / "prompts" / f"{name}.txt").read_text().splitlines()
+    assert len(lines) == len(set(lines)) >= 64
+    for line in lines:
+        colour = line.split()[-1]
+        words = f" {line} "
+        names = [n for n in vocabulary.FILES if f" {n} " in words]
+        assert names and all((vocabulary.unseen_colour(n) == colour) is held for n in names), line
+
+
+def test_the_two_lists_share_no_prompt():
+    lists = [(ASSETS / "prompts" / f"{n}.txt").read_text().splitlines() for n in ("heldout", "calibration")]
+    assert not set(lists[0]) & set(lists[1])
+
+
+def test_every_caption_word_is_one_token(_tiny, drawn):
+    for caption in drawn[0][:500]:
+        assert len(_tiny.tokenizer_2(caption).input_ids) == len(caption.split()) + 1 <= 16
+        assert len(_tiny.tokenizer(caption).input_ids) == len(caption.split()) + 2 <= 24
+
+
+def test_the_recipe_runs(tmp_path):
+    """Both trainings for two steps each, from painted pictures to a folder that loads."""
+    emoji = tmp_path / "emoji"
+    emoji.mkdir()
+    rng = np.random.default_rng(0)
+    for code in vocabulary.FILES.values():
+        Image.fromarray(rng.integers(0, 255, (64, 64, 4), dtype=np.uint8)).save(emoji / f"{code}.png")
+    words = ["--emoji", emoji, "--work", tmp_path / "work", "--out", tmp_path / "out", "--vae-steps", 2]
+    words += ["--scenes", 100, "--steps", 2, "--batch", 4, "--no-compile", "--prompts", tmp_path]
+    root = Path(__file__).resolve().parent.parent
+    ran = subprocess.run(
+        [sys.executable, "scripts/train_tiny.py", *map(str, words)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "out" / "model_index.json").exists()
+    same = (ASSETS / "prompts" / "heldout.txt").read_text() == (tmp_path / "heldout.txt").read_text()
+    assert same
