@@ -4,10 +4,12 @@ Every function has the form `(times, target, span, **parameters) -> weights`. `t
 steps that ran, oldest first; `target` is the reading at the step to forecast; `span` is the clock's whole range. The
 answer is a float64 array as long as `times`, oldest first, and the forecast is `sum_i weights[i] * feature[i]`.
 
-A function declares with `exact_degree` the highest degree of polynomials in time that it continues exactly.
+With `@exact(degree, **parameters)` a function declares the highest degree of polynomials in time that it continues
+exactly under those parameters; the tests hold it to that.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +18,20 @@ from spectrum.errors import check_number, refuse
 
 Weights = NDArray[np.float64]
 Forecast = Callable[[Sequence[float], float, tuple[float, float]], Weights]
+F = TypeVar("F", bound=Callable[..., Weights])
 
 
+def exact(degree: int, /, **parameters: Any) -> Callable[[F], F]:
+    """Declare that with `parameters` a forecaster continues polynomials up to `degree` exactly, and no further."""
+
+    def declare(function: F) -> F:
+        function.__dict__.setdefault("exactness", []).append((degree, parameters))
+        return function
+
+    return declare
+
+
+@exact(0)
 def reuse(times: Sequence[float], target: float, span: tuple[float, float]) -> Weights:
     """The newest feature again: FORA (arXiv 2407.01425), and the residual reuse of TeaCache. Exact for constants."""
     weights = np.zeros(len(times))
@@ -25,11 +39,15 @@ def reuse(times: Sequence[float], target: float, span: tuple[float, float]) -> W
     return weights
 
 
+@exact(1)
 def newton(times: Sequence[float], target: float, span: tuple[float, float]) -> Weights:
     """Linear extrapolation through the two newest features, `[-k/g, 1 + k/g]`; reuse while there is only one."""
     return taylor(times, target, span, order=1)
 
 
+@exact(0, order=0)
+@exact(1, order=1)
+@exact(1, order=3)
 def taylor(times: Sequence[float], target: float, span: tuple[float, float], *, order: int = 1) -> Weights:
     """TaylorSeer's recursion (arXiv 2503.06923): `sum_i D_i k^i / i!` with `D_{i+1} = (D_i - D_i') / (a_n - a_{n-1})`.
 
@@ -51,6 +69,8 @@ def taylor(times: Sequence[float], target: float, span: tuple[float, float], *, 
     return weights
 
 
+@exact(2, degree=2, ridge=0.0)
+@exact(4, degree=4, ridge=0.0)
 def chebyshev(
     times: Sequence[float], target: float, span: tuple[float, float], *, degree: int = 4, ridge: float = 0.1
 ) -> Weights:
@@ -76,6 +96,8 @@ def chebyshev(
     return x @ np.linalg.solve(gram, x_target)
 
 
+@exact(4, ridge=0.0)
+@exact(1, ridge=0.0, blend=0.5)
 def spectrum(
     times: Sequence[float],
     target: float,

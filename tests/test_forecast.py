@@ -52,19 +52,15 @@ def test_taylor_uses_the_orders_it_has(order):
     np.testing.assert_allclose(forecast.taylor([0, 4], 6, SPAN, order=order), [-0.5, 1.5] if order else [0, 1])
 
 
-# name -> (parameters, highest degree continued exactly, on which grid)
-EXACT = {
-    "reuse": ({}, 0),
-    "newton": ({}, 1),
-    "taylor": ({"order": 3}, 1),
-    "chebyshev": ({"degree": 4, "ridge": 0.0}, 4),
-    "spectrum": ({"degree": 4, "ridge": 0.0, "blend": 0.5}, 1),
-}
+DECLARED = [
+    (name, degree, parameters)
+    for name, function in vars(forecast).items()
+    for degree, parameters in getattr(function, "exactness", ())
+]
 
 
-@pytest.mark.parametrize("name", EXACT)
-def test_exact_degree_is_the_highest_that_holds(name):
-    parameters, degree = EXACT[name]
+@pytest.mark.parametrize(("name", "degree", "parameters"), DECLARED)
+def test_the_declared_exact_degree_is_the_highest_that_holds(name, degree, parameters):
     times, target = [0, 1, 3, 4, 6, 11, 19], 25
     weights = getattr(forecast, name)(times, target, SPAN, **parameters)
 
@@ -73,6 +69,11 @@ def test_exact_degree_is_the_highest_that_holds(name):
 
     assert all(error(power) < 1e-9 for power in range(degree + 1))
     assert error(degree + 1) > 1e-3
+
+
+def test_every_forecaster_declares_its_exact_degree():
+    forecasters = {n for n, f in vars(forecast).items() if getattr(f, "__module__", "") == "spectrum.forecast"}
+    assert forecasters - {"exact", "reach"} == {name for name, _, _ in DECLARED}
 
 
 def test_ridge_shrinks_the_constant_too():
