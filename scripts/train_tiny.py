@@ -67,8 +67,9 @@ def main() -> None:
     vae = autoencoder.train(objects, given.vae_steps, given.work).eval()
     pool = denoiser.encode_pool(vae, objects, given.scenes, given.work)
     parts = denoiser.train(pool, given.steps, given.work, given.batch, compiled=not given.no_compile)
-    size = export.export(export.assemble(vae, parts, pool["shift"], pool["scale"]), given.out)
     write_prompts(given.prompts)
+    facts = {"vae_steps": given.vae_steps, "scenes": given.scenes, "steps": given.steps, "heldout": 64}
+    size = export.export(export.assemble(vae, parts, pool["shift"], pool["scale"]), given.out, facts)
     print(f"{given.out}: {size / 1e6:.1f} MB")
 
 

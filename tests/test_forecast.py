@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 
@@ -72,7 +74,7 @@ def test_the_declared_exact_degree_is_the_highest_that_holds(name, degree, param
 
 
 def test_every_forecaster_declares_its_exact_degree():
-    forecasters = {n for n, f in vars(forecast).items() if getattr(f, "__module__", "") == "spectrum.forecast"}
+    forecasters = {n for n, f in inspect.getmembers(forecast, inspect.isfunction) if f.__module__ == forecast.__name__}
     assert forecasters - {"exact", "reach"} == {name for name, _, _ in DECLARED}
 
 

@@ -4,6 +4,7 @@ import gc
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from toys import BlockCounter, flux_transformer, toy_flux
 
 from spectrum import SpectrumError, accelerate, restore
@@ -201,6 +202,27 @@ def test_13_the_output_has_the_models_dtype(name, dtype):
     handle.remove()
     assert image.dtype == dtype and set(stored) == {dtype} and torch.isfinite(image).all()
     assert size % torch.empty(0, dtype=dtype).element_size() == 0
+
+
+class _Reads(TorchDispatchMode):
+    """Counts the reads of a tensor's value, each of which waits for the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", SKIPPING)
+@pytest.mark.parametrize("clock", ["step", "sigma", "timestep"])
+def test_schedules_of_time_add_no_synchronisation(flux, name, clock):
+    with _Reads() as plain:
+        flux.sample()
+    with accelerate(flux.pipe, method_of(name, f"method.clock={clock}")), _Reads() as hooked:
+        flux.sample()
+    assert (hooked.count == plain.count) is (name in TIME_ONLY)
+    assert flux.pipe.scheduler.sigmas.device.type == "cpu"
 
 
 def test_two_methods_on_one_pipeline_are_refused(flux):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
-from transformers import T5EncoderModel
 
 from spectrum.pipeline import digest
 
+from . import vocabulary as v
 from .denoiser import Denoiser
 
 
@@ -30,25 +30,31 @@ def assemble(vae: AutoencoderKL, parts: Denoiser, shift: float, scale: float) ->
     )
 
 
-def export(pipe: FluxPipeline, folder: Path) -> int:
-    """Write `pipe` in float16 under `folder`, with its digest; what lay there before is replaced. Returns bytes."""
+def export(pipe: FluxPipeline, folder: Path, facts: dict[str, int]) -> int:
+    """Write `pipe` in float16 under `folder` with digest and model card; what lay there is replaced. Returns bytes.
+
+    `facts` fills the card: the numbers of steps and scenes that the recipe was run with.
+    """
     if folder.exists():
         shutil.rmtree(folder)
     pipe.to(dtype=torch.float16)
-    encoder = pipe.text_encoder_2
-    assert isinstance(encoder, T5EncoderModel)
     pipe.save_pretrained(folder, safe_serialization=True)
     for path in folder.rglob("*.json"):
-        if path.name in ("config.json", "tokenizer.json"):
-            content = json.loads(path.read_text())
-            content.pop("_name_or_path", None)
-            path.write_text(
-                json.dumps(
-                    content,
-                    separators=(",", ":") if path.name == "tokenizer.json" else None,
-                    indent=None if path.name == "tokenizer.json" else 2,
-                )
-                + "\n"
-            )
-    (folder / "digest.json").write_text(json.dumps({"sha256": digest(folder)}) + "\n")
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        content = json.loads(path.read_text())
+        content.pop("_name_or_path", None)
+        compact = path.name == "tokenizer.json"
+        path.write_text(
+            json.dumps(content, indent=None if compact else 2, separators=(",", ":") if compact else None) + "\n"
+        )
+    sha256 = digest(folder)
+    (folder / "digest.json").write_text(json.dumps({"sha256": sha256}) + "\n")
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    (folder / "README.md").write_text(card(sha256, size, facts))
+    return size
+
+
+def card(sha256: str, size: int, facts: dict[str, int]) -> str:
+    """The model card, from its template."""
+    template = (Path(__file__).resolve().parent / "card.md").read_text()
+    known = {"objects": len(v.FILES), "colours": len(v.COLOURS), "patterns": len(v.PATTERNS), **facts}
+    return template.format(digest=sha256, size=f"{size / 1e6:.1f}", **known)
