@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from spectrum.clock import Clock
 from spectrum.errors import SpectrumError, check_number, refuse
-from spectrum.method import Method, Site, Space, plan_method
+from spectrum.method import Method, Site, Space
+from spectrum.schedule import plan
 
 _HERE = Path(__file__).resolve().parent
 CONFIGS = next(path for path in (_HERE.parent / "configs", _HERE / "configs") if (path / "config.yaml").exists())
@@ -105,31 +107,32 @@ def parse(composed: DictConfig) -> RunConfig:
     return config
 
 
-def _function(path: str, key: str) -> Callable[..., Any]:
+def _function(path: str, group: str) -> Callable[..., Any]:
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
-        return refuse(f"{key} names {path}, which cannot be imported")
+        return refuse(f"{group} names {path}, which cannot be imported")
 
 
-def _bind(path: str, key: str, group: str, values: dict[str, Any], calibrated: Mapping[str, Any]) -> Any:
+def _bind(path: str, group: str, values: dict[str, Any], missing: str) -> Any:
     """The function at `path` with its keyword parameters taken from `values`; taken ones are removed.
 
-    A parameter that is null and has no default of its own comes from the model's calibration.
+    A parameter that is null and may not be is refused with the line `missing`.
     """
-    function = _function(path, key)
+    function = _function(path, group)
     bound = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or name not in values:
-            continue
-        value = values.pop(name)
-        if value is None and parameter.default is not None:
-            value = calibrated.get(name, MISSING)
-            if value is MISSING:
-                refuse(calibrated.get("missing") or f"{group}.{name} has no value: type {group}.{name}=...")
-        bound[name] = value
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name in values:
+            bound[name] = values.pop(name)
+            if bound[name] is None and parameter.default is not None:
+                refuse(missing)
     return functools.partial(function, **bound)
+
+
+def fill(values: Mapping[str, Any], fitted: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with each null taken from what was fitted for the model, where it was."""
+    return {key: fitted.get(key) if value is None else value for key, value in values.items()}
 
 
 def _enum(kind: type[StrEnum], value: Any, key: str) -> Any:
@@ -150,22 +153,22 @@ def build_method(
     `calibration` holds what was fitted for the model, by method name. Raises `SpectrumError` for a key that the
     method's functions do not take, and for a value that was never fitted for this model.
     """
-    own, timing = dict(method), dict(schedule)
-    name = own.pop("name")
-    fitted = dict((calibration or {}).get(name, {}))
-    fitted["missing"] = (
+    name = method["name"]
+    fitted = (calibration or {}).get(name, {})
+    own, timing = fill(method, fitted), fill(schedule, fitted)
+    missing = (
         f"{name} has no coefficients for the model {model or 'given'}: fit them with python scripts/calibrate.py "
         f"model={model or 'NAME'} method={name}"
     )
+    for key in ("name", "steps", "solver"):
+        own.pop(key, None)
     timing.pop("ladder", None)
-    rule = _bind(timing.pop("function"), "schedule.function", "schedule", timing, fitted)
+    rule = _bind(timing.pop("function"), "schedule", timing, missing)
     space = _enum(Space, own.pop("space", "feature"), "method.space")
     site = _enum(Site, own.pop("site", "exit"), "method.site")
     clock = _enum(Clock, own.pop("clock", "step"), "method.clock")
-    for key in ("steps", "solver"):
-        own.pop(key, None)
     paths = {key: own.pop(key, None) for key in ("forecast", "drift")}
-    parts = {k: _bind(path, f"method.{k}", "method", own, fitted) if path else None for k, path in paths.items()}
+    parts = {key: _bind(path, "method", own, missing) if path else None for key, path in paths.items()}
     for group, left in (("method", own), ("schedule", timing)):
         if left:
             key = next(iter(left))
@@ -190,20 +193,13 @@ def at_runs(config: RunConfig, calibration: Mapping[str, Any] | None) -> RunConf
     for key, rungs in (config.schedule.get("ladder") or {}).items():
         for rung in rungs:
             method = build_method(config.method, {**config.schedule, key: rung}, calibration, config.model.name)
-            nfe = plan_method(Method("probe", _any_forecast, method.schedule), config.model.steps).nfe
-            given.setdefault(nfe or 0, {key: rung})
+            given.setdefault(len(plan(method.schedule, config.model.steps)), {key: rung})
     if config.runs not in given:
         has = ", ".join(map(str, sorted(given))) or "none"
         refuse(
             f"this schedule cannot run exactly {config.runs} of {config.model.steps} steps; it has {has}: type runs="
         )
     return RunConfig(**{**values, "schedule": {**config.schedule, **given[config.runs]}})
-
-
-def _any_forecast(times: Sequence[float], target: float, span: tuple[float, float]) -> Any:
-    from spectrum.forecast import reuse
-
-    return reuse(times, target, span)
 
 
 def compose(overrides: Sequence[str]) -> RunConfig:
@@ -215,24 +211,32 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         return parse(hydra_compose("config", list(overrides)))
 
 
+def method_file(name: str) -> dict[str, Any]:
+    """What `configs/method/NAME.yaml` says of the method, and under `schedule` the name of its own schedule."""
+    folder = CONFIGS / "method"
+    if not (folder / f"{name}.yaml").exists():
+        refuse(f"there is no method {name}; there are {', '.join(sorted(p.stem for p in folder.glob('*.yaml')))}")
+    raw: Any = OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"))
+    return {**raw["method"], "schedule": raw["defaults"][0]["override /schedule@_global_.schedule"]}
+
+
 def load_method(name: str, overrides: Sequence[str] = ()) -> Method:
     """The method that `configs/method/NAME.yaml` describes, with command-line style overrides."""
-    folder = CONFIGS / "method"
-    path = folder / f"{name}.yaml"
+    method = method_file(name)
+    chosen = [o.partition("=")[2] for o in overrides if o.startswith("schedule=")]
+    path = CONFIGS / "schedule" / f"{(chosen or [method.pop('schedule')])[-1]}.yaml"
+    method.pop("schedule", None)
     if not path.exists():
-        refuse(f"there is no method {name}; there are {', '.join(sorted(p.stem for p in folder.glob('*.yaml')))}")
-    composed: Any = OmegaConf.load(path)
-    chosen = composed.defaults[0]["override /schedule@_global_.schedule"]
-    for override in overrides:
-        if override.startswith("schedule="):
-            chosen = override.partition("=")[2]
-    schedule = OmegaConf.load(CONFIGS / "schedule" / f"{chosen}.yaml")
-    merged: Any = OmegaConf.create({"method": composed.method, "schedule": schedule})
-    changes = OmegaConf.from_dotlist([o for o in overrides if not o.startswith("schedule=")])
+        refuse(
+            f"there is no schedule {path.stem}; there are {', '.join(sorted(p.stem for p in path.parent.glob('*')))}"
+        )
+    merged: Any = OmegaConf.create({"method": method, "schedule": OmegaConf.load(path)})
+    OmegaConf.set_struct(merged, True)
     try:
-        OmegaConf.set_struct(merged, True)
-        merged = OmegaConf.merge(merged, changes)
-    except Exception as error:  # omegaconf raises many kinds; all mean a key that is not there
+        merged = OmegaConf.merge(
+            merged, OmegaConf.from_dotlist([o for o in overrides if not o.startswith("schedule=")])
+        )
+    except OmegaConfBaseException as error:
         raise SpectrumError(str(error).splitlines()[0]) from None
     plain: Any = OmegaConf.to_container(merged)
     return build_method(plain["method"], plain["schedule"])

@@ -58,7 +58,6 @@ def sample_id(config: RunConfig, prompts: list[str]) -> str:
             "dtype": config.model.dtype,
             "method": None if method["forecast"] is None else method,
             "schedule": None if method["forecast"] is None else schedule,
-            "calibration": identity(config.model.calibration),
             "sampling": {k: v for k, v in vars(sampling).items()},
             "prompts": prompts,
             "seeds": config.seeds,

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from eval import fidelity, statistics
 from spectrum import report, timing
 from spectrum.accelerate import Accelerated
-from spectrum.config import RunConfig, at_runs, build_method
+from spectrum.config import RunConfig, at_runs, build_method, fill, method_file
 from spectrum.errors import refuse
 from spectrum.generate import Sampling, draw, generate, sample_id
 from spectrum.method import Method, Plan, plan_method
@@ -35,9 +35,11 @@ def reference_of(config: RunConfig) -> RunConfig:
 
 
 def resolve(config: RunConfig) -> tuple[RunConfig, Method]:
-    """The config with `runs` met, and its method, checked by planning it."""
+    """The config with `runs` met and what was fitted for the model filled in, and its method, checked by planning."""
     fitted = calibration(config.model)
     config = at_runs(config, fitted)
+    own = fitted.get(config.method["name"], {})
+    config = dataclasses.replace(config, method=fill(config.method, own), schedule=fill(config.schedule, own))
     method = build_method(config.method, config.schedule, fitted, config.model.name)
     plan_method(method, Sampling.of(config).steps)
     return config, method
@@ -60,18 +62,15 @@ def announce(console: Console, config: RunConfig, method: Method, count: int) ->
 
 
 def label(config: RunConfig) -> str:
-    """The method's name in tables, with what it was run with."""
+    """The method's name in tables, with its schedule's parameter and what differs from its own file."""
     method, schedule = config.method, config.schedule
-    usual = {"degree": 4, "ridge": 0.1, "blend": 1.0, "space": "feature", "clock": "step"}
-    shown = {k: method[k] for k in ("solver", "order", *usual) if method.get(k) is not None and k in method}
-    shown = {k: v for k, v in shown.items() if usual.get(k) != v and (method["name"], k) != ("teacache", "space")}
+    usual = method_file(method["name"])
+    shown = {
+        k: v for k, v in method.items() if k == "order" or (v != usual.get(k) and k not in ("steps", "coefficients"))
+    }
     shown |= {k: schedule[k] for k in ("growth", "interval", "threshold") if schedule.get(k) is not None}
     inside = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
-    return (
-        f"{method['name']} ({inside.replace('solver ', '').replace('MultistepScheduler', '')})"
-        if inside
-        else method["name"]
-    )
+    return f"{method['name']} ({inside})" if inside else method["name"]
 
 
 def run(config: RunConfig) -> Path:
@@ -200,7 +199,7 @@ def assemble(
 
 
 def _draw(config: RunConfig, record: dict[str, Any], todo: list[Sample], base_folder: Path, folder: Path) -> None:
-    shown = todo[:6]
+    shown = todo[:8]
     files = [sample.file for sample in shown]
     pictures = {
         f"all {config.model.steps} steps": fidelity.load_images(base_folder / "images", files),

@@ -1,12 +1,17 @@
 """What a person sees: the table in the terminal, the sheet, the timeline, the forecast errors. Functions of records."""
 
+import io
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from spectrum.errors import refuse
+from spectrum.record import write_bytes
 
 COLUMNS = ("method", "NFE", "latency", "speed-up", "efficiency", "PSNR (dB)", "SSIM")
 
@@ -53,44 +58,42 @@ def markdown(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row(record)) + " |" for record in records]) + "\n"
 
 
-def sheet(path: Path, prompts: list[str], columns: dict[str, Any], gain: float = 4.0) -> None:
-    """Draw pictures side by side, one row a prompt; `columns` maps titles to (count, 3, height, width) in [0, 1].
+def sheet(path: Path, prompts: list[str], rows: dict[str, Any], gain: float = 4.0) -> None:
+    """Draw pictures in rows, one column a prompt; `rows` maps titles to (count, 3, height, width) images in [0, 1].
 
-    The first column is the reference; after each other one comes its difference to it, times `gain`, around gray.
+    The first row is the reference; under each other one comes its difference to it, times `gain`, around gray.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    titles = list(columns)
-    reference = columns[titles[0]]
-    wide = 1 + 2 * (len(titles) - 1)
-    figure, axes = plt.subplots(len(prompts), wide, figsize=(1.7 * wide, 1.9 * len(prompts)), squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for line, prompt in enumerate(prompts):
-        axes[line][0].imshow(reference[line].permute(1, 2, 0).numpy())
-        axes[line][0].set_title(prompt if len(prompt) < 42 else prompt[:40] + "…", fontsize=7, loc="left")
-        for i, title in enumerate(titles[1:]):
-            image = columns[title][line]
-            difference = (0.5 + gain * (image - reference[line]) / 2).clamp(0, 1)
-            axes[line][1 + 2 * i].imshow(image.permute(1, 2, 0).numpy())
-            axes[line][2 + 2 * i].imshow(difference.permute(1, 2, 0).numpy())
-    for i, title in enumerate([titles[0], *(t for name in titles[1:] for t in (name, f"difference x{gain:g}"))]):
-        axes[-1][i].text(0.5, -0.08, title, transform=axes[-1][i].transAxes, ha="center", va="top", fontsize=8)
-    figure.tight_layout(pad=0.4, h_pad=0.8)
+    plt = _pyplot()
+    titles = list(rows)
+    reference = rows[titles[0]]
+    lines = [(titles[0], reference)]
+    for title in titles[1:]:
+        lines.append((title, rows[title]))
+        lines.append((f"difference x{gain:g}", (0.5 + gain * (rows[title] - reference) / 2).clamp(0, 1)))
+    figure, axes = plt.subplots(
+        len(lines),
+        len(prompts),
+        figsize=(1.45 * len(prompts) + 1, 1.5 * len(lines)),
+        squeeze=False,
+        layout="constrained",
+    )
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    for line, (title, images) in enumerate(lines):
+        for column, axis in enumerate(axes[line]):
+            axis.imshow(images[column].permute(1, 2, 0).numpy(), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            for side in axis.spines.values():
+                side.set_visible(False)
+            if line == 0:
+                axis.set_title(textwrap.fill(prompts[column][:60], 20), fontsize=8)
+        label = textwrap.fill(title, 16, break_long_words=False)
+        axes[line][0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
     _save(figure, path)
 
 
 def timeline(path: Path, branches: dict[str, list[int]], steps: int, title: str) -> None:
     """Draw which steps ran (filled) and which were skipped, one line a CFG branch."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(8, 0.9 + 0.35 * len(branches)))
+    figure, axis = _pyplot().subplots(figsize=(8, 0.9 + 0.35 * len(branches)))
     for line, runs in enumerate(branches.values()):
         colours = ["#1f5fbf" if step in runs else "#e6e9ef" for step in range(steps)]
         axis.barh([line] * steps, [0.86] * steps, left=[s + 0.07 for s in range(steps)], color=colours, height=0.7)
@@ -107,12 +110,7 @@ def timeline(path: Path, branches: dict[str, list[int]], steps: int, title: str)
 
 def forecast_errors(path: Path, branches: dict[str, list[dict[str, float]]], title: str) -> None:
     """Draw the relative L2 error of the forecast feature and of the velocity after the head, at each skipped step."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(8, 3))
+    figure, axis = _pyplot().subplots(figsize=(8, 3))
     for name, errors in branches.items():
         steps = [e["step"] for e in errors]
         (line,) = axis.plot(steps, [e["feature"] for e in errors], marker="o", ms=3, lw=1, label=f"feature, {name}")
@@ -134,23 +132,24 @@ def forecast_errors(path: Path, branches: dict[str, list[dict[str, float]]], tit
     _save(figure, path)
 
 
-def _save(figure: Any, path: Path) -> None:
-    import io
+def _pyplot() -> Any:
+    import matplotlib
 
+    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from spectrum.record import write_bytes
+    return plt
 
+
+def _save(figure: Any, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
-    plt.close(figure)
+    _pyplot().close(figure)
     write_bytes(path, buffer.getvalue())
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """A record from its file. Refuses one that cannot be read."""
-    from spectrum.errors import refuse
-
     try:
         return json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
