@@ -7,22 +7,26 @@ python run.py --multirun method=none,fewer_steps,spectrum,fora,taylorseer,teacac
 
 import os
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
+from spectrum.config import CONFIGS, parse
+from spectrum.job import run
 from spectrum.main import guarded
 
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
 def main(composed: DictConfig) -> str:
-    """Run one job; the folder it wrote."""
-    from spectrum.config import parse
-    from spectrum.job import run
-
-    return str(run(parse(composed)))
+    """Run one job; the folder it wrote. Bad input ends the process here, before Hydra adds lines of its own."""
+    folders: list[Path] = []
+    code = guarded(lambda: folders.append(run(parse(composed))))
+    if code:
+        sys.exit(code)
+    return str(folders[0])
 
 
 if __name__ == "__main__":

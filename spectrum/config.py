@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,6 +19,7 @@ from spectrum.errors import SpectrumError, check_number, refuse
 from spectrum.method import Method, Site, Space
 from spectrum.schedule import plan
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _HERE = Path(__file__).resolve().parent
 CONFIGS = next(path for path in (_HERE.parent / "configs", _HERE / "configs") if (path / "config.yaml").exists())
 
@@ -94,6 +96,8 @@ def parse(composed: DictConfig) -> RunConfig:
     raw["model"] = _typed(ModelConfig, raw["model"], "model")
     raw["prompts"] = _typed(PromptsConfig, raw["prompts"], "prompts")
     config: RunConfig = _typed(RunConfig, raw, "")
+    if config.model.dtype not in DTYPES:
+        refuse(f"model.dtype={config.model.dtype} is unknown: type one of {', '.join(DTYPES)}")
     check_number("model.steps", config.model.steps, low=1, integer=True)
     check_number("batch", config.batch, low=1, integer=True)
     check_number("probe", config.probe, low=0, integer=True)
@@ -196,9 +200,7 @@ def at_runs(config: RunConfig, calibration: Mapping[str, Any] | None) -> RunConf
             given.setdefault(len(plan(method.schedule, config.model.steps)), {key: rung})
     if config.runs not in given:
         has = ", ".join(map(str, sorted(given))) or "none"
-        refuse(
-            f"this schedule cannot run exactly {config.runs} of {config.model.steps} steps; it has {has}: type runs="
-        )
+        refuse(f"this schedule cannot run exactly {config.runs} of {config.model.steps} steps; type runs= one of {has}")
     return RunConfig(**{**values, "schedule": {**config.schedule, **given[config.runs]}})
 
 

@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from eval import fidelity, statistics
 from spectrum import report, timing
 from spectrum.accelerate import Accelerated
-from spectrum.config import RunConfig, at_runs, build_method, fill, method_file
+from spectrum.config import DTYPES, RunConfig, at_runs, build_method, fill, method_file
 from spectrum.errors import refuse
-from spectrum.generate import Sampling, draw, generate, sample_id
+from spectrum.generate import Sampling, draw, generate, sample_id, with_solver
 from spectrum.method import Method, Plan, plan_method
 from spectrum.pipeline import calibration, device_of, load_pipeline, model_identity, weights_folder
 from spectrum.prompts import Sample, check_length, read_prompts, samples
@@ -20,13 +20,12 @@ from spectrum.record import environment, finite, write_bytes, write_json
 
 NONE = {"name": "none", "forecast": None}
 ALWAYS = {"function": "spectrum.schedule.always"}
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def cache_bytes(config: RunConfig, plan: Plan, batch: int = 1) -> int:
     """Bytes that a plan's features take: kept features x CFG branches x the batch's feature."""
     tokens, width = config.model.feature
-    return plan.kept * config.model.branches * batch * tokens * width * BYTES[config.model.dtype]
+    return plan.kept * config.model.branches * batch * tokens * width * DTYPES[config.model.dtype].itemsize
 
 
 def reference_of(config: RunConfig) -> RunConfig:
@@ -86,6 +85,7 @@ def run(config: RunConfig) -> Path:
     base_folder = out / f"none-{sample_id(base, prompts)}"
     device = device_of(config.device)
     pipe = load_pipeline(config.model, device)
+    with_solver(pipe, Sampling.of(config).solver)
     check_length(pipe, prompts, config.model.call.get("max_sequence_length", 77))
     _, uncached = resolve(base)
     with _progress(console) as progress:

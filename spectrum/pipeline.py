@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 
-from spectrum.config import ModelConfig
+from spectrum.config import DTYPES, ModelConfig
 from spectrum.errors import SpectrumError, refuse
 from spectrum.prompts import ASSETS
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EMBEDDED = ASSETS / "tiny"
 
 
@@ -63,8 +62,6 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
     Raises `SpectrumError` naming the model, its licence page, the login and download commands and the size when its
     weights are not on this machine, and naming the folder when they are damaged.
     """
-    if model.dtype not in DTYPES:
-        refuse(f"model.dtype={model.dtype} is unknown: type one of {', '.join(DTYPES)}")
     import diffusers
 
     cls = getattr(diffusers, model.pipeline, None) or refuse(f"diffusers has no pipeline named {model.pipeline}")

@@ -33,6 +33,8 @@ def call(script, *words, capsys):
         os.environ["HYDRA_FULL_ERROR"] = "1"
         spec.loader.exec_module(module)
         code = guarded(module.main)
+    except SystemExit as stop:
+        code = stop.code
     finally:
         sys.argv = argv
         GlobalHydra.instance().clear()
@@ -56,11 +58,11 @@ BAD = [
     (["schedule.growth=-1"], "schedule.growth must be at least 0"),
     (["schedule.growth=nan"], "schedule.growth must be finite"),
     (["method.ridge=-0.5"], "method.ridge must be at least 0"),
-    (["method.blend=.nan"], "method.blend must be finite"),
+    (["method.blend=nan"], "method.blend must be finite"),
     (["method.degree=9"], "schedule.warmup=10"),
     (["method=taylorseer", "method.order=-1"], "method.order must be at least 0"),
     (["method=fora", "schedule.interval=0"], "schedule.interval must be at least 1"),
-    (["method=fora", "runs=13"], "cannot run exactly 13 of 50 steps"),
+    (["method=fora", "runs=13"], "cannot run exactly 13 of 7 steps"),
     (["method=none", "schedule=growing_window"], "cannot skip a step"),
     (["method=fora", "schedule=accumulated_distance", "schedule.threshold=0.1"], "measures no drift"),
     (["method.space=latent"], "type one of feature, residual"),
