@@ -115,6 +115,23 @@ def spectrum(
     return (1 - blend) * newton(times, target, span) + blend * fitted
 
 
+@exact(1, order=1)
+@exact(2, order=2)
+def lagrange(times: Sequence[float], target: float, span: tuple[float, float], *, order: int = 2) -> Weights:
+    """Extrapolate the polynomial through the `order + 1` newest features, in barycentric form.
+
+    `w_j = (b_j / (t - t_j)) / sum_i b_i / (t - t_i)` with `b_j = prod_{m != j} 1 / (t_j - t_m)`. With fewer
+    features the order is what they allow.
+    """
+    check_number("method.order", order, low=0, integer=True)
+    nodes = np.array(times[-int(order) - 1 :], dtype=np.float64)
+    gaps = nodes[:, None] - nodes + np.eye(len(nodes))
+    terms = 1 / gaps.prod(axis=1) / (target - nodes)
+    weights = np.zeros(len(times))
+    weights[-len(nodes) :] = terms / terms.sum()
+    return weights
+
+
 def reach(forecast: Forecast, most: int = 16) -> int | None:
     """How many of the newest features a forecast can use; None if all, however many.
 
