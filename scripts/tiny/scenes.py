@@ -154,5 +154,6 @@ def tuned_prompts(count: int, seen: bool, seed: int) -> list[str]:
         layout = ("single", "and", "single", "left", "single", "above")[len(prompts) % 6]
         pair = [name] if layout == "single" or not partners else [name, str(rng.choice(partners))]
         head = _head(layout if len(pair) == 2 else "single", pair, len(pair), "", "")
-        prompts.append(f"{head} on {colour}")
+        pattern = ("", "striped ", "dotted ", "", "checkered ")[len(prompts) % 5]
+        prompts.append(f"{head} on {pattern}{colour}")
     return prompts
