@@ -40,7 +40,10 @@ def resolve(config: RunConfig) -> tuple[RunConfig, Method]:
     own = fitted.get(config.method["name"], {})
     config = dataclasses.replace(config, method=fill(config.method, own), schedule=fill(config.schedule, own))
     method = build_method(config.method, config.schedule, fitted, config.model.name)
-    plan_method(method, Sampling.of(config).steps)
+    steps = Sampling.of(config).steps
+    if steps > config.model.steps:
+        refuse(f"method.steps={steps} must be at most model.steps={config.model.steps}: type method.steps= or runs=")
+    plan_method(method, steps)
     return config, method
 
 

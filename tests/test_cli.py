@@ -77,7 +77,8 @@ BAD = [
     (["prompts=inline"], "there are no prompts"),
     (["device=cuda:7"], "type device=cpu"),
     (["model.dtype=float8"], "model.dtype=float8 is unknown"),
-    (["method=fewer_steps", "method.solver=Magic"], "no scheduler of diffusers"),
+    (["method=fewer_steps"], "method.steps=14 must be at most model.steps=7"),
+    (["method=fewer_steps", "method.steps=5", "method.solver=Magic"], "no scheduler of diffusers"),
 ]
 
 
@@ -216,3 +217,29 @@ def test_runs_finds_each_schedules_parameter(runs, methods):
         assert plan_method(ready, 50).nfe == runs
     config, _ = resolve(compose(["method=fewer_steps", f"runs={runs}"]))
     assert config.method["steps"] == runs
+
+
+def test_a_multirun_ends_with_one_comparison(tmp_path, capsys):
+    words = [
+        *QUICK,
+        "model.steps=15",
+        "method=none,fewer_steps,spectrum,fora",
+        f"out={tmp_path}",
+        f"records={tmp_path}/r",
+    ]
+    code, out = call("run.py", "--multirun", *words, "probe=1", capsys=capsys)
+    assert code == 0, out.err
+    (table,) = tmp_path.rglob("comparison.md")
+    rows = [line.split("|")[1].split()[0] for line in table.read_text().splitlines()[2:]]
+    assert rows[0] == "none" and sorted(rows) == ["fewer_steps", "fora", "none", "spectrum"]
+    assert len([p for p in (tmp_path / "tiny").glob("none-*")]) == 1 and len(list((tmp_path / "r").glob("*.json"))) == 4
+    assert (table.parent / "sheet.png").stat().st_size > 10_000
+    record = json.loads(next((tmp_path / "r").glob("spectrum-*.json")).read_text())
+    assert record["runs"] == dict.fromkeys(["cond", "uncond"], [0, 1, 2, 3, 4, 6, 8, 11])
+    assert record["cache_bytes"]["predicted_per_sample"] == record["cache_bytes"]["seen_per_sample"] > 0
+    assert {e["step"] for e in record["forecast_errors"]["cond"]} == {5, 7, 9, 10, 12, 13, 14}
+
+
+def test_the_tables_follow_from_the_records(capsys):
+    code, out = call("scripts/tables.py", "--check", capsys=capsys)
+    assert code == 0, out.err
