@@ -1,6 +1,6 @@
 """Train the embedded model on a CPU, from fetching its data to the folder that diffusers loads.
 
-python scripts/train_tiny.py                      about two hours on two cores; killed, it goes on where it was
+python scripts/train_tiny.py                      about three hours on two cores; killed, it goes on where it was
 python scripts/train_tiny.py --work work/tiny --out spectrum/assets/tiny
 
 Needs npm once, to fetch the pictures (the package emoji-datasource-google 16.0.0, 74 MB); --emoji names a folder that
@@ -55,9 +55,9 @@ def main() -> None:
     options.add_argument("--work", type=Path, default=root / "work" / "tiny", help="data and checkpoints")
     options.add_argument("--out", type=Path, default=root / "spectrum" / "assets" / "tiny", help="the model")
     options.add_argument("--emoji", type=Path, help="a folder that has the 64-pixel pictures")
-    options.add_argument("--vae-steps", type=int, default=2600)
+    options.add_argument("--vae-steps", type=int, default=3000)
     options.add_argument("--scenes", type=int, default=60000)
-    options.add_argument("--steps", type=int, default=5000, help="of the denoiser")
+    options.add_argument("--steps", type=int, default=9000, help="of the denoiser")
     options.add_argument("--batch", type=int, default=64, help="of the denoiser")
     options.add_argument("--no-compile", action="store_true", help="train the denoiser without torch.compile")
     options.add_argument("--prompts", type=Path, default=root / "spectrum" / "assets" / "prompts", help="prompt lists")

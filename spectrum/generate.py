@@ -75,8 +75,9 @@ def with_solver(pipe: Any, solver: str | None) -> Any:
     cls = getattr(diffusers, solver, None)
     if cls is None or not hasattr(cls, "set_timesteps"):
         refuse(f"method.solver={solver} is no scheduler of diffusers: type for example UniPCMultistepScheduler")
-    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "use_dynamic_shifting": True}
-    base = {k: v for k, v in pipe.scheduler.config.items() if k in ("num_train_timesteps", "time_shift_type")}
+    own = pipe.scheduler.config
+    base = {k: own[k] for k in ("num_train_timesteps", "time_shift_type", "use_dynamic_shifting") if k in own}
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": own.get("shift", 1.0)}
     return type(pipe)(**{**pipe.components, "scheduler": cls(**base, **flow, solver_order=2)})
 
 

@@ -16,9 +16,7 @@ from .denoiser import Denoiser
 def assemble(vae: AutoencoderKL, parts: Denoiser, shift: float, scale: float) -> FluxPipeline:
     """The pipeline; the latents' mean and scale go into the autoencoder's config, where FLUX has them."""
     vae.register_to_config(shift_factor=shift, scaling_factor=scale)
-    scheduler = FlowMatchEulerDiscreteScheduler(
-        use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, base_image_seq_len=256, max_image_seq_len=4096
-    )
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False)
     return FluxPipeline(
         scheduler=scheduler,
         vae=vae,

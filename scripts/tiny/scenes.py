@@ -61,7 +61,7 @@ def paint_ground(colour: str, pattern: str, rng: np.random.Generator) -> np.ndar
 def _boxes(layout: str, count: int, size: str, side: str, rng: np.random.Generator) -> list[tuple[float, float, float]]:
     """Centre x, centre y and width of each object, in pixels."""
     if count == 1:
-        low, high = {"small": (30, 38), "large": (66, 80), "": (36, 76)}[size]
+        low, high = {"small": (34, 42), "large": (68, 82), "": (46, 78)}[size]
         width = rng.uniform(low, high)
         slack = (SIZE - width) / 2 + 2
         dx, dy = rng.uniform(-slack, slack, 2)
@@ -72,7 +72,7 @@ def _boxes(layout: str, count: int, size: str, side: str, rng: np.random.Generat
         return [(SIZE / 2 + dx, SIZE / 2 + dy, width)]
     if count == 2:
         upright = layout == "above" or (layout == "and" and rng.random() < 0.3)
-        widths = rng.uniform(34, 47, 2)
+        widths = rng.uniform(40, 48, 2)
         along = [rng.uniform(w / 2, SIZE / 2 - w / 2 + 3) for w in widths]
         along[1] += SIZE / 2 - 3
         across = [rng.uniform(w / 2 + 1, SIZE - w / 2 - 1) for w in widths]
@@ -85,7 +85,7 @@ def _boxes(layout: str, count: int, size: str, side: str, rng: np.random.Generat
         (
             SIZE * (0.26 + 0.48 * (c % 2)) + rng.uniform(-4, 4),
             SIZE * (0.26 + 0.48 * (c // 2)) + rng.uniform(-4, 4),
-            rng.uniform(32, 43),
+            rng.uniform(35, 44),
         )
         for c in corners
     ]
