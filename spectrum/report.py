@@ -44,9 +44,9 @@ def show(records: list[dict[str, Any]], console: Console | None = None) -> None:
     title = f"{first['model']['name']} ({first['model_kind']}), {count} samples, {first['hardware']['device']}"
     caption = "PSNR and SSIM to the uncached run: mean ± half of its 95 % interval. Latency: denoising, per image."
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column(COLUMNS[0], min_width=17, overflow="fold")
+    table.add_column(COLUMNS[0], min_width=15, overflow="fold")
     for name in COLUMNS[1:]:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name.replace("efficiency", "eff."), justify="right", no_wrap=True)
     for record in records:
         table.add_row(*row(record))
     (console or Console()).print(table)
