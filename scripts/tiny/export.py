@@ -40,6 +40,8 @@ def export(pipe: FluxPipeline, folder: Path, facts: dict[str, int]) -> int:
     for path in folder.rglob("*.json"):
         content = json.loads(path.read_text())
         content.pop("_name_or_path", None)
+        if "dtype" in content:  # the text encoders would else stay in float16 beside a float32 denoiser
+            content["dtype"] = "float32"
         compact = path.name == "tokenizer.json"
         path.write_text(
             json.dumps(content, indent=None if compact else 2, separators=(",", ":") if compact else None) + "\n"
