@@ -42,7 +42,8 @@ class Recorder:
         self.signals: dict[int, Tensor] = {}
         self.outputs: dict[int, Tensor] = {}
         self.pairs: list[tuple[float, float]] = []
-        self._branch, self._moved = 0, 0.0
+        self._branch = 0
+        self._moved: list[float] = []
         entry = denoiser_of(model)
         if entry.signal is None:
             refuse(f"{type(model).__name__} has no signal to calibrate on")
@@ -65,14 +66,19 @@ class Recorder:
         self._branch = id(kwargs["encoder_hidden_states"])
         signal = self._signal(model, kwargs)
         previous = self.signals.get(self._branch)
-        self._moved = float("nan") if previous is None else relative_l1(signal, previous)
+        self._moved = [] if previous is None else each(signal, previous)
         self.signals[self._branch] = signal
 
     def _after(self, module: Any, args: tuple[Any, ...]) -> None:
         previous = self.outputs.get(self._branch)
         if previous is not None:
-            self.pairs.append((self._moved, relative_l1(args[0], previous)))
+            self.pairs += zip(self._moved, each(args[0], previous), strict=True)
         self.outputs[self._branch] = args[0]
+
+
+def each(current: Tensor, previous: Tensor) -> list[float]:
+    """`relative_l1` of every sample of a batch."""
+    return [relative_l1(a, b) for a, b in zip(current, previous, strict=True)]
 
 
 def fit(pairs: list[tuple[float, float]]) -> tuple[list[float], float]:
