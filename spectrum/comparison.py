@@ -43,12 +43,12 @@ def compare(rows: dict[Path, dict[str, Any]], folder: Path) -> None:
     Console().print(f"comparison: {folder}", highlight=False, soft_wrap=True)
 
 
-def draw(path: Path, rows: dict[Path, dict[str, Any]], columns: int = 6) -> None:
-    """One sheet of the reference and every cached run, for the first prompts."""
+def draw(path: Path, rows: dict[Path, dict[str, Any]], columns: int = 8) -> None:
+    """One sheet of the reference and every other run, for the first prompts; differences too while they are few."""
     folder, first = next(iter(rows.items()))
     files = [f"{i:05d}-s{first['seeds'][0]}.png" for i in range(min(columns, len(first["prompts"])))]
     pictures = {f"all {first['steps']} steps": load_images(folder.parent / first["reference"] / "images", files)}
     for folder, record in rows.items():
         if record["id"] != record["reference"]:
             pictures[f"{record['label']}, {record['nfe']:.3g} runs"] = load_images(folder / "images", files)
-    report.sheet(path, first["prompts"][: len(files)], pictures)
+    report.sheet(path, first["prompts"][: len(files)], pictures, gain=4.0 if len(pictures) < 6 else None)

@@ -58,10 +58,11 @@ def markdown(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row(record)) + " |" for record in records]) + "\n"
 
 
-def sheet(path: Path, prompts: list[str], rows: dict[str, Any], gain: float = 4.0) -> None:
+def sheet(path: Path, prompts: list[str], rows: dict[str, Any], gain: float | None = 4.0) -> None:
     """Draw pictures in rows, one column a prompt; `rows` maps titles to (count, 3, height, width) images in [0, 1].
 
-    The first row is the reference; under each other one comes its difference to it, times `gain`, around gray.
+    The first row is the reference; under each other one comes its difference to it, times `gain`, around gray, unless
+    `gain` is None.
     """
     plt = _pyplot()
     titles = list(rows)
@@ -69,7 +70,8 @@ def sheet(path: Path, prompts: list[str], rows: dict[str, Any], gain: float = 4.
     lines = [(titles[0], reference)]
     for title in titles[1:]:
         lines.append((title, rows[title]))
-        lines.append((f"difference x{gain:g}", (0.5 + gain * (rows[title] - reference) / 2).clamp(0, 1)))
+        if gain is not None:
+            lines.append((f"difference x{gain:g}", (0.5 + gain * (rows[title] - reference) / 2).clamp(0, 1)))
     figure, axes = plt.subplots(
         len(lines),
         len(prompts),
