@@ -14,7 +14,6 @@ import torch
 from spectrum import generate as g
 from spectrum.config import build_method, compose
 from spectrum.prompts import Sample, samples
-from spectrum.record import write_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["model.steps=7", "batch=2", "prompts.limit=5"]
@@ -61,8 +60,6 @@ def test_20_a_broken_run_resumes_byte_equal(_tiny, tmp_path, monkeypatch, stage)
 
     monkeypatch.setattr(g, "write_bytes", dies)
     if stage == "ledger":
-        monkeypatch.setattr(g, "_append", lambda folder, entries: (folder / "samples.jsonl").write_text('{"torn": '))
-        monkeypatch.setattr(g, "_rewrite", lambda folder, entries: write_bytes(folder / "samples.jsonl", b""))
         g.generate(_tiny, method, todo(2), sampling, broken)
         (broken / "samples.jsonl").write_text('{"index": 0, "seed"')
     else:
