@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from spectrum.config import CONFIGS, parse
@@ -23,7 +25,9 @@ os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 def main(composed: DictConfig) -> str:
     """Run one job; the folder it wrote. Bad input ends the process here, before Hydra adds lines of its own."""
     folders: list[Path] = []
-    code = guarded(lambda: folders.append(run(parse(composed))))
+    hydra_config = HydraConfig.get()
+    group = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
+    code = guarded(lambda: folders.append(run(parse(composed), group)))
     if code:
         sys.exit(code)
     return str(folders[0])

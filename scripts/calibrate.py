@@ -4,7 +4,7 @@ python scripts/calibrate.py model=tiny method=teacache [prompts=calibration] [pr
 
 Two things are fitted: the polynomial from the relative change of the first block's modulated input to the relative
 change of the stacks' output between consecutive steps of the uncached run (degree 4, least squares), and the thresholds
-that run a given number of steps on average (`runs=14`, `runs=10`).
+that run a given number of steps on average (`runs=18`, 14, 12, 10 and 9).
 """
 
 import functools
@@ -19,61 +19,41 @@ import numpy as np
 from torch import Tensor
 
 from baselines.teacache import drift, relative_l1
-from spectrum.accelerate import Accelerated, denoisers
 from spectrum.config import RunConfig, compose
 from spectrum.denoisers import denoiser_of
 from spectrum.errors import refuse
 from spectrum.forecast import reuse
 from spectrum.generate import Sampling, draw
+from spectrum.hook import Observation
+from spectrum.library import Accelerated, denoisers
 from spectrum.main import guarded
 from spectrum.method import Method, Space
 from spectrum.pipeline import device_of, load_pipeline, model_identity, weights_folder
 from spectrum.prompts import Sample, read_prompts, samples
-from spectrum.record import identity, write_json
 from spectrum.schedule import accumulated_distance, always
+from spectrum.store import identity, write_json
 
-BUDGETS = (14, 10)
+BUDGETS = (18, 14, 12, 10, 9)
 
 
 class Recorder:
     """Pairs of (relative change of the signal, relative change of the stacks' output) along uncached runs."""
 
     def __init__(self, model: Any) -> None:
-        self.signals: dict[int, Tensor] = {}
-        self.outputs: dict[int, Tensor] = {}
         self.pairs: list[tuple[float, float]] = []
-        self._branch = 0
-        self._moved: list[float] = []
-        entry = denoiser_of(model)
-        if entry.signal is None:
+        self._model, self._signal = model, denoiser_of(model).signal
+        if self._signal is None:
             refuse(f"{type(model).__name__} has no signal to calibrate on")
-        self._signal = entry.signal
-        self._handles = [
-            model.register_forward_pre_hook(self._before, with_kwargs=True),
-            model.get_submodule(entry.exit).register_forward_pre_hook(self._after),
-        ]
+        self._last: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def start(self) -> None:
-        """A new trajectory begins."""
-        self.signals, self.outputs = {}, {}
-
-    def close(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-
-    def _before(self, model: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        self._branch = id(kwargs["encoder_hidden_states"])
-        signal = self._signal(model, kwargs)
-        previous = self.signals.get(self._branch)
-        self._moved = [] if previous is None else each(signal, previous)
-        self.signals[self._branch] = signal
-
-    def _after(self, module: Any, args: tuple[Any, ...]) -> None:
-        previous = self.outputs.get(self._branch)
-        if previous is not None:
-            self.pairs += zip(self._moved, each(args[0], previous), strict=True)
-        self.outputs[self._branch] = args[0]
+    def __call__(self, seen: Observation) -> None:
+        """Pair this step with the one before it in the same branch and trajectory."""
+        assert self._signal is not None
+        now = self._signal(self._model, seen.inputs), seen.feature
+        if seen.step:
+            signals, features = (each(a, b) for a, b in zip(now, self._last[seen.branch], strict=True))
+            self.pairs += zip(signals, features, strict=True)
+        self._last[seen.branch] = now
 
 
 def each(current: Tensor, previous: Tensor) -> list[float]:
@@ -108,6 +88,8 @@ def threshold_for(pipe: Any, batch: list[Sample], sampling: Sampling, coefficien
         best = min(best, (abs(runs - budget), middle))
         low, high = (middle, high) if runs > budget else (low, middle)
         print(f"threshold {middle:.5f}: {runs:.2f} runs", flush=True)
+        if runs == budget:
+            break
     return round(best[1], 6)
 
 
@@ -118,16 +100,14 @@ def calibrate(config: RunConfig, pipe: Any) -> dict[str, Any]:
     grid = [todo[i : i + config.batch] for i in range(0, len(todo), config.batch)]
     recorder = Recorder(denoisers(pipe)[0])
     for batch in grid:
-        recorder.start()
-        with Accelerated(pipe, Method("none", None, always)):
+        with Accelerated(pipe, Method("none", None, always), observe=recorder):
             draw(pipe, batch, sampling)
-    recorder.close()
     coefficients, explained = fit(recorder.pairs)
     print(f"{len(recorder.pairs)} pairs, R^2 {explained:.4f}: {coefficients}", flush=True)
     ladder = {b: {"threshold": threshold_for(pipe, grid[0], sampling, coefficients, b)} for b in BUDGETS}
     return {
         "coefficients": coefficients,
-        "threshold": ladder[BUDGETS[0]]["threshold"],
+        "threshold": ladder[14]["threshold"],
         "ladder": ladder,
         "fitted_on": {
             "model": model_identity(config.model),

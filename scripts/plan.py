@@ -52,7 +52,7 @@ def main() -> None:
     if formats[-1] not in ("text", "json"):
         refuse(f"format={formats[-1]} is unknown: type format=text or format=json")
     from spectrum.generate import Sampling
-    from spectrum.job import cache_bytes, resolve
+    from spectrum.prepare import cache_bytes, resolve
 
     config, method = resolve(compose(words))
     plan = plan_method(method, Sampling.of(config).steps)

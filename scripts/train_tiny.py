@@ -1,6 +1,6 @@
 """Train the embedded model on a CPU, from fetching its data to the folder that diffusers loads.
 
-python scripts/train_tiny.py                      about three hours on two cores; killed, it goes on where it was
+python scripts/train_tiny.py                      about two hours on two cores; killed, it goes on where it was
 python scripts/train_tiny.py --work work/tiny --out spectrum/assets/tiny
 
 Needs npm once, to fetch the pictures (the package emoji-datasource-google 16.0.0, 74 MB); --emoji names a folder that
@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from tiny import autoencoder, denoiser, export, scenes
+from tiny import autoencoder, curvature, denoiser, export, scenes
 
 from spectrum.errors import refuse
 from spectrum.main import guarded
@@ -57,8 +57,9 @@ def main() -> None:
     options.add_argument("--emoji", type=Path, help="a folder that has the 64-pixel pictures")
     options.add_argument("--vae-steps", type=int, default=3000)
     options.add_argument("--scenes", type=int, default=60000)
-    options.add_argument("--steps", type=int, default=9000, help="of the denoiser")
+    options.add_argument("--steps", type=int, default=6000, help="of the denoiser")
     options.add_argument("--batch", type=int, default=64, help="of the denoiser")
+    options.add_argument("--measured", type=int, default=64, help="held-out prompts for the card's curvature")
     options.add_argument("--no-compile", action="store_true", help="train the denoiser without torch.compile")
     options.add_argument("--prompts", type=Path, default=root / "spectrum" / "assets" / "prompts", help="prompt lists")
     given = options.parse_args()
@@ -68,8 +69,10 @@ def main() -> None:
     pool = denoiser.encode_pool(vae, objects, given.scenes, given.work)
     parts = denoiser.train(pool, given.steps, given.work, given.batch, compiled=not given.no_compile)
     write_prompts(given.prompts)
+    export.export(export.assemble(vae, parts, pool["shift"], pool["scale"]), given.out)
     facts = {"vae_steps": given.vae_steps, "scenes": given.scenes, "steps": given.steps, "heldout": 64}
-    size = export.export(export.assemble(vae, parts, pool["shift"], pool["scale"]), given.out, facts)
+    facts |= curvature.measure(given.out, scenes.tuned_prompts(64, False, seed=0)[: given.measured])
+    size = export.write_card(given.out, facts)
     print(f"{given.out}: {size / 1e6:.1f} MB")
 
 

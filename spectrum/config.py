@@ -1,27 +1,26 @@
 """Typed configuration: what a composed config says, checked, and turned into a `Method`."""
 
-import difflib
 import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from spectrum.clock import Clock
 from spectrum.errors import SpectrumError, check_number, refuse
+from spectrum.files import CONFIGS, method_file, read, unknown_key
 from spectrum.method import Method, Site, Space
 from spectrum.schedule import plan
 
+PARTS = ("samples", "metrics", "timing")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_HERE = Path(__file__).resolve().parent
-CONFIGS = next(path for path in (_HERE.parent / "configs", _HERE / "configs") if (path / "config.yaml").exists())
 
 
 @dataclass(frozen=True)
@@ -42,16 +41,22 @@ class ModelConfig:
     """Shape of one sample's feature, (image tokens, width)."""
     licence: str
     size_gb: float
+    spare: list[str] = field(default_factory=list)
+    """Files of the hub repository that diffusers does not need, as patterns."""
     calibration: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class PromptsConfig:
-    """A file of prompts, one a line, or the prompts themselves; `limit` takes the first ones."""
+    """A file of prompts, one a line, or the prompts themselves; `limit` takes the first ones.
+
+    `source` says what a file has to hold that does not ship here.
+    """
 
     file: str | None = None
     text: list[str] | None = None
     limit: int | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,14 @@ class RunConfig:
     records: str | None = None
     probe: int = 4
     timing: int = 3
+    eval: dict[str, dict[str, Any]] = field(default_factory=lambda: {"psnr": {}, "ssim": {}})
+    """Metrics to compute, each with its parameters."""
+    experiment: dict[str, Any] | None = None
+    """The table that this run belongs to, see `eval.experiment`."""
+    logger: dict[str, Any] | None = None
+    """A mirror of the record, see `spectrum.logger`."""
+    fresh: list[str] = field(default_factory=list)
+    """Parts of a stored record to make again."""
 
 
 def _typed(cls: type[Any], values: Mapping[str, Any], group: str) -> Any:
@@ -82,12 +95,6 @@ def _typed(cls: type[Any], values: Mapping[str, Any], group: str) -> Any:
     if missing:
         refuse(f"the config has no {prefix}{missing[0]}: type {prefix}{missing[0]}=...")
     return cls(**values)
-
-
-def unknown_key(key: str, known: Sequence[str]) -> str:
-    """One line for a key that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"there is no key {key}" + (f": did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
 
 
 def parse(composed: DictConfig) -> RunConfig:
@@ -106,6 +113,9 @@ def parse(composed: DictConfig) -> RunConfig:
         check_number(f"model.{name}", getattr(config.model, name), low=16, integer=True)
     if not config.seeds:
         refuse("seeds is empty: type for example seeds=[0]")
+    for part in config.fresh:
+        if part not in PARTS:
+            refuse(f"fresh has {part}: type any of {', '.join(PARTS)}, for example fresh=[timing]")
     for seed in config.seeds:
         check_number("seeds", seed, low=0, integer=True)
     return config
@@ -199,7 +209,14 @@ def at_runs(config: RunConfig, calibration: Mapping[str, Any] | None) -> RunConf
             method = build_method(config.method, {**config.schedule, key: rung}, calibration, config.model.name)
             given.setdefault(len(plan(method.schedule, config.model.steps)), {key: rung})
     if config.runs not in given:
-        has = ", ".join(map(str, sorted(given))) or "none"
+        if not given:
+            name, model = config.method["name"], config.model.name
+            refuse(
+                f"what makes {name} run {config.runs} steps of {model} is not known: type its schedule's parameter in "
+                "place of runs=, or fit a schedule that decides by the data with python scripts/calibrate.py "
+                f"model={model} method={name}"
+            )
+        has = ", ".join(map(str, sorted(given)))
         refuse(f"this schedule cannot run exactly {config.runs} of {config.model.steps} steps; type runs= one of {has}")
     return RunConfig(**{**values, "schedule": {**config.schedule, **given[config.runs]}})
 
@@ -213,32 +230,21 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         return parse(hydra_compose("config", list(overrides)))
 
 
-def method_file(name: str) -> dict[str, Any]:
-    """What `configs/method/NAME.yaml` says of the method, and under `schedule` the name of its own schedule."""
-    folder = CONFIGS / "method"
-    if not (folder / f"{name}.yaml").exists():
-        refuse(f"there is no method {name}; there are {', '.join(sorted(p.stem for p in folder.glob('*.yaml')))}")
-    raw: Any = OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"))
-    return {**raw["method"], "schedule": raw["defaults"][0]["override /schedule@_global_.schedule"]}
-
-
 def load_method(name: str, overrides: Sequence[str] = ()) -> Method:
     """The method that `configs/method/NAME.yaml` describes, with command-line style overrides."""
     method = method_file(name)
-    chosen = [o.partition("=")[2] for o in overrides if o.startswith("schedule=")]
-    path = CONFIGS / "schedule" / f"{(chosen or [method.pop('schedule')])[-1]}.yaml"
-    method.pop("schedule", None)
-    if not path.exists():
-        refuse(
-            f"there is no schedule {path.stem}; there are {', '.join(sorted(p.stem for p in path.parent.glob('*')))}"
-        )
-    merged: Any = OmegaConf.create({"method": method, "schedule": OmegaConf.load(path)})
-    OmegaConf.set_struct(merged, True)
+    given = {key: value for key, _, value in (o.partition("=") for o in overrides)}
+    chosen = given.pop("schedule", None)
+    rule = read("schedule", chosen or method["schedule"])
+    del method["schedule"]
+    merged: Any = OmegaConf.create({"method": method, "schedule": rule})
+    known = [f"{group}.{key}" for group, keys in merged.items() for key in keys]
+    for key in given:
+        if key not in known:
+            refuse(unknown_key(key, known))
     try:
-        merged = OmegaConf.merge(
-            merged, OmegaConf.from_dotlist([o for o in overrides if not o.startswith("schedule=")])
-        )
-    except OmegaConfBaseException as error:
+        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()]))
+    except (OmegaConfBaseException, YAMLError) as error:
         raise SpectrumError(str(error).splitlines()[0]) from None
     plain: Any = OmegaConf.to_container(merged)
     return build_method(plain["method"], plain["schedule"])

@@ -19,13 +19,13 @@ from PIL import Image
 from torch import Tensor
 
 import spectrum
-from spectrum.accelerate import Accelerated
 from spectrum.config import RunConfig
 from spectrum.errors import refuse
+from spectrum.library import Accelerated
 from spectrum.method import Method
 from spectrum.pipeline import model_identity
 from spectrum.prompts import Sample
-from spectrum.record import identity, write_bytes
+from spectrum.store import identity, write_bytes
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,12 @@ def done(folder: Path) -> dict[str, dict[str, Any]]:
         if picture.exists() and hashlib.sha256(picture.read_bytes()).hexdigest() == entry["sha256"]:
             found[entry["file"]] = entry
     return found
+
+
+def whole_ledger(folder: Path, samples: list[Sample]) -> list[dict[str, Any]] | None:
+    """The ledger of `samples`, a dict a sample, in order; None unless every one of their pictures is there whole."""
+    have = done(folder)
+    return [have[s.file] for s in samples] if all(s.file in have for s in samples) else None
 
 
 def generate(

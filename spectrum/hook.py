@@ -15,10 +15,31 @@ from spectrum.history import History
 from spectrum.method import Method, Space, Step, plan_method
 
 
+@dataclass(frozen=True)
+class Observation:
+    """One step at which the blocks ran.
+
+    Attributes:
+        branch: the CFG branch's name.
+        step: the sampler's step.
+        inputs: the denoiser's forward arguments by name.
+        entry: input of the block stacks; feature: their output, which enters the exit module. Same shape and dtype.
+        velocity: the denoiser's output.
+    """
+
+    branch: str
+    step: int
+    inputs: dict[str, Any]
+    entry: Tensor
+    feature: Tensor
+    velocity: Tensor
+
+
 @dataclass
 class Branch:
     """One CFG branch in one trajectory: its own history, run steps and drift."""
 
+    name: str
     origin: int
     history: History
     condition: Any = None
@@ -42,18 +63,14 @@ class Trajectory:
     def report(self) -> dict[str, Any]:
         """What was done, per branch: run steps, diagnostics of the skipped ones, bytes held."""
         return {
-            _label(key, i): {
+            b.name: {
                 "run_steps": list(b.runs),
                 "skipped": [{"step": s.step, "sum": s.total, "l1": s.l1} for s in b.skipped],
                 "errors": b.errors,
                 "cache_bytes": b.history.nbytes,
             }
-            for i, (key, b) in enumerate(self.branches.items())
+            for b in self.branches.values()
         }
-
-
-def _label(key: Hashable, index: int) -> str:
-    return key if isinstance(key, str) else f"branch {index}"
 
 
 def relative_error(guess: Tensor, truth: Tensor) -> float:
@@ -70,6 +87,7 @@ class CacheHook:
         method: what to apply.
         probe: also run the blocks at each skipped step and record how far the forecast was off. Slow; the samples are
             those of the method all the same.
+        observe: is told of every step at which the blocks ran.
         denoiser: the layout of a family that is not registered.
     """
 
@@ -79,9 +97,10 @@ class CacheHook:
         scheduler: Callable[[], Any],
         method: Method,
         probe: bool = False,
+        observe: Callable[[Observation], None] | None = None,
         denoiser: Denoiser | None = None,
     ) -> None:
-        self.model, self.method, self.probe = model, method, probe
+        self.model, self.method, self.probe, self.observe = model, method, probe, observe
         self.denoiser: Denoiser = denoiser or denoiser_of(model)
         self._scheduler = scheduler
         self._signature = inspect.signature(type(model).forward)
@@ -138,7 +157,14 @@ class CacheHook:
         runs = self._decide(branch, inputs, step, len(trajectory.times))
         branch.last = step
         if runs:
-            return self._run(forward, branch, trajectory, args, kwargs)
+            output, entry, feature = self._run(forward, args, kwargs)
+            if self.method.forecast is not None:
+                stored = feature - entry if self.method.space is Space.residual else feature
+                branch.history.add(trajectory.times[step], stored)
+            if self.observe is not None:
+                given = {key: value for key, value in inputs.items() if key != "self"}
+                self.observe(Observation(branch.name, step, given, entry, feature, _tensor(output)))
+            return output
         return self._skip(forward, branch, trajectory, args, kwargs)
 
     def _follow(self, step: int) -> Trajectory:
@@ -155,7 +181,8 @@ class CacheHook:
     def _branch(self, trajectory: Trajectory, name: str | None, condition: Any, step: int) -> Branch:
         key = name if name is not None else id(condition)
         if key not in trajectory.branches:
-            trajectory.branches[key] = Branch(step, History(self.method.keep), condition)
+            label = name or f"branch {len(trajectory.branches)}"
+            trajectory.branches[key] = Branch(label, step, History(self.method.keep), condition)
         branch = trajectory.branches[key]
         if branch.last == step:
             refuse(
@@ -181,24 +208,21 @@ class CacheHook:
             branch.drift += self.method.drift(signal, branch.signal)
         branch.signal = signal
 
-    def _run(self, forward: Callable[..., Any], branch: Branch, trajectory: Trajectory, args: Any, kwargs: Any) -> Any:
+    def _run(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Tensor, Tensor]:
+        """The denoiser's output, and what entered and left its block stacks."""
         seen: list[Tensor] = []
         self._exit = seen.append  # pyright: ignore[reportAttributeAccessIssue]
         output = forward(*args, **kwargs)
         if not seen or self._entry is None:
             refuse(f"{type(self.model).__name__} did not pass through {self.denoiser.exit}: nothing could be stored")
-        if self.method.forecast is not None:
-            feature = seen[0].to(self._entry.dtype)
-            stored = feature - self._entry if self.method.space is Space.residual else feature
-            branch.history.add(trajectory.times[branch.last], stored)
-        return output
+        return output, self._entry, seen[0].to(self._entry.dtype)
 
     def _skip(self, forward: Callable[..., Any], branch: Branch, trajectory: Trajectory, args: Any, kwargs: Any) -> Any:
         assert self.method.forecast is not None
         step, history = branch.last, branch.history
         weights = self.method.forecast(history.times, trajectory.times[step], trajectory.span)
         branch.skipped.append(Step(step, weights.tolist()))
-        truth = self._true(forward, args, kwargs) if self.probe else None
+        truth = self._run(forward, args, kwargs) if self.probe else None
         used: list[Tensor] = []
 
         def substitute(entry: Tensor) -> Tensor:
@@ -214,15 +238,10 @@ class CacheHook:
         if not used:
             refuse(f"{type(self.model).__name__} did not pass through {self.denoiser.exit}: nothing could be forecast")
         if truth is not None:
-            feature, velocity = relative_error(used[0], truth[0]), relative_error(_tensor(output), truth[1])
+            feature = relative_error(used[0], truth[2])
+            velocity = relative_error(_tensor(output), _tensor(truth[0]))
             branch.errors.append({"step": step, "feature": feature, "velocity": velocity})
         return output
-
-    def _true(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
-        seen: list[Tensor] = []
-        self._exit = seen.append  # pyright: ignore[reportAttributeAccessIssue]
-        output = forward(*args, **kwargs)
-        return seen[0], _tensor(output)
 
     def _at_entry(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._exit is not None:

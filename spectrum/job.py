@@ -1,60 +1,111 @@
-"""The main job: plan, sample the reference and the method on the same noise, time both, compare, report."""
+"""The main job: plan, sample the reference and the method on the same noise, measure, time, report.
+
+Each stage does what the stored record still lacks, so the same command goes on where it broke off, adds a metric
+without sampling anew, and returns at once when all is there.
+"""
 
 import dataclasses
+import functools
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from eval import fidelity, statistics
+from eval.measure import measure, missing
+from eval.metric import metric_of
+from eval.pictures import Pictures, load_images
 from spectrum import report, timing
-from spectrum.accelerate import Accelerated
-from spectrum.config import DTYPES, RunConfig, at_runs, build_method, fill, method_file
-from spectrum.errors import refuse
-from spectrum.generate import Sampling, draw, generate, sample_id, with_solver
-from spectrum.method import Method, Plan, plan_method
-from spectrum.pipeline import calibration, device_of, load_pipeline, model_identity, weights_folder
+from spectrum.config import RunConfig
+from spectrum.generate import Sampling, draw, generate, sample_id, whole_ledger, with_solver
+from spectrum.library import Accelerated
+from spectrum.logger import logger_of
+from spectrum.method import Method, plan_method
+from spectrum.pipeline import device_of, load_pipeline, model_identity, weights_folder
+from spectrum.prepare import cache_bytes, label, reference_of, resolve
 from spectrum.prompts import Sample, check_length, read_prompts, samples
-from spectrum.record import environment, finite, write_bytes, write_json
-
-NONE = {"name": "none", "forecast": None}
-ALWAYS = {"function": "spectrum.schedule.always"}
+from spectrum.record import environment, hardware
+from spectrum.store import FORMAT, finite, identity, read_record, writable, write_json
 
 
-def cache_bytes(config: RunConfig, plan: Plan, batch: int = 1) -> int:
-    """Bytes that a plan's features take: kept features x CFG branches x the batch's feature."""
-    tokens, width = config.model.feature
-    return plan.kept * config.model.branches * batch * tokens * width * DTYPES[config.model.dtype].itemsize
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A config worked out: its method, the uncached run to compare with, its samples, and where all of it lies."""
+
+    config: RunConfig
+    method: Method
+    base: RunConfig
+    uncached: Method
+    prompts: list[str]
+    todo: list[Sample]
+    folder: Path
+    base_folder: Path
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "Job":
+        """Resolve a config. Raises `SpectrumError` for every setting that cannot be run."""
+        prompts = read_prompts(config.prompts)
+        config, method = resolve(config)
+        for name, parameters in config.eval.items():
+            metric_of(name, parameters)
+        base = reference_of(config)
+        out = Path(config.out) / config.model.name
+        return cls(
+            config=config,
+            method=method,
+            base=base,
+            uncached=resolve(base)[1],
+            prompts=prompts,
+            todo=samples(prompts, config.seeds),
+            folder=out / f"{config.method['name']}-{sample_id(config, prompts)}",
+            base_folder=out / f"none-{sample_id(base, prompts)}",
+        )
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Ids of the samples and of their reference."""
+        return self.folder.name, self.base_folder.name
+
+    @property
+    def stored(self) -> Path:
+        """Where its record belongs beside its samples."""
+        return self.folder / "record.json"
 
 
-def reference_of(config: RunConfig) -> RunConfig:
-    """The uncached run that a config is compared with: same model, prompts, seeds and steps."""
-    return dataclasses.replace(config, method=dict(NONE), schedule=dict(ALWAYS), runs=None)
+def run(config: RunConfig, group: str | None = None) -> Path:
+    """Do the job of a config and return its folder, which holds the pictures and `record.json`.
+
+    `group` names the multirun it belongs to, for a logger.
+    """
+    console = Console()
+    job = Job.of(config)
+    logger = logger_of(config.logger, config.out)
+    announce(console, job)
+    writable(job.folder.parent)
+    if config.records:
+        writable(Path(config.records), "records")
+    with FileLock(job.folder.parent / f".{job.folder.name}.job.lock"):
+        record = _stored(job)
+        if record is None or not _complete(job, record):
+            record = _work(job, record, console)
+    if logger is not None:
+        logger.run(record, job.folder, group)
+    report.show([record], console)
+    console.print(f"pictures, sheet, timeline and record: {job.folder}", highlight=False, soft_wrap=True)
+    return job.folder
 
 
-def resolve(config: RunConfig) -> tuple[RunConfig, Method]:
-    """The config with `runs` met and what was fitted for the model filled in, and its method, checked by planning."""
-    fitted = calibration(config.model)
-    config = at_runs(config, fitted)
-    own = fitted.get(config.method["name"], {})
-    config = dataclasses.replace(config, method=fill(config.method, own), schedule=fill(config.schedule, own))
-    method = build_method(config.method, config.schedule, fitted, config.model.name)
-    steps = Sampling.of(config).steps
-    if steps > config.model.steps:
-        refuse(f"method.steps={steps} must be at most model.steps={config.model.steps}: type method.steps= or runs=")
-    plan_method(method, steps)
-    return config, method
-
-
-def announce(console: Console, config: RunConfig, method: Method, count: int) -> None:
+def announce(console: Console, job: Job) -> None:
     """Print the plan: runs, ideal speed-up, bytes."""
-    sampling = Sampling.of(config)
-    plan = plan_method(method, sampling.steps)
+    config, sampling = job.config, Sampling.of(job.config)
+    plan = plan_method(job.method, sampling.steps)
     steps = config.model.steps
     runs = "decided by the data" if plan.nfe is None else f"{plan.nfe} of {steps}"
     ideal = "" if not plan.nfe else f", ideal speed-up {steps / plan.nfe:.2f}x"
-    size = cache_bytes(config, plan, min(count, config.batch)) / 2**20
+    size = cache_bytes(config, plan, min(len(job.todo), config.batch)) / 2**20
     most = "at most " if plan.nfe is None else ""
     console.print(
         f"[bold]{label(config)}[/bold] on {config.model.name}: block runs {runs}{ideal}, cache {most}{size:.1f} MiB"
@@ -63,58 +114,71 @@ def announce(console: Console, config: RunConfig, method: Method, count: int) ->
         console.print(f"run steps: {' '.join(map(str, plan.runs))}", highlight=False)
 
 
-def label(config: RunConfig) -> str:
-    """The method's name in tables, with its schedule's parameter and what differs from its own file."""
-    method, schedule = config.method, config.schedule
-    usual = method_file(method["name"])
-    shown = {
-        k: v for k, v in method.items() if k == "order" or (v != usual.get(k) and k not in ("steps", "coefficients"))
-    }
-    shown |= {k: schedule[k] for k in ("growth", "interval", "threshold") if schedule.get(k) is not None}
-    inside = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
-    return f"{method['name']} ({inside})" if inside else method["name"]
+def _stored(job: Job) -> dict[str, Any] | None:
+    """What is known of this run already, less what `fresh` asks to make again."""
+    fresh = set(job.config.fresh)
+    if "samples" in fresh:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        return None
+    shelf = [Path(job.config.records) / f"{job.folder.name}.json"] if job.config.records else []
+    found = [read_record(path) for path in (*shelf, job.stored) if path.exists()]
+    if not found:
+        return None
+    record = {**found[0], "metrics": dict(found[0]["metrics"])}
+    for other in found[1:]:
+        record["metrics"] = {**other["metrics"], **record["metrics"]}
+        record["timing"] = record["timing"] or other["timing"]
+    record |= {"metrics": {}, "left_out": {}} if "metrics" in fresh else {}
+    record |= {"timing": None} if "timing" in fresh else {}
+    return record
 
 
-def run(config: RunConfig) -> Path:
-    """Do the job of a config and return its folder, which holds the pictures and `record.json`."""
-    console = Console()
-    prompts = read_prompts(config.prompts)
-    config, method = resolve(config)
-    todo = samples(prompts, config.seeds)
-    announce(console, config, method, len(todo))
-    base = reference_of(config)
-    out = writable(Path(config.out) / config.model.name)
-    folder = out / f"{config.method['name']}-{sample_id(config, prompts)}"
-    base_folder = out / f"none-{sample_id(base, prompts)}"
-    device = device_of(config.device)
-    pipe = load_pipeline(config.model, device)
-    with_solver(pipe, Sampling.of(config).solver)
-    check_length(pipe, prompts, config.model.call.get("max_sequence_length", 77))
-    _, uncached = resolve(base)
+def _complete(job: Job, record: dict[str, Any]) -> bool:
+    """Whether a stored record says all that is asked for; if so it is laid where it belongs.
+
+    A metric that was absent counts as said when the pictures are gone too, since it cannot be tried again.
+    """
+    lacking = missing(job.config.eval, record["metrics"], *job.names)
+    if job.config.timing and not record["timing"]:
+        return False
+    if lacking and (whole_ledger(job.folder, job.todo) or set(lacking) - set(record["left_out"])):
+        return False
+    _keep(job, record)
+    return True
+
+
+def _keep(job: Job, record: dict[str, Any]) -> None:
+    write_json(job.stored, record)
+    if job.config.records:
+        write_json(Path(job.config.records) / f"{record['id']}.json", record)
+
+
+def _work(job: Job, record: dict[str, Any] | None, console: Console) -> dict[str, Any]:
+    """Sample, measure and time what is lacking; the record, stored."""
+    config, sampling = job.config, Sampling.of(job.config)
+    loaded = functools.cache(lambda: _load(job))
     with _progress(console) as progress:
-        _sample(progress, "reference", pipe, uncached, todo, Sampling.of(base), base_folder)
-        ledger = _sample(progress, config.method["name"], pipe, method, todo, Sampling.of(config), folder)
-        errors = _probe(pipe, method, todo[: min(config.probe, config.batch)], Sampling.of(config))
-        seconds = _time(progress, pipe, (uncached, base), (method, config), todo)
-    record = assemble(config, method, prompts, ledger, base_folder, folder, errors, seconds, device)
-    write_json(folder / "record.json", record)
-    if config.records:
-        write_json(Path(config.records) / f"{record['id']}.json", record)
-    _draw(config, record, todo, base_folder, folder)
-    report.show([record], console)
-    console.print(f"pictures, sheet, timeline and record: {folder}", highlight=False, soft_wrap=True)
-    return folder
+        _sample(progress, "reference", loaded, job.uncached, Sampling.of(job.base), job.todo, job.base_folder)
+        own = _sample(progress, config.method["name"], loaded, job.method, sampling, job.todo, job.folder)
+        made = record or describe(job, own, _probe(loaded, job, sampling), environment(device_of(config.device)))
+        seconds = made["timing"] or (_time(progress, loaded(), job) if config.timing else None)
+    files = [entry["file"] for entry in own]
+    pictures, reference = (Pictures(folder / "images", files) for folder in (job.folder, job.base_folder))
+    prompts = [entry["prompt"] for entry in own]
+    lacking = missing(config.eval, made["metrics"], *job.names)
+    metrics, left_out = measure(lacking, pictures, reference, prompts, job.names, lambda line: console.print(line))
+    whole = finite({**made, "timing": seconds, "metrics": {**made["metrics"], **metrics}, "left_out": left_out})
+    _keep(job, whole)
+    _draw(job, whole)
+    return whole
 
 
-def writable(folder: Path) -> Path:
-    """Make `folder`, and refuse one that cannot be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / ".writable", b"")
-        (folder / ".writable").unlink()
-    except OSError as error:
-        refuse(f"out={folder} cannot be written to ({error.strerror}): type out=FOLDER")
-    return folder
+def _load(job: Job) -> Any:
+    model = job.config.model
+    pipe = load_pipeline(model, device_of(job.config.device))
+    with_solver(pipe, Sampling.of(job.config).solver)
+    check_length(pipe, job.prompts, model.call.get("max_sequence_length", 77))
+    return pipe
 
 
 def _progress(console: Console) -> Progress:
@@ -123,90 +187,84 @@ def _progress(console: Console) -> Progress:
 
 
 def _sample(
-    progress: Progress, name: str, pipe: Any, method: Method, todo: list[Sample], sampling: Sampling, folder: Path
+    progress: Progress,
+    name: str,
+    loaded: Callable[[], Any],
+    method: Method,
+    sampling: Sampling,
+    todo: list[Sample],
+    folder: Path,
 ) -> list[dict[str, Any]]:
+    there = whole_ledger(folder, todo)
     task = progress.add_task(name, total=len(todo) * sampling.steps)
-    return generate(pipe, method, todo, sampling, folder, lambda n: progress.update(task, advance=n))
+    if there is not None:
+        progress.update(task, completed=len(todo) * sampling.steps)
+        return there
+    return generate(loaded(), method, todo, sampling, folder, lambda n: progress.update(task, advance=n))
 
 
-def _probe(pipe: Any, method: Method, batch: list[Sample], sampling: Sampling) -> dict[str, Any]:
-    if method.forecast is None or not batch:
+def _probe(loaded: Callable[[], Any], job: Job, sampling: Sampling) -> dict[str, Any]:
+    batch = job.todo[: min(job.config.probe, job.config.batch)]
+    if job.method.forecast is None or not batch:
         return {}
-    with Accelerated(pipe, method, probe=True) as handle:
-        draw(pipe, batch, sampling)
+    with Accelerated(loaded(), job.method, probe=True) as handle:
+        draw(loaded(), batch, sampling)
         return handle.report()
 
 
-def _time(
-    progress: Progress, pipe: Any, base: tuple[Method, RunConfig], own: tuple[Method, RunConfig], todo: list[Sample]
-) -> dict[str, Any] | None:
-    repeats, batch = own[1].timing, todo[: min(4, own[1].batch)]
-    if not repeats:
-        return None
+def _time(progress: Progress, pipe: Any, job: Job) -> dict[str, Any]:
     task = progress.add_task("timing", total=None)
-    sides = [(method, Sampling.of(config)) for method, config in (base, own)]
-    seconds = timing.compare(pipe, sides[0], sides[1], batch, repeats)
+    sides = (job.uncached, Sampling.of(job.base)), (job.method, Sampling.of(job.config))
+    batch = job.todo[: min(4, job.config.batch)]
+    seconds = timing.compare(pipe, sides[0], sides[1], batch, job.config.timing)
     progress.update(task, total=1, completed=1)
-    return seconds
+    where = hardware(device_of(job.config.device))
+    return {"id": identity([job.folder.name, where]), "hardware": where, **seconds}
 
 
-def assemble(
-    config: RunConfig,
-    method: Method,
-    prompts: list[str],
-    ledger: list[dict[str, Any]],
-    base_folder: Path,
-    folder: Path,
-    probed: dict[str, Any],
-    seconds: dict[str, Any] | None,
-    device: Any,
-) -> dict[str, Any]:
-    """The record of a finished run, with its fidelity to the reference."""
-    files = [entry["file"] for entry in ledger]
-    own, reference = (fidelity.load_images(f / "images", files) for f in (folder, base_folder))
-    values = {"psnr": fidelity.psnr(own, reference), "ssim": fidelity.ssim(own, reference)}
+def describe(job: Job, ledger: list[dict[str, Any]], probed: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+    """The record of sampled pictures, before anything is measured or timed."""
+    config = job.config
     masks = [runs for entry in ledger for runs in entry["runs"].values()]
-    plan = plan_method(method, Sampling.of(config).steps)
-    metrics = {}
-    for name, each in values.items():
-        mean, spread = statistics.interval(each)
-        metrics[name] = {"mean": mean, "interval": spread, "worst_5_percent": statistics.worst(each), "values": each}
-    return finite(
-        {
-            "id": folder.name,
-            "label": label(config),
-            "model": dataclasses.asdict(config.model),
-            "model_kind": "embedded, trained" if weights_folder(config.model) else "real weights",
-            "model_identity": model_identity(config.model),
-            "method": config.method,
-            "schedule": config.schedule,
-            "prompts": prompts,
-            "seeds": config.seeds,
-            "samples": len(ledger),
-            "steps": config.model.steps,
-            "nfe": sum(map(len, masks)) / len(masks),
-            "runs": ledger[0]["runs"],
-            "weights": [{"step": s.step, "sum": s.total, "l1": s.l1} for s in plan.skipped],
-            "forecast_errors": {name: branch["errors"] for name, branch in probed.items()},
-            "cache_bytes": {
-                "predicted_per_sample": cache_bytes(config, plan),
-                "seen_per_sample": sum(b["cache_bytes"] for b in probed.values())
-                // max(1, min(config.probe, config.batch, len(ledger))),
-            },
-            "reference": base_folder.name,
-            "metrics": metrics,
-            "timing": seconds,
-            **environment(device),
-        }
-    )
+    plan = plan_method(job.method, Sampling.of(config).steps)
+    shown = max(1, min(config.probe, config.batch, len(ledger)))
+    return {
+        "format": FORMAT,
+        "id": job.folder.name,
+        "reference": job.base_folder.name,
+        "label": label(config),
+        "model": dataclasses.asdict(config.model),
+        "model_kind": "embedded, trained" if weights_folder(config.model) else "real weights",
+        "model_identity": model_identity(config.model),
+        "method": config.method,
+        "schedule": config.schedule,
+        "prompts": job.prompts,
+        "prompts_from": {"file": config.prompts.file, "limit": config.prompts.limit},
+        "seeds": config.seeds,
+        "batch": config.batch,
+        "samples": len(ledger),
+        "steps": config.model.steps,
+        "nfe": sum(map(len, masks)) / len(masks),
+        "runs": ledger[0]["runs"],
+        "weights": [{"step": s.step, "sum": s.total, "l1": s.l1} for s in plan.skipped],
+        "forecast_errors": {name: branch["errors"] for name, branch in probed.items()},
+        "cache_bytes": {
+            "predicted_per_sample": cache_bytes(config, plan),
+            "seen_per_sample": sum(b["cache_bytes"] for b in probed.values()) // shown,
+        },
+        "metrics": {},
+        "left_out": {},
+        "timing": None,
+        **made,
+    }
 
 
-def _draw(config: RunConfig, record: dict[str, Any], todo: list[Sample], base_folder: Path, folder: Path) -> None:
-    shown = todo[:8]
+def _draw(job: Job, record: dict[str, Any]) -> None:
+    shown, folder, config = job.todo[:8], job.folder, job.config
     files = [sample.file for sample in shown]
     pictures = {
-        f"all {config.model.steps} steps": fidelity.load_images(base_folder / "images", files),
-        f"{config.method['name']}, {record['nfe']:g} runs": fidelity.load_images(folder / "images", files),
+        f"all {config.model.steps} steps": load_images(job.base_folder / "images", files),
+        f"{config.method['name']}, {record['nfe']:.3g} runs": load_images(folder / "images", files),
     }
     report.sheet(folder / "sheet.png", [sample.prompt for sample in shown], pictures)
     steps = Sampling.of(config).steps

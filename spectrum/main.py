@@ -6,23 +6,23 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from spectrum.config import CONFIGS, unknown_key
 from spectrum.errors import SpectrumError
+from spectrum.files import known_keys, names, unknown_key
 
 
-def guarded(main: Callable[[], Any]) -> int:
-    """Call `main`; 0, or the exit code after one line on standard error.
+def guarded(main: Callable[[], Any], models: bool = True) -> int:
+    """Call `main`; 0, or the exit code after one line on standard error. `models`: it loads some, so `quiet` them.
 
     2 for bad input, 3 for a machine that cannot go on (disk full, no permission), 130 for Ctrl-C. Anything else is a
     defect and keeps its traceback.
     """
-    quiet()
+    if models:
+        quiet()
     try:
         main()
     except SpectrumError as error:
@@ -64,22 +64,8 @@ def _config_line(error: Exception) -> str:
     text = str(error)
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     if key:
-        return unknown_key(key[1], _known_keys())
+        return unknown_key(key[1], known_keys())
     choice = re.search(r"Could not find '(\w+)/([^']+)'", text)
     if choice:
-        group = CONFIGS / choice[1]
-        names = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
-        return f"there is no {choice[1]}={choice[2]}; there are {names}"
+        return f"there is no {choice[1]}={choice[2]}; there are {', '.join(names(choice[1]))}"
     return " ".join(text.split())[:300]
-
-
-def _known_keys() -> list[str]:
-    """Every dotted key that some config sets, for suggestions."""
-    keys: set[str] = set()
-    for path in Path(CONFIGS).rglob("*.yaml"):
-        group = path.parent.name if path.parent != CONFIGS else ""
-        for line in path.read_text().splitlines():
-            found = re.match(r"( *)(\w+):", line)
-            if found and found[2] not in ("defaults", "hydra", "method"):
-                keys.add(f"{group}.{found[2]}" if group else found[2])
-    return sorted(keys)

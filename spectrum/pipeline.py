@@ -38,11 +38,15 @@ def model_identity(model: ModelConfig) -> str:
 
 
 def calibration(model: ModelConfig) -> dict[str, Any]:
-    """What was fitted for this model, by method: from its config, or `calibration.json` beside its weights."""
+    """What was fitted for this model, by method: from its config, or `calibration.json` beside its weights.
+
+    What was fitted on other weights than those that lie there now is left out, as if it had never been fitted.
+    """
     folder = weights_folder(model)
     stored = folder / "calibration.json" if folder else None
     found = json.loads(stored.read_text()) if stored and stored.exists() else {}
-    return {**found, **(model.calibration or {})}
+    own = {name: fit for name, fit in found.items() if fit["fitted_on"]["model"] == model_identity(model)}
+    return {**own, **(model.calibration or {})}
 
 
 def device_of(name: str) -> torch.device:
@@ -96,8 +100,9 @@ def _absent(model: ModelConfig) -> str:
         return f"model={model.name}: there is no folder {model.weights}: type model.weights=FOLDER"
     page = f"https://huggingface.co/{model.weights}"
     revision = f" --revision {model.revision}" if model.revision else ""
+    spare = "".join(f" --exclude '{pattern}'" for pattern in model.spare)
     return (
         f"model={model.name}: the weights of {model.weights} ({model.size_gb:g} GB) are not on this machine. Accept "
         f"the {model.licence} at {page}, log in with 'hf auth login', fetch them with "
-        f"'hf download {model.weights}{revision}', and run the same command again"
+        f'"hf download {model.weights}{revision}{spare}", and run the same command again'
     )

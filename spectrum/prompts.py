@@ -37,7 +37,7 @@ def read_prompts(config: PromptsConfig) -> list[str]:
     """The prompts of a config. Raises `SpectrumError` for a missing file, an empty prompt, or none at all."""
     if config.text is not None and config.file is not None:
         refuse("give prompts.file or prompts.text, not both")
-    lines = [str(t) for t in config.text] if config.text is not None else _lines(config.file)
+    lines = [str(t) for t in config.text] if config.text is not None else _lines(config)
     if config.limit is not None:
         check_number("prompts.limit", config.limit, low=1, integer=True)
         lines = lines[: config.limit]
@@ -51,7 +51,8 @@ def read_prompts(config: PromptsConfig) -> list[str]:
     return lines
 
 
-def _lines(file: str | None) -> list[str]:
+def _lines(config: PromptsConfig) -> list[str]:
+    file = config.file
     if file is None:
         return refuse("prompts.file is not set: type prompts.file=FILE")
     bundled = ASSETS / "prompts" / file
@@ -59,6 +60,8 @@ def _lines(file: str | None) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except FileNotFoundError:
+        if config.source:
+            refuse(f"there is no prompt file {file}: write {config.source} to it, or type prompts.file=FILE")
         shipped = ", ".join(sorted(p.stem for p in bundled.parent.glob("*.txt")))
         return refuse(f"there is no prompt file {file}; shipped with the project: {shipped} (type prompts=NAME)")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,13 +1,9 @@
-"""Records: what a run was, on what it ran, and what came out. Written whole or not at all."""
+"""What a record says of the process that made it: command line, commit, versions, hardware."""
 
-import hashlib
 import importlib.metadata
-import json
-import os
 import platform
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +12,6 @@ import torch
 import spectrum
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "hydra-core", "torchmetrics")
-
-
-def identity(parts: Any, length: int = 12) -> str:
-    """A short SHA-256 of `parts` as canonical JSON."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:length]
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content: Any) -> None:
-    """`write_bytes` of indented JSON; a NaN or infinity in it is stored as null."""
-    write_bytes(path, (json.dumps(finite(content), indent=1, sort_keys=False) + "\n").encode())
-
-
-def finite(content: Any) -> Any:
-    """`content` as JSON can hold it: NaN and infinities become None."""
-    if isinstance(content, dict):
-        return {key: finite(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [finite(value) for value in content]
-    if isinstance(content, float) and content - content != 0:
-        return None
-    return content
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -69,7 +28,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "git": _git(),
         "python": platform.python_version(),
         "packages": versions,
-        "hardware": _hardware(device),
+        "hardware": hardware(device),
     }
 
 
@@ -85,7 +44,8 @@ def _git() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
 
 
-def _hardware(device: torch.device) -> dict[str, Any]:
+def hardware(device: torch.device) -> dict[str, Any]:
+    """What a timing depends on: device, its name and driver, threads, CPU."""
     about: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads(), "cpu": _cpu()}
     if device.type == "cuda":
         about |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}

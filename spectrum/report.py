@@ -1,8 +1,8 @@
 """What a person sees: the table in the terminal, the sheet, the timeline, the forecast errors. Functions of records."""
 
 import io
-import json
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +10,47 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from spectrum.errors import refuse
-from spectrum.record import write_bytes
+from eval.columns import METRICS
+from spectrum.store import write_bytes
 
-COLUMNS = ("method", "NFE", "latency", "speed-up", "efficiency", "PSNR (dB)", "SSIM")
+BASE = ("method", "NFE", "latency", "speed-up", "efficiency")
 
 
-def row(record: dict[str, Any]) -> tuple[str, ...]:
-    """A record as the cells of `COLUMNS`."""
-    timing, fidelity = record.get("timing"), record["metrics"]
+def shown_metrics(records: Sequence[dict[str, Any]]) -> list[str]:
+    """The metrics that any of the records holds, in the order of `eval.columns`."""
+    return [name for name in METRICS if any(name in record["metrics"] for record in records)]
+
+
+def columns(records: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Column heads of the records' table."""
+    return (*BASE, *(METRICS[name].title for name in shown_metrics(records)))
+
+
+def cell(name: str, entry: dict[str, Any] | None) -> str:
+    """A metric's mean ± half of its interval; `same` where it is infinite, empty where it was not computed."""
+    if entry is None:
+        return ""
+    digits, mean, spread = METRICS[name].digits, entry["mean"], entry.get("interval")
+    if mean is None:
+        return "same"
+    return f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+
+
+def row(record: dict[str, Any], metrics: Sequence[str]) -> tuple[str, ...]:
+    """A record as the cells of `BASE` and of `metrics`."""
+    timing = record.get("timing")
     cells = [record["label"], f"{record['nfe']:.3g} / {record['steps']}"]
     if timing:
         latency = 1000 * timing["seconds_per_sample"]["candidate"]["denoise"]
-        cells += [f"{latency:.0f} ms", f"{timing['speedup']:.2f}x"]
-        cells.append(f"{100 * timing['speedup'] / (record['steps'] / record['nfe']):.0f} %")
+        cells += [f"{latency:.0f} ms", f"{timing['speedup']:.2f}x", f"{100 * efficiency(record):.0f} %"]
     else:
         cells += ["", "", ""]
-    for name, digits in (("psnr", 2), ("ssim", 3)):
-        mean, spread = fidelity[name]["mean"], fidelity[name]["interval"]
-        cells.append("same" if mean is None else f"{mean:.{digits}f} ± {spread:.{digits}f}")
-    return tuple(cells)
+    return (*cells, *(cell(name, record["metrics"].get(name)) for name in metrics))
+
+
+def efficiency(record: dict[str, Any]) -> float:
+    """The speed-up reached over the ideal one, `speed-up / (steps / runs)`."""
+    return record["timing"]["speedup"] * record["nfe"] / record["steps"]
 
 
 def order(record: dict[str, Any]) -> tuple[Any, ...]:
@@ -39,23 +60,26 @@ def order(record: dict[str, Any]) -> tuple[Any, ...]:
 
 def show(records: list[dict[str, Any]], console: Console | None = None) -> None:
     """Print the comparison of records of one model."""
-    first = records[0]
-    count = first["samples"]
-    title = f"{first['model']['name']} ({first['model_kind']}), {count} samples, {first['hardware']['device']}"
-    caption = "PSNR and SSIM to the uncached run: mean ± half of its 95 % interval. Latency: denoising, per image."
+    first, metrics = records[0], shown_metrics(records)
+    title = (
+        f"{first['model']['name']} ({first['model_kind']}), {first['samples']} samples, {first['hardware']['device']}"
+    )
+    caption = "To the uncached run: mean ± half of its 95 % interval. Latency: denoising, per image."
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column(COLUMNS[0], min_width=15, overflow="fold")
-    for name in COLUMNS[1:]:
+    heads = columns(records)
+    table.add_column(heads[0], min_width=15, overflow="fold")
+    for name in heads[1:]:
         table.add_column(name.replace("efficiency", "eff."), justify="right", no_wrap=True)
     for record in records:
-        table.add_row(*row(record))
+        table.add_row(*row(record, metrics))
     (console or Console()).print(table)
 
 
 def markdown(records: list[dict[str, Any]]) -> str:
     """The comparison as a Markdown table."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" + " ---: |" * (len(COLUMNS) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(row(record)) + " |" for record in records]) + "\n"
+    heads, metrics = columns(records), shown_metrics(records)
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" + " ---: |" * (len(heads) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(row(record, metrics)) + " |" for record in records]) + "\n"
 
 
 def sheet(path: Path, prompts: list[str], rows: dict[str, Any], gain: float | None = 4.0) -> None:
@@ -64,7 +88,7 @@ def sheet(path: Path, prompts: list[str], rows: dict[str, Any], gain: float | No
     The first row is the reference; under each other one comes its difference to it, times `gain`, around gray, unless
     `gain` is None.
     """
-    plt = _pyplot()
+    plt = pyplot()
     titles = list(rows)
     reference = rows[titles[0]]
     lines = [(titles[0], reference)]
@@ -90,12 +114,12 @@ def sheet(path: Path, prompts: list[str], rows: dict[str, Any], gain: float | No
                 axis.set_title(textwrap.fill(prompts[column][:60], 20), fontsize=8)
         label = textwrap.fill(title, 16, break_long_words=False)
         axes[line][0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def timeline(path: Path, branches: dict[str, list[int]], steps: int, title: str) -> None:
     """Draw which steps ran (filled) and which were skipped, one line a CFG branch."""
-    figure, axis = _pyplot().subplots(figsize=(8, 0.9 + 0.35 * len(branches)))
+    figure, axis = pyplot().subplots(figsize=(8, 0.9 + 0.35 * len(branches)))
     for line, runs in enumerate(branches.values()):
         colours = ["#1f5fbf" if step in runs else "#e6e9ef" for step in range(steps)]
         axis.barh([line] * steps, [0.86] * steps, left=[s + 0.07 for s in range(steps)], color=colours, height=0.7)
@@ -107,12 +131,12 @@ def timeline(path: Path, branches: dict[str, list[int]], steps: int, title: str)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
     axis.tick_params(left=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def forecast_errors(path: Path, branches: dict[str, list[dict[str, float]]], title: str) -> None:
     """Draw the relative L2 error of the forecast feature and of the velocity after the head, at each skipped step."""
-    figure, axis = _pyplot().subplots(figsize=(8, 3))
+    figure, axis = pyplot().subplots(figsize=(8, 3))
     for name, errors in branches.items():
         steps = [e["step"] for e in errors]
         (line,) = axis.plot(steps, [e["feature"] for e in errors], marker="o", ms=3, lw=1, label=f"feature, {name}")
@@ -131,10 +155,11 @@ def forecast_errors(path: Path, branches: dict[str, list[dict[str, float]]], tit
     axis.set_title(title, fontsize=10, loc="left")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Matplotlib without a screen."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -143,16 +168,10 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write a figure whole, in the format of its name, and close it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
-    _pyplot().close(figure)
+    metadata = {"Date": None} if path.suffix == ".svg" else {}
+    figure.savefig(buffer, format=path.suffix[1:], dpi=130, bbox_inches="tight", metadata=metadata)
+    pyplot().close(figure)
     write_bytes(path, buffer.getvalue())
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A record from its file. Refuses one that cannot be read."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        return refuse(f"the record {path} cannot be read ({error}): run its command again")

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectrum.accelerate import Accelerated, denoisers
 from spectrum.generate import Sampling, draw, with_solver
+from spectrum.library import Accelerated, denoisers
 from spectrum.method import Method
 from spectrum.prompts import Sample
 

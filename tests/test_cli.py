@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from spectrum.config import CONFIGS, build_method, compose
+from spectrum import files
+from spectrum.config import build_method, compose
 from spectrum.main import guarded
 from spectrum.pipeline import EMBEDDED
 
@@ -178,7 +179,7 @@ def test_plan_as_json(capsys):
 
 
 def choices(group):
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    return files.names(group)
 
 
 @pytest.mark.parametrize("model", choices("model"))
@@ -209,8 +210,8 @@ def test_every_prompt_list_composes(prompts):
 
 @pytest.mark.parametrize(("runs", "methods"), [(14, 3), (10, 3)])
 def test_runs_finds_each_schedules_parameter(runs, methods):
-    from spectrum.job import resolve
     from spectrum.method import plan_method
+    from spectrum.prepare import resolve
 
     for method in ("spectrum", "fora", "taylorseer")[:methods]:
         _, ready = resolve(compose([f"method={method}", f"runs={runs}"]))

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from eval import fidelity, statistics
+from eval import fidelity, pictures, statistics
 from spectrum.errors import SpectrumError
 
 
@@ -21,8 +21,8 @@ def test_psnr_agrees_with_scikit_image(pair):
         peak_signal_noise_ratio(r.double().numpy(), s.double().numpy(), data_range=1.0)
         for s, r in zip(samples, reference, strict=True)
     ]
-    np.testing.assert_allclose(fidelity.psnr(samples, reference), expected, rtol=1e-9)
-    assert fidelity.psnr(reference, reference) == [float("inf")] * 3
+    np.testing.assert_allclose(fidelity.psnr_of(samples, reference), expected, rtol=1e-9)
+    assert fidelity.psnr_of(reference, reference) == [float("inf")] * 3
 
 
 def test_ssim_agrees_with_scikit_image(pair):
@@ -34,26 +34,26 @@ def test_ssim_agrees_with_scikit_image(pair):
         )
         for s, r in zip(samples, reference, strict=True)
     ]  # fmt: skip
-    np.testing.assert_allclose(fidelity.ssim(samples, reference), expected, atol=2e-3)
+    np.testing.assert_allclose(fidelity.ssim_of(samples, reference), expected, atol=2e-3)
 
 
 def test_18_images_are_compared_in_float(tmp_path):
     """8-bit differences wrap: two images 200 apart would look 56 apart."""
     for name, value in (("a", 20), ("b", 220)):
         Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
-    a, b = fidelity.load_images(tmp_path, ["a.png"]), fidelity.load_images(tmp_path, ["b.png"])
-    assert fidelity.psnr(a, b)[0] == pytest.approx(-20 * np.log10(200 / 255), abs=1e-4)
+    a, b = pictures.load_images(tmp_path, ["a.png"]), pictures.load_images(tmp_path, ["b.png"])
+    assert fidelity.psnr_of(a, b)[0] == pytest.approx(-20 * np.log10(200 / 255), abs=1e-4)
     with pytest.raises(SpectrumError, match="float"):
-        fidelity.psnr((a * 255).byte(), (b * 255).byte())
+        fidelity.psnr_of((a * 255).byte(), (b * 255).byte())
 
 
 def test_damaged_and_missing_pictures_are_named(tmp_path):
     Image.fromarray(np.zeros((64, 64, 3), np.uint8) + 7).save(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     with pytest.raises(SpectrumError, match=r"a\.png"):
-        fidelity.load_images(tmp_path, ["a.png"])
+        pictures.load_images(tmp_path, ["a.png"])
     with pytest.raises(SpectrumError, match=r"b\.png is missing"):
-        fidelity.load_images(tmp_path, ["b.png"])
+        pictures.load_images(tmp_path, ["b.png"])
 
 
 def test_intervals():

@@ -8,11 +8,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toys import BlockCounter, flux_transformer, toy_flux
 
 from spectrum import SpectrumError, accelerate, restore
-from spectrum.config import CONFIGS, load_method
+from spectrum.config import load_method
 from spectrum.denoisers import FLUX
+from spectrum.files import names
 from spectrum.history import History
 
-NAMES = sorted(p.stem for p in (CONFIGS / "method").glob("*.yaml"))
+NAMES = names("method")
 CALIBRATED = ("method.coefficients=[1.0,0.0]", "schedule.threshold=0.35")
 OVERRIDES = {"teacache": CALIBRATED}
 SKIPPING = [name for name in NAMES if load_method(name, OVERRIDES.get(name, ())).forecast is not None]
@@ -246,7 +247,7 @@ def test_an_unregistered_denoiser_is_refused(flux):
 
 def test_probing_changes_no_sample_and_measures_every_skipped_step(flux):
     plain = run(flux, "spectrum")
-    from spectrum.accelerate import Accelerated
+    from spectrum.library import Accelerated
 
     with Accelerated(flux.pipe, method_of("spectrum"), probe=True) as handle:
         assert same(flux.sample(), plain)

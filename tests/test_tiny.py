@@ -103,7 +103,7 @@ def test_the_recipe_runs(tmp_path):
     for code in vocabulary.FILES.values():
         Image.fromarray(rng.integers(0, 255, (64, 64, 4), dtype=np.uint8)).save(emoji / f"{code}.png")
     words = ["--emoji", emoji, "--work", tmp_path / "work", "--out", tmp_path / "out", "--vae-steps", 2]
-    words += ["--scenes", 100, "--steps", 2, "--batch", 4, "--no-compile", "--prompts", tmp_path]
+    words += ["--scenes", 100, "--steps", 2, "--batch", 4, "--measured", 2, "--no-compile", "--prompts", tmp_path]
     root = Path(__file__).resolve().parent.parent
     ran = subprocess.run(
         [sys.executable, "scripts/train_tiny.py", *map(str, words)],

@@ -28,11 +28,8 @@ def assemble(vae: AutoencoderKL, parts: Denoiser, shift: float, scale: float) ->
     )
 
 
-def export(pipe: FluxPipeline, folder: Path, facts: dict[str, int]) -> int:
-    """Write `pipe` in float16 under `folder` with digest and model card; what lay there is replaced. Returns bytes.
-
-    `facts` fills the card: the numbers of steps and scenes that the recipe was run with.
-    """
+def export(pipe: FluxPipeline, folder: Path) -> None:
+    """Write `pipe` in float16 under `folder` with its digest; what lay there is replaced."""
     if folder.exists():
         shutil.rmtree(folder)
     pipe.to(dtype=torch.float16)
@@ -46,15 +43,18 @@ def export(pipe: FluxPipeline, folder: Path, facts: dict[str, int]) -> int:
         path.write_text(
             json.dumps(content, indent=None if compact else 2, separators=(",", ":") if compact else None) + "\n"
         )
-    sha256 = digest(folder)
-    (folder / "digest.json").write_text(json.dumps({"sha256": sha256}) + "\n")
+    digest.cache_clear()
+    (folder / "digest.json").write_text(json.dumps({"sha256": digest(folder)}) + "\n")
+
+
+def write_card(folder: Path, facts: dict[str, float]) -> int:
+    """Write the model card, from its template; returns the folder's bytes.
+
+    `facts` are the numbers of steps and scenes that the recipe was run with, and what was measured on the model.
+    """
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    (folder / "README.md").write_text(card(sha256, size, facts))
-    return size
-
-
-def card(sha256: str, size: int, facts: dict[str, int]) -> str:
-    """The model card, from its template."""
     template = (Path(__file__).resolve().parent / "card.md").read_text()
     known = {"objects": len(v.FILES), "colours": len(v.COLOURS), "patterns": len(v.PATTERNS), **facts}
-    return template.format(digest=sha256, size=f"{size / 1e6:.1f}", **known)
+    sha256 = json.loads((folder / "digest.json").read_text())["sha256"]
+    (folder / "README.md").write_text(template.format(digest=sha256, size=f"{size / 1e6:.1f}", **known))
+    return size

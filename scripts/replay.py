@@ -1,0 +1,111 @@
+"""Score forecasters and schedules on a trace, in seconds and without sampling. Commas make lists, as in a sweep.
+
+python scripts/replay.py trace=FILE method=spectrum,taylorseer,fora schedule=growing_window schedule.growth=0.75,3.0
+python scripts/replay.py trace=FILE method=spectrum method.ridge=0,0.01,0.1,1 format=json
+python scripts/replay.py trace=FILE records=results/records     every stored run's method, and how well the ranks agree
+"""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from spectrum import trace as traces
+from spectrum.config import build_method, compose
+from spectrum.errors import refuse
+from spectrum.library import denoisers
+from spectrum.main import guarded
+from spectrum.method import Method
+from spectrum.pipeline import calibration, device_of, load_pipeline, model_identity
+from spectrum.prepare import label, resolve
+from spectrum.store import read_record
+
+OPTIONS = ("trace", "format", "records")
+
+
+def expand(words: list[str]) -> list[list[str]]:
+    """Every combination of the lists in command-line overrides."""
+    choices = []
+    for override in OverridesParser.create().parse_overrides(words):
+        values = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_string()]
+        choices.append([f"{override.get_key_element()}={value}" for value in values])
+    return [list(job) for job in itertools.product(*choices)]
+
+
+def rank_correlation(a: list[float], b: list[float]) -> float:
+    """Spearman's: the correlation of the ranks, ties at their mean rank."""
+
+    def ranks(values: list[float]) -> Any:
+        array = np.asarray(values)
+        return np.array([(array < v).sum() + ((array == v).sum() - 1) / 2 for v in array])
+
+    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
+
+
+def row(name: str, trace: traces.Trace, model: Any, method: Method) -> dict[str, Any]:
+    """One line of the table: runs and the means of `traces.summary`, |w|_1 at its largest."""
+    runs, scores = traces.replay(trace, model, method)
+    mean = sum(map(len, runs.values())) / len(runs)
+    return {"name": name, "runs": mean, **traces.summary(scores), "l1": max((s.l1 for s in scores), default=1.0)}
+
+
+def show(rows: list[dict[str, Any]], title: str) -> None:
+    """Print the rows, best velocity first."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", overflow="fold")
+    for name in ("runs", "distance", "feature error", "velocity error", "sum w", "max |w|_1"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for r in sorted(rows, key=lambda r: r["velocity"]):
+        numbers = [f"{r['feature']:.4f}", f"{r['velocity']:.4f}", f"{r['total']:.4f}", f"{r['l1']:.2f}"]
+        table.add_row(r["name"], f"{r['runs']:g}", f"{r['distance']:.2f}", *numbers)
+    Console().print(table)
+
+
+def of_records(folder: Path, trace: traces.Trace, model: Any, fitted: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for every record of a caching method on the traced weights, with its closed-loop PSNR."""
+    rows = []
+    for path in sorted(folder.glob("*.json")):
+        stored = read_record(path)
+        if stored["model_identity"] == trace.about["model"] and stored["method"]["forecast"]:
+            method = build_method(stored["method"], stored["schedule"], fitted)
+            rows.append(row(stored["label"], trace, model, method) | {"psnr": stored["metrics"]["psnr"]["mean"]})
+    return rows or refuse(f"{folder} has no record of a caching method on the traced weights")
+
+
+def main() -> None:
+    """Replay what is asked for, and print it as a table or as JSON."""
+    words = sys.argv[1:]
+    given = dict(word.split("=", 1) for word in words if word.partition("=")[0] in OPTIONS and "=" in word)
+    if "trace" not in given:
+        refuse("which trace? make one with python scripts/trace.py and type trace=FILE")
+    trace = traces.Trace.load(Path(given["trace"]))
+    jobs = [compose(job) for job in expand([w for w in words if w.partition("=")[0] not in given])]
+    model = jobs[0].model
+    if model_identity(model) != trace.about["model"]:
+        refuse(f"{given['trace']} was made with other weights than model={model.name} has: run scripts/trace.py again")
+    denoiser = denoisers(load_pipeline(model, device_of(jobs[0].device)))[0]
+    if "records" in given:
+        rows = of_records(Path(given["records"]), trace, denoiser, calibration(model))
+    else:
+        rows = [row(label(config), trace, denoiser, method) for config, method in map(resolve, jobs)]
+    if given.get("format") == "json":
+        print(json.dumps(rows))
+        return
+    show(rows, f"{model.name}, {len(trace.about['prompts'])} prompts: mean relative L2 errors over the skipped steps")
+    if "records" in given and len(rows) > 2:
+        offline, closed = [-r["velocity"] for r in rows], [r["psnr"] for r in rows]
+        agree = rank_correlation(offline, closed)
+        print(f"rank correlation of the velocity error with the closed loop's PSNR: {agree:.3f}")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

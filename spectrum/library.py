@@ -1,0 +1,106 @@
+"""The library's face: put a caching method on a diffusers pipeline, and take it off again."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from spectrum.context import detach
+from spectrum.errors import refuse
+from spectrum.hook import CacheHook, Observation
+from spectrum.method import Method, Plan, plan_method
+
+_ATTRIBUTE = "_spectrum"
+
+
+class Accelerated:
+    """A pipeline with a method on it; leaving the `with` block, or `restore`, undoes it.
+
+    Attributes:
+        method: the method in force.
+        hooks: one hook per denoiser of the pipeline (Wan 2.2 has two).
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        method: Method,
+        probe: bool = False,
+        observe: Callable[[Observation], None] | None = None,
+    ) -> None:
+        models = denoisers(pipe)
+        self.pipe, self.method = pipe, method
+        self.hooks: list[CacheHook] = []
+        try:
+            for model in models:
+                self.hooks.append(CacheHook(model, lambda: pipe.scheduler, method, probe, observe))
+        except BaseException:
+            self.restore()
+            raise
+        pipe.__dict__[_ATTRIBUTE] = self
+
+    def plan(self, steps: int) -> Plan:
+        """What the method will do over `steps` steps."""
+        return plan_method(self.method, steps)
+
+    def report(self) -> dict[str, Any]:
+        """What it did in the latest call: per CFG branch the run steps, `sum w` and `|w|_1` per skipped step, bytes."""
+        merged: dict[str, Any] = {}
+        for hook in self.hooks:
+            merged.update(hook.report())
+        return merged
+
+    def restore(self) -> None:
+        """Take the method off: the pipeline is as it was."""
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks = []
+        if self.pipe.__dict__.get(_ATTRIBUTE) is self:
+            del self.pipe.__dict__[_ATTRIBUTE]
+
+    def __enter__(self) -> "Accelerated":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.restore()
+
+
+def denoisers(pipe: Any) -> list[Any]:
+    """The denoiser modules of a pipeline: its transformer(s), or its UNet."""
+    found = [getattr(pipe, name, None) for name in ("transformer", "transformer_2", "unet")]
+    models = [model for model in found if model is not None]
+    if not models:
+        refuse(f"{type(pipe).__name__} has no transformer or unet to put a caching method on")
+    return models
+
+
+def accelerate(pipe: Any, method: Method | str, *overrides: str) -> Accelerated:
+    """Put a caching method on a diffusers pipeline.
+
+    Args:
+        pipe: any pipeline whose denoiser is a registered family.
+        method: a `Method`, or the name of a file in `configs/method`.
+        overrides: changes to a named method, as on the command line: `"method.blend=0.5"`, `"schedule.growth=3.0"`.
+
+    Returns:
+        A handle with `plan`, `report` and `restore`; it is a context manager too. Raises `SpectrumError` for a bad
+        setting, an unregistered denoiser, or a pipeline that has a method already.
+    """
+    if isinstance(method, str):
+        from spectrum.config import load_method
+
+        method = load_method(method, overrides)
+    elif overrides:
+        refuse("overrides go with a method's name; change the Method itself instead")
+    return Accelerated(pipe, method)
+
+
+def restore(pipe: Any) -> None:
+    """Undo `accelerate` on a pipeline; does nothing where there is nothing to undo."""
+    handle = getattr(pipe, "__dict__", {}).get(_ATTRIBUTE)
+    if handle is not None:
+        handle.restore()
+        return
+    for model in denoisers(pipe):
+        detach(model)

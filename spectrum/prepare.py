@@ -1,0 +1,52 @@
+"""What a config asks for, worked out before anything is loaded: its method, its reference, its name in tables."""
+
+import dataclasses
+
+from spectrum.config import DTYPES, RunConfig, at_runs, build_method, fill
+from spectrum.errors import refuse
+from spectrum.files import method_file, nearest_schedule
+from spectrum.generate import Sampling
+from spectrum.method import Method, Plan, plan_method
+from spectrum.pipeline import calibration
+
+NONE = {"name": "none", "forecast": None}
+ALWAYS = {"function": "spectrum.schedule.always"}
+
+
+def cache_bytes(config: RunConfig, plan: Plan, batch: int = 1) -> int:
+    """Bytes that a plan's features take: kept features x CFG branches x the batch's feature."""
+    tokens, width = config.model.feature
+    return plan.kept * config.model.branches * batch * tokens * width * DTYPES[config.model.dtype].itemsize
+
+
+def reference_of(config: RunConfig) -> RunConfig:
+    """The uncached run that a config is compared with: same model, prompts, seeds and steps."""
+    return dataclasses.replace(config, method=dict(NONE), schedule=dict(ALWAYS), runs=None)
+
+
+def resolve(config: RunConfig) -> tuple[RunConfig, Method]:
+    """The config with `runs` met and what was fitted for the model filled in, and its method, checked by planning."""
+    fitted = calibration(config.model)
+    config = at_runs(config, fitted)
+    own = fitted.get(config.method["name"], {})
+    config = dataclasses.replace(config, method=fill(config.method, own), schedule=fill(config.schedule, own))
+    method = build_method(config.method, config.schedule, fitted, config.model.name)
+    steps = Sampling.of(config).steps
+    if steps > config.model.steps:
+        refuse(f"method.steps={steps} must be at most model.steps={config.model.steps}: type method.steps= or runs=")
+    plan_method(method, steps)
+    return config, method
+
+
+def label(config: RunConfig) -> str:
+    """The method's name in tables, with its schedule's parameter and what differs from its own files."""
+    method, schedule = config.method, config.schedule
+    usual = method_file(method["name"])
+    hidden = ("steps", "coefficients")
+    shown = {k: v for k, v in method.items() if k == "order" or (v != usual.get(k) and k not in hidden)}
+    name, differs = nearest_schedule(schedule)
+    always = {k: schedule[k] for k in ("growth", "interval", "threshold") if schedule.get(k) is not None}
+    words = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in {**shown, **always, **differs}.items()]
+    if method["forecast"] and name != usual["schedule"]:
+        words = [name, *words]
+    return f"{method['name']} ({', '.join(words)})" if words else method["name"]

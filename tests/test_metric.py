@@ -1,0 +1,113 @@
+"""The metric interface, sets of pictures, and what is measured when."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from eval import fidelity, measure, metric
+from eval.columns import METRICS
+from eval.pictures import Pictures
+from spectrum.errors import SpectrumError
+
+
+def pair(count=5, side=24):
+    g = torch.Generator().manual_seed(1)
+    reference = torch.rand(count, 3, side, side, generator=g)
+    return Pictures((reference + 0.1 * torch.randn(reference.shape, generator=g)).clamp(0, 1)), Pictures(reference)
+
+
+def test_psnr_streams_and_agrees_with_torchmetrics():
+    own, other = pair(150)
+    found = fidelity.psnr(own, other, [])
+    a, b = torch.cat(list(own.batches(7))), torch.cat(list(other.batches(7)))
+    expected = peak_signal_noise_ratio(a, b, data_range=1.0, dim=(1, 2, 3), reduction="none")
+    np.testing.assert_allclose(found.values, expected, rtol=1e-5)
+    assert found.aggregate == pytest.approx(float(np.mean(found.values)))
+    stored = found.stored()
+    assert stored["worst_5_percent"] < stored["mean"] and stored["interval"] > 0
+
+
+def test_the_worst_are_the_highest_where_lower_is_better():
+    found = metric.Result.per_sample([1.0, 2.0, 9.0])
+    assert found.stored(higher_is_better=False)["worst_5_percent"] == 9.0
+    assert found.stored()["worst_5_percent"] == 1.0
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_is_there_and_refuses_an_unknown_parameter(name):
+    metric.metric_of(name, {})
+    with pytest.raises(SpectrumError, match=rf"eval\.{name}\.nonsense is no parameter"):
+        metric.metric_of(name, {"nonsense": 1})
+
+
+def test_an_unknown_metric_lists_the_known():
+    with pytest.raises(SpectrumError, match=r"no metric pnsr; there are psnr, ssim"):
+        metric.metric_of("pnsr", {})
+
+
+def test_absent_metrics_are_left_out_with_their_message_and_never_zero(tmp_path):
+    own, other = pair()
+    wanted = {"psnr": {}, "ms_ssim": {}, "fid": {"weights": str(tmp_path / "none.pt")}}
+    said = []
+    found, left_out = measure.measure(wanted, own, other, ["x"] * 5, ("a", "b"), said.append)
+    assert set(found) == {"psnr"} and set(left_out) == {"ms_ssim", "fid"} and len(said) == 2
+    assert "above 160 pixels" in left_out["ms_ssim"] and "none.pt" in left_out["fid"]
+
+
+def test_only_what_is_missing_is_measured_again():
+    own, other = pair()
+    have, _ = measure.measure({"psnr": {}}, own, other, [], ("a", "b"), print)
+    assert measure.missing({"psnr": {}, "ssim": {}}, have, "a", "b") == {"ssim": {}}
+    for names in (("a", "c"), ("c", "b")):
+        assert "psnr" in measure.missing({"psnr": {}}, have, *names)
+
+
+def test_ms_ssim_where_the_size_allows():
+    own, other = pair(2, 176)
+    values = fidelity.ms_ssim(own, other, []).values
+    assert values and all(0 < v < 1 for v in values)
+
+
+def test_st_lpips_sees_noise_and_forgives_a_shift():
+    pytest.importorskip("stlpips_pytorch")
+    g = torch.Generator().manual_seed(0)
+    picture = torch.rand(2, 3, 17, 17, generator=g).repeat_interleave(6, 2).repeat_interleave(6, 3)
+    reference = picture[..., :96, :96]
+    noisy = (reference + 0.2 * torch.randn(reference.shape, generator=g)).clamp(0, 1)
+    shifted = picture[..., 1:97, 1:97]
+    found = {}
+    for name, samples in (("same", reference), ("shifted", shifted), ("noisy", noisy)):
+        found[name] = fidelity.st_lpips(Pictures(samples), Pictures(reference), []).aggregate
+    assert found["same"] == pytest.approx(0, abs=1e-6) and found["shifted"] < 0.5 * found["noisy"]
+
+
+def save(folder, name, size=(20, 16)):
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)).save(folder / name)
+
+
+def test_bad_sets_of_pictures_are_named(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    for name in ("0.png", "1.png"):
+        save(a, name)
+    save(b, "0.png")
+    with pytest.raises(SpectrumError, match=r"b has 1 pictures where 2 belong"):
+        Pictures.folder(b, count=2)
+    with pytest.raises(SpectrumError, match=r"a has 2 pictures, .*b has 1"):
+        fidelity.psnr(Pictures.folder(a), Pictures.folder(b), [])
+    save(b, "1.png", (24, 16))
+    with pytest.raises(SpectrumError, match=r"1\.png has 24x16 pixels and 0\.png has 20x16"):
+        fidelity.psnr(Pictures.folder(a), Pictures.folder(b), [])
+    (a / "1.png").write_bytes((a / "1.png").read_bytes()[:50])
+    with pytest.raises(SpectrumError, match=r"1\.png is not a whole picture"):
+        fidelity.psnr(Pictures.folder(a), Pictures.folder(a), [])
+    with pytest.raises(SpectrumError, match="NaN"):
+        Pictures(torch.full((1, 3, 4, 4), float("nan")))
+    with pytest.raises(SpectrumError, match="255"):
+        Pictures(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+    with pytest.raises(SpectrumError, match="no pictures"):
+        Pictures(torch.zeros(0, 3, 4, 4))
+    with pytest.raises(SpectrumError, match="no reference"):
+        fidelity.ssim(Pictures(torch.rand(1, 3, 16, 16)), None, [])

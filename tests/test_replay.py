@@ -1,0 +1,74 @@
+"""The commands around a trace."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from replay import expand, rank_correlation
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def command(script, *words):
+    ran = subprocess.run([sys.executable, f"scripts/{script}.py", *map(str, words)], cwd=ROOT, capture_output=True,
+                         text=True, check=False)  # fmt: skip
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trace") / "t.pt"
+    code, out, err = command("trace", "model.steps=16", "prompts.limit=2", f"trace={path}")
+    assert code == 0 and "2 prompts, 16 steps, 2 branches" in out, err
+    return path
+
+
+def test_replay_scores_every_combination(trace):
+    lists = ["method=fora,taylorseer", "schedule.interval=3,5"]
+    code, out, err = command("replay", f"trace={trace}", *lists, "format=json")
+    assert code == 0, err
+    rows = json.loads(out)
+    names = [f"{method}interval {n})" for method in ("fora (", "taylorseer (order 1, ") for n in (3, 5)]
+    assert [row["name"] for row in rows] == names
+    for near, far in zip(rows[::2], rows[1::2], strict=True):
+        assert near["runs"] > far["runs"] and near["velocity"] < far["velocity"]
+
+
+def test_the_table_is_for_people(trace):
+    code, out, err = command("replay", f"trace={trace}", "method=fora")
+    assert code == 0 and "velocity error" in out and "fora (interval 4)" in out, err
+
+
+def test_a_study_has_every_distance_and_ablation(trace, tmp_path):
+    code, _, err = command("study", f"trace={trace}", f"out={tmp_path / 's.json'}")
+    assert code == 0, err
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert set(found["ablations"]) == {
+        "method.degree", "method.ridge", "method.blend", "method.clock", "schedule.growth",
+    }  # fmt: skip
+    for points in found["by_distance"].values():
+        assert points[0]["distance"] == 1 and points[0]["feature"] > 0
+
+
+def test_bad_traces_are_refused(tmp_path):
+    (tmp_path / "torn.pt").write_bytes(b"torn")
+    for given, said in (([f"trace={tmp_path / 'torn.pt'}"], "no whole trace"), ([], "scripts/trace.py"),
+                        ([f"trace={tmp_path / 'none.pt'}"], "there is no trace")):  # fmt: skip
+        code, _, err = command("replay", *given)
+        assert code == 2 and said in err and len(err.strip().splitlines()) == 1
+
+
+def test_lists_expand_like_a_sweep():
+    assert expand(["a=1,2", "b=x"]) == [["a=1", "b=x"], ["a=2", "b=x"]]
+    assert expand(["a=[1,2]"]) == [["a=[1,2]"]]
+
+
+def test_rank_correlation_is_spearmans():
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 6, 30).tolist(), rng.normal(size=30).tolist()
+    assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
