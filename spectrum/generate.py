@@ -78,7 +78,9 @@ def with_solver(pipe: Any, solver: str | None) -> Any:
     own = pipe.scheduler.config
     base = {k: own[k] for k in ("num_train_timesteps", "time_shift_type", "use_dynamic_shifting") if k in own}
     flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": own.get("shift", 1.0)}
-    return type(pipe)(**{**pipe.components, "scheduler": cls(**base, **flow, solver_order=2)})
+    other = type(pipe)(**{**pipe.components, "scheduler": cls(**base, **flow, solver_order=2)})
+    other.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
+    return other
 
 
 def draw(pipe: Any, batch: list[Sample], sampling: Sampling, on_step: Callable[[], None] | None = None) -> Tensor:

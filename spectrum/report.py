@@ -13,6 +13,7 @@ from rich.table import Table
 from eval.columns import METRICS
 from spectrum.store import write_bytes
 
+WIDE = 130
 BASE = ("method", "NFE", "latency", "speed-up", "efficiency")
 
 
@@ -59,20 +60,24 @@ def order(record: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def show(records: list[dict[str, Any]], console: Console | None = None) -> None:
-    """Print the comparison of records of one model."""
+    """Print the comparison of records of one model; a narrow terminal gets the first two metrics alone."""
+    console = console or Console()
     first, metrics = records[0], shown_metrics(records)
+    hidden = metrics[2:] if console.width < WIDE else []
+    metrics = [name for name in metrics if name not in hidden]
     title = (
         f"{first['model']['name']} ({first['model_kind']}), {first['samples']} samples, {first['hardware']['device']}"
     )
-    caption = "To the uncached run: mean ± half of its 95 % interval. Latency: denoising, per image."
+    more = f" Also in the record: {', '.join(METRICS[name].title for name in hidden)}." if hidden else ""
+    caption = "To the uncached run: mean ± half of its 95 % interval. Latency: denoising, per image." + more
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    heads = columns(records)
+    heads = (*BASE, *(METRICS[name].title for name in metrics))
     table.add_column(heads[0], min_width=15, overflow="fold")
     for name in heads[1:]:
         table.add_column(name.replace("efficiency", "eff."), justify="right", no_wrap=True)
     for record in records:
         table.add_row(*row(record, metrics))
-    (console or Console()).print(table)
+    console.print(table)
 
 
 def markdown(records: list[dict[str, Any]]) -> str:
