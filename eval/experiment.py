@@ -96,14 +96,15 @@ def find(row: Row, shared: Mapping[str, Any], records: Sequence[dict[str, Any]])
     A setting that a file leaves null is the model's own fit and matches any value. With `runs` asked for, the record
     whose runs are nearest is taken, less than half a run off.
     """
-    same = [r for r in records if _same_data(r, shared) and _same_method(r, row.keys)]
+    same = [r for r in records if same_data(r, shared) and _same_method(r, row.keys)]
     runs = row.keys.get("runs")
     if runs is not None:
         same = sorted((r for r in same if abs(r["nfe"] - runs) < 0.5), key=lambda r: abs(r["nfe"] - runs))
     return same[0] if same else None
 
 
-def _same_data(record: Mapping[str, Any], shared: Mapping[str, Any]) -> bool:
+def same_data(record: Mapping[str, Any], shared: Mapping[str, Any]) -> bool:
+    """Whether a record was made with the model, prompts, seeds, steps and size that an experiment's rows share."""
     prompts = read("prompts", str(shared.get("prompts", "heldout")))
     model = read("model", str(shared.get("model", "tiny")))
     limit = shared.get("prompts.limit", prompts.get("limit"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from eval import statistics
 from eval.columns import METRICS
-from eval.experiment import Experiment, Row, find
+from eval.experiment import Experiment, Row, find, same_data
 from spectrum.report import cell, efficiency, shown_metrics
 
 PUBLISHED = {
@@ -32,6 +32,8 @@ class Filled:
 
     experiment: Experiment
     rows: list[tuple[Row, dict[str, Any] | None]]
+    controls: list[dict[str, Any]]
+    """Every record of plain sampling with fewer steps on the same data, also at runs that are no row."""
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -52,7 +54,8 @@ def fill(experiment: Experiment, records: Sequence[dict[str, Any]]) -> Filled:
         row, record = pair
         return row.keys["method"] != "none", -float(row.keys.get("runs") or (record["nfe"] if record else 0))
 
-    return Filled(experiment, sorted(pairs, key=order))
+    controls = [r for r in records if r["method"]["name"] == "fewer_steps" and same_data(r, experiment.shared)]
+    return Filled(experiment, sorted(pairs, key=order), controls)
 
 
 def heads(filled: Filled) -> list[str]:
@@ -76,8 +79,8 @@ def cells(filled: Filled, row: Row, record: dict[str, Any] | None) -> list[str]:
         blank = [row.label, *[NONE] * (len(heads(filled)) - 1 - len(_published(filled)))]
     else:
         blank = [record["label"], f"{record['nfe']:.3g} / {record['steps']}", *_time(record)]
-        blank += [cell(name, record["metrics"].get(name)) or NONE for name in metrics]
-        blank += [_worst(record), same_latency(record, filled.records)]
+        blank += [cell(name, record) or NONE for name in metrics]
+        blank += [_worst(record), same_latency(record, filled.controls)]
         blank += [difference(filled, row, record)] if filled.experiment.against else []
     return blank + [row.published.get(key) or NONE for key in _published(filled)]
 
@@ -96,15 +99,15 @@ def _worst(record: Mapping[str, Any]) -> str:
     return NONE if value is None else f"{value:.2f}"
 
 
-def same_latency(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
+def same_latency(record: Mapping[str, Any], controls: Sequence[Mapping[str, Any]]) -> str:
     """PSNR of plain sampling with fewer steps at the record's speed-up, between the control's measured points.
 
     Speed-ups are ratios within each record's own process, so points of different runs may be joined.
     """
     points = sorted(
         (r["timing"]["speedup"], r["metrics"]["psnr"]["mean"])
-        for r in records
-        if r["method"]["name"] == "fewer_steps" and r["timing"] and r["metrics"].get("psnr", {}).get("mean")
+        for r in controls
+        if r["timing"] and r["metrics"].get("psnr", {}).get("mean")
     )
     if record["method"]["name"] in ("none", "fewer_steps") or not record["timing"] or len(points) < 2:
         return NONE
@@ -192,8 +195,9 @@ def plain(filled: Filled) -> str:
             writer.writerow([row.label, *[""] * (len(columns) - 1 + len(parts)), row.command])
             continue
         timing = record["timing"]
-        cost = [timing["seconds_per_sample"]["candidate"]["denoise"], timing["speedup"], efficiency(record)]
+        cost = [""] * 3
+        if timing:
+            cost = [timing["seconds_per_sample"]["candidate"]["denoise"], timing["speedup"], efficiency(record)]
         values = [record["metrics"].get(name, {}).get(part, "") for name, part in parts]
-        writer.writerow([record["label"], record["id"], record["nfe"], record["steps"], *(cost if timing else [""] * 3),
-                         *values, ""])  # fmt: skip
+        writer.writerow([record["label"], record["id"], record["nfe"], record["steps"], *cost, *values, ""])
     return out.getvalue()

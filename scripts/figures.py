@@ -36,9 +36,12 @@ def of_experiment(name: str, filled: Filled, to: Path) -> None:
     if varies:
         both(figures.ablation, to, name, filled, varies)
         return
+    budgets = {round(r["nfe"]) for r in filled.records if r["method"]["name"] != "none"}
     first = filled.records[0]
     on = f"{filled.experiment.title}: {first['model_kind']}, {first['samples']} samples"
     both(figures.curve, to, name, filled.records, "psnr", on)
+    if len(budgets) > 2:
+        return
     few = [r for r in filled.records if abs(r["nfe"] - 14) < 0.5]
     both(figures.errors, to, f"{name}_errors", few, f"{on}: forecast error at 14 runs")
     both(figures.timelines, to, f"{name}_timelines", [r for r in few if r["method"]["forecast"]], "Steps that ran")

@@ -33,15 +33,13 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _git() -> dict[str, Any]:
+    """The commit, and whether files that it tracks have been changed since."""
     here = Path(__file__).resolve().parent
+    given = {"cwd": here, "capture_output": True, "text": True, "check": True}
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
-        )
-        return {"commit": commit, "dirty": bool(status.stdout.strip())}
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **given).stdout.strip()
+        status = subprocess.run(["git", "status", "--porcelain", "-uno"], **given).stdout.strip()
+        return {"commit": commit, "dirty": bool(status)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 

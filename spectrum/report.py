@@ -2,7 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,13 @@ def columns(records: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     return (*BASE, *(METRICS[name].title for name in shown_metrics(records)))
 
 
-def cell(name: str, entry: dict[str, Any] | None) -> str:
-    """A metric's mean ± half of its interval; `same` where it is infinite, empty where it was not computed."""
+def cell(name: str, record: Mapping[str, Any]) -> str:
+    """A metric's mean ± half of its interval; `same` for the reference itself, empty where it was not computed."""
+    entry = record["metrics"].get(name)
     if entry is None:
         return ""
+    if record["id"] == record["reference"] and METRICS[name].identical is not None:
+        return "same"
     digits, mean, spread = METRICS[name].digits, entry["mean"], entry.get("interval")
     if mean is None:
         return "same"
@@ -46,7 +49,7 @@ def row(record: dict[str, Any], metrics: Sequence[str]) -> tuple[str, ...]:
         cells += [f"{latency:.0f} ms", f"{timing['speedup']:.2f}x", f"{100 * efficiency(record):.0f} %"]
     else:
         cells += ["", "", ""]
-    return (*cells, *(cell(name, record["metrics"].get(name)) for name in metrics))
+    return (*cells, *(cell(name, record) for name in metrics))
 
 
 def efficiency(record: dict[str, Any]) -> float:
