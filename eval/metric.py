@@ -101,9 +101,17 @@ def package(name: str, install: str, metric: str) -> Any:
         raise AbsentError(f"{metric} needs the package {install} ({reason}): {how}") from None
 
 
+def short(path: Path) -> str:
+    """A path as a record may hold it: from the working folder or the home folder where it lies in one of them."""
+    full = path.absolute()
+    if full.is_relative_to(Path.cwd()):
+        return full.relative_to(Path.cwd()).as_posix()
+    return f"~/{full.relative_to(Path.home()).as_posix()}" if full.is_relative_to(Path.home()) else str(path)
+
+
 def weights_file(metric: str, path: str | Path, how: str) -> tuple[Path, str]:
     """A file of weights and its SHA-256. Raises `AbsentError`, with `how` to get it, where it is not there."""
     found = Path(path).expanduser()
     if not found.is_file():
-        raise AbsentError(f"{metric} needs the weights {found}, which are not on this machine: {how}")
+        raise AbsentError(f"{metric} needs the weights {short(found)}, which are not on this machine: {how}")
     return found, hashlib.sha256(found.read_bytes()).hexdigest()

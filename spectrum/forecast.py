@@ -111,6 +111,8 @@ def spectrum(
     check_number("method.blend", blend, low=0)
     if blend > 1:
         refuse(f"method.blend must lie between 0 (linear) and 1 (Chebyshev), got {blend}")
+    if blend == 0:
+        return newton(times, target, span)
     fitted = chebyshev(times, target, span, degree=degree, ridge=ridge)
     return (1 - blend) * newton(times, target, span) + blend * fitted
 
@@ -136,11 +138,17 @@ def reach(forecast: Forecast, most: int = 16) -> int | None:
     """How many of the newest features a forecast can use; None if all, however many.
 
     Found by asking for the weights on an uneven grid: a feature whose weight is zero for every target there, and every
-    older one, need not be kept.
+    older one, need not be kept, provided that without them the weights come out the same.
     """
     times = [float(n + (n * n) % 5 / 7) for n in range(most)]
     used = np.zeros(most, dtype=bool)
     for target in (most + 0.3, most + 4.1):
         used |= forecast(times, target, (0.0, 2.0 * most)) != 0
     depth = most - int(np.argmax(used)) if used.any() else 1
-    return None if depth == most else depth
+    if depth == most:
+        return None
+    for target in (most + 0.3, most + 4.1):
+        full, few = (forecast(past, target, (0.0, 2.0 * most)) for past in (times, times[-depth:]))
+        if not np.allclose(full[-depth:], few, rtol=1e-9, atol=1e-12):
+            return None
+    return depth

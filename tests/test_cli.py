@@ -146,13 +146,21 @@ def test_a_full_disk_keeps_what_was_finished(tmp_path):
 def test_ctrl_c_is_one_line_and_leaves_no_record(tmp_path):
     words = ["prompts.limit=40", "batch=1", "timing=0", f"out={tmp_path}"]
     process = subprocess.Popen(
-        [sys.executable, "run.py", *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, "run.py", *words],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
-    deadline = time.time() + 120
-    while time.time() < deadline and not list(tmp_path.rglob("0*.png")):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        deadline = time.time() + 120
+        while time.time() < deadline and not list(tmp_path.rglob("0*.png")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130 and "the same command goes on" in one_line(err)
     assert not list(tmp_path.rglob("record.json"))
 

@@ -1,3 +1,4 @@
+import functools
 import inspect
 
 import numpy as np
@@ -122,3 +123,20 @@ def test_reach(function, expected):
 def test_bad_parameters(parameters, says):
     with pytest.raises(SpectrumError, match=says):
         forecast.spectrum([0, 1, 2, 3, 4], 5, SPAN, **parameters)
+
+
+@pytest.mark.parametrize("blend", [0.0, 0.5, 1.0])
+def test_no_more_is_forgotten_than_the_forecast_can_do_without(blend):
+    """With blend 0 only the two newest features count, and the fit, which would need five, is not made."""
+    blended = functools.partial(forecast.spectrum, blend=blend)
+    depth = forecast.reach(blended)
+    assert depth == (2 if blend == 0 else None)
+    times = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0][-(depth or 6) :]
+    assert len(blended(times, 7.0, (0.0, 50.0))) == len(times)
+
+
+def test_a_forecast_that_fails_on_fewer_features_keeps_them_all():
+    def stubborn(times, target, span):
+        return forecast.newton(times, target, span) if len(times) > 4 else forecast.reuse(times, target, span)
+
+    assert forecast.reach(stubborn) is None

@@ -72,7 +72,7 @@ def test_every_row_of_the_main_table_is_there(filled):
 def test_a_missing_row_prints_its_command(records):
     few = [r for r in records if r["method"]["name"] != "fora"]
     text = tables.markdown(tables.fill(experiment.load("tiny_table"), few))
-    assert "python run.py method=fora runs=14 eval=table records=results/records" in text
+    assert "python run.py timing=2 method=fora runs=14 eval=table records=results/records" in text
     none = tables.markdown(tables.fill(experiment.load("tiny_table"), []))
     assert none.count("python run.py") == 15 and "No row of this table has been measured" in none
 
