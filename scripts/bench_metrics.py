@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from spectrum.errors import refuse
-from spectrum.main import guarded
+from spectrum.main import guarded, pairs
 from spectrum.store import read_records, write_json
 
 CASES = ("fidelity, ours", "fidelity, torchmetrics", "frechet, ours", "frechet, clean-fid", "tables and figures")
@@ -119,7 +120,9 @@ def copies(folder: Path, count: int) -> None:
 
 def measured(case: str, folder: Path) -> dict[str, float]:
     """Seconds of one case, imports left out, and the growth of the process's peak memory in MB."""
-    work = dict(zip(CASES, (fidelity_ours, fidelity_torchmetrics, frechet_ours, frechet_cleanfid, tables), strict=True))
+    work: dict[str, Callable[[Path], None]] = dict(
+        zip(CASES, (fidelity_ours, fidelity_torchmetrics, frechet_ours, frechet_cleanfid, tables), strict=True)
+    )
     if case != CASES[4]:
         import cleanfid.fid  # noqa: F401
         import torchmetrics.image  # noqa: F401
@@ -135,7 +138,7 @@ def measured(case: str, folder: Path) -> dict[str, float]:
 def main() -> None:
     """Run every case and print the ratios."""
     given = {"count": "10000", "side": "64", "records": "1000"}
-    given |= dict(word.partition("=")[::2] for word in sys.argv[1:])
+    given |= pairs(sys.argv[1:])
     if "case" in given:
         print(json.dumps(measured(given["case"], Path(given["folder"]))))
         return

@@ -17,7 +17,7 @@ import wandb_workspaces.workspaces as ws
 from eval.columns import METRICS
 from spectrum.errors import refuse
 from spectrum.logger import has_key
-from spectrum.main import guarded
+from spectrum.main import guarded, pairs
 
 PICTURES = ["sheet", "timeline", "error"]
 
@@ -64,7 +64,7 @@ def report(entity: str, project: str) -> wr.Report:
 
 def main() -> None:
     """Save both, or print what they would hold."""
-    given = {"project": "spectrum", "dry": "false", **dict(word.partition("=")[::2] for word in sys.argv[1:])}
+    given = {"project": "spectrum", "dry": "false", **pairs(sys.argv[1:])}
     if "entity" not in given or set(given) - {"entity", "project", "dry"}:
         refuse("type python scripts/dashboard.py entity=NAME [project=spectrum] [dry=true]")
     if given["dry"] == "true":

@@ -17,7 +17,7 @@ from eval import experiment, figures, tables
 from eval.tables import Filled
 from spectrum.errors import refuse
 from spectrum.files import names, read
-from spectrum.main import guarded
+from spectrum.main import guarded, pairs
 from spectrum.store import read_records
 
 KINDS = ("png", "svg")
@@ -51,7 +51,7 @@ def of_experiment(name: str, filled: Filled, to: Path) -> None:
 
 def main() -> None:
     """Draw all that the records and studies allow."""
-    given = dict(word.partition("=")[::2] for word in sys.argv[1:])
+    given = pairs(sys.argv[1:])
     for key in given:
         if key not in ("records", "to"):
             refuse(f"unknown option {key}: type records=FOLDER and to=FOLDER")

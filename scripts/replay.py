@@ -23,7 +23,7 @@ from spectrum import trace as traces
 from spectrum.config import build_method, compose
 from spectrum.errors import refuse
 from spectrum.library import denoisers
-from spectrum.main import guarded
+from spectrum.main import guarded, pairs
 from spectrum.method import Method
 from spectrum.pipeline import calibration, device_of, load_pipeline, model_identity
 from spectrum.prepare import label, resolve
@@ -84,7 +84,7 @@ def of_records(folder: Path, trace: traces.Trace, model: Any, fitted: dict[str, 
 def main() -> None:
     """Replay what is asked for, and print it as a table or as JSON."""
     words = sys.argv[1:]
-    given = dict(word.split("=", 1) for word in words if word.partition("=")[0] in OPTIONS and "=" in word)
+    given = pairs(word for word in words if word.partition("=")[0] in OPTIONS)
     if "trace" not in given:
         refuse("which trace? make one with python scripts/trace.py and type trace=FILE")
     trace = traces.Trace.load(Path(given["trace"]))

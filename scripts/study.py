@@ -15,7 +15,7 @@ import numpy as np
 from spectrum.config import compose
 from spectrum.errors import refuse
 from spectrum.library import denoisers
-from spectrum.main import guarded
+from spectrum.main import guarded, pairs
 from spectrum.method import Method, plan_method
 from spectrum.pipeline import device_of, load_pipeline, model_identity
 from spectrum.prepare import resolve
@@ -74,7 +74,7 @@ def ablations(trace: Trace, model: Any) -> dict[str, list[dict[str, Any]]]:
 
 def main() -> None:
     """Compute and write the study of a trace."""
-    given = dict(word.partition("=")[::2] for word in sys.argv[1:])
+    given = pairs(sys.argv[1:])
     for key in given:
         if key not in ("trace", "out"):
             refuse(f"unknown option {key}: type trace=FILE and out=FILE")

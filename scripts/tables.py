@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 from eval import experiment, tables
 from spectrum.errors import refuse
 from spectrum.files import names
-from spectrum.main import guarded
+from spectrum.main import guarded, pairs
 from spectrum.store import read_records
 
 COMMAND = "python scripts/tables.py"
@@ -40,7 +40,7 @@ def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
 def main() -> None:
     """Write the tables, or check them."""
     check = "--check" in sys.argv[1:]
-    given = dict(word.partition("=")[::2] for word in sys.argv[1:] if word != "--check")
+    given = pairs(word for word in sys.argv[1:] if word != "--check")
     for key in given:
         if key not in ("records", "to"):
             refuse(f"unknown option {key}: type {COMMAND}, {COMMAND} --check, or {COMMAND} records=FOLDER to=FOLDER")

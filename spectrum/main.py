@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from hydra.errors import HydraException
@@ -37,6 +37,11 @@ def guarded(main: Callable[[], Any], models: bool = True) -> int:
         where = f" at {error.filename}" if error.filename else ""
         return _say(f"{error.strerror}{where}: finished samples are kept; free it, and the same command goes on", 3)
     return 0
+
+
+def pairs(words: Iterable[str]) -> dict[str, str]:
+    """The `key=value` words of a command line as a dict."""
+    return {key: value for key, _, value in (word.partition("=") for word in words)}
 
 
 def quiet() -> None:

@@ -35,11 +35,12 @@ def environment(device: torch.device) -> dict[str, Any]:
 def _git() -> dict[str, Any]:
     """The commit, and whether files that it tracks have been changed since."""
     here = Path(__file__).resolve().parent
-    given = {"cwd": here, "capture_output": True, "text": True, "check": True}
+
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], **given).stdout.strip()
-        status = subprocess.run(["git", "status", "--porcelain", "-uno"], **given).stdout.strip()
-        return {"commit": commit, "dirty": bool(status)}
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 
