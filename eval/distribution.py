@@ -27,6 +27,7 @@ class Moments:
     def __init__(self) -> None:
         self.count = 0
         self._rows: list[Array] = []
+        self._merged = 0
         self._mean: Array = np.zeros(0)
         self._scatter: Array = np.zeros((0, 0))
 
@@ -45,26 +46,24 @@ class Moments:
     def _merge(self, rows: Array) -> None:
         mean, n = rows.mean(0), len(rows)
         centred = rows - mean
-        before = self.merged
+        before = self._merged
         if not before:
-            self._mean, self._scatter, self.merged = mean, centred.T @ centred, n
+            self._mean, self._scatter, self._merged = mean, centred.T @ centred, n
             return
         step = mean - self._mean
         self._scatter += centred.T @ centred + np.outer(step, step) * (before * n / (before + n))
         self._mean = self._mean + step * (n / (before + n))
-        self.merged = before + n
-
-    merged: int = 0
+        self._merged = before + n
 
     @property
     def mean(self) -> Array:
         """Of all features, (columns,)."""
-        return self._mean if self.merged else np.concatenate(self._rows).mean(0)
+        return self._mean if self._merged else np.concatenate(self._rows).mean(0)
 
     @property
     def root(self) -> Array:
         """A matrix `A` with `A^T A` the unbiased covariance: the centred rows over `sqrt(count - 1)`, or a factor."""
-        if not self.merged:
+        if not self._merged:
             rows = np.concatenate(self._rows)
             return (rows - rows.mean(0)) / np.sqrt(self.count - 1)
         values, vectors = np.linalg.eigh(self._scatter / (self.count - 1))

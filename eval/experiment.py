@@ -90,29 +90,33 @@ def _published(path: Path | None, wanted: Mapping[str, Any] | None, keys: Mappin
     return refuse(f"{path} has no line {wanted['model']}, {keys['method']}, {setting}")
 
 
-def find(row: Row, shared: Mapping[str, Any], records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The record of a row: same model, prompts, seeds, and every setting of its method and schedule.
+def find(row: Row, records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The record of a row among those of its experiment's data: every setting of its method and schedule is the same.
 
     A setting that a file leaves null is the model's own fit and matches any value. With `runs` asked for, the record
     whose runs are nearest is taken, less than half a run off.
     """
-    same = [r for r in records if same_data(r, shared) and _same_method(r, row.keys)]
+    same = [r for r in records if _same_method(r, row.keys)]
     runs = row.keys.get("runs")
     if runs is not None:
         same = sorted((r for r in same if abs(r["nfe"] - runs) < 0.5), key=lambda r: abs(r["nfe"] - runs))
     return same[0] if same else None
 
 
-def same_data(record: Mapping[str, Any], shared: Mapping[str, Any]) -> bool:
-    """Whether a record was made with the model, prompts, seeds, steps and size that an experiment's rows share."""
+def same_data(records: Sequence[dict[str, Any]], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those made with the model, prompts, seeds, steps and size that an experiment's rows share."""
     prompts = read("prompts", str(shared.get("prompts", "heldout")))
     model = read("model", str(shared.get("model", "tiny")))
     limit = shared.get("prompts.limit", prompts.get("limit"))
-    expected = (model["name"], model["steps"], prompts.get("file"), limit, shared.get("seeds", [0]))
-    stored = record["prompts_from"]
-    return expected == (
-        record["model"]["name"], record["steps"], stored["file"], stored["limit"], record["seeds"],
-    ) and all(record["model"][key] == model[key] for key in ("height", "width", "dtype", "call"))  # fmt: skip
+    sampled = [model["name"], model["steps"], prompts.get("file"), limit, shared.get("seeds", [0])]
+    sampled += [model[key] for key in ("height", "width", "dtype", "call")]
+
+    def of(record: dict[str, Any]) -> list[Any]:
+        own, given = record["model"], record["prompts_from"]
+        found = [own["name"], record["steps"], given["file"], given["limit"], record["seeds"]]
+        return found + [own[key] for key in ("height", "width", "dtype", "call")]
+
+    return [record for record in records if of(record) == sampled]
 
 
 def _same_method(record: Mapping[str, Any], keys: Mapping[str, Any]) -> bool:
@@ -129,4 +133,5 @@ def _same_method(record: Mapping[str, Any], keys: Mapping[str, Any]) -> bool:
     rule = read("schedule", name)
     free = {k for k, v in rule.items() if v is None} | (set(rule.get("ladder") or {}) if "runs" in keys else set())
     asked = {key.partition(".")[2]: value for key, value in keys.items() if key.startswith("schedule.")}
-    return name == keys.get("schedule", own) and all(k in free or asked.get(k) == v for k, v in differs.items())
+    as_asked = all(record["schedule"].get(key) == value for key, value in asked.items())
+    return name == keys.get("schedule", own) and as_asked and not set(differs) - free - set(asked)

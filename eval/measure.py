@@ -6,7 +6,7 @@ from typing import Any
 from eval.columns import METRICS
 from eval.metric import AbsentError, metric_of
 from eval.pictures import Pictures
-from spectrum.store import finite, identity
+from spectrum.store import identity
 
 
 def asked(name: str, parameters: Mapping[str, Any], sample: str, reference: str) -> str:
@@ -45,5 +45,5 @@ def measure(
             continue
         key = asked(name, parameters, *names)
         stored = result.stored(higher_is_better=METRICS[name].better == "higher")
-        found[name] = {"asked": key, "id": identity([key, result.provenance.get("sha256")]), **finite(stored)}
+        found[name] = {"asked": key, "id": identity([key, result.provenance.get("sha256")]), **stored}
     return found, left_out

@@ -11,7 +11,8 @@ import numpy as np
 from eval import statistics
 from eval.columns import METRICS
 from eval.experiment import Experiment, Row, find, same_data
-from spectrum.report import cell, efficiency, shown_metrics
+from spectrum import report
+from spectrum.report import efficiency, shown_metrics
 
 PUBLISHED = {
     "speedup": "speed-up", "psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "image_reward": "ImageReward",
@@ -48,20 +49,20 @@ class Filled:
 
 def fill(experiment: Experiment, records: Sequence[dict[str, Any]]) -> Filled:
     """Find each row's record; the uncached run first, then most runs first, as the experiment lists them."""
-    pairs = [(row, find(row, experiment.shared, records)) for row in experiment.rows]
+    same = same_data(records, experiment.shared)
+    pairs = [(row, find(row, same)) for row in experiment.rows]
 
     def order(pair: tuple[Row, dict[str, Any] | None]) -> tuple[bool, float]:
         row, record = pair
         return row.keys["method"] != "none", -float(row.keys.get("runs") or (record["nfe"] if record else 0))
 
-    controls = [r for r in records if r["method"]["name"] == "fewer_steps" and same_data(r, experiment.shared)]
+    controls = [r for r in same if r["method"]["name"] == "fewer_steps"]
     return Filled(experiment, sorted(pairs, key=order), controls)
 
 
 def heads(filled: Filled) -> list[str]:
     """Column heads: method, cost, each metric, worst cases, the paired difference, published figures."""
-    found = ["method", "NFE", "latency", "speed-up", "efficiency"]
-    found += [METRICS[name].title for name in shown_metrics(filled.records)]
+    found = list(report.columns(filled.records))
     if filled.records:
         found += ["PSNR, worst 5 %", "Euler at this latency"]
         found += [f"PSNR less {filled.experiment.against}'s"] if filled.experiment.against else []
@@ -78,20 +79,10 @@ def cells(filled: Filled, row: Row, record: dict[str, Any] | None) -> list[str]:
     if record is None:
         blank = [row.label, *[NONE] * (len(heads(filled)) - 1 - len(_published(filled)))]
     else:
-        blank = [record["label"], f"{record['nfe']:.3g} / {record['steps']}", *_time(record)]
-        blank += [cell(name, record) or NONE for name in metrics]
+        blank = [cell or NONE for cell in report.row(record, metrics)]
         blank += [_worst(record), same_latency(record, filled.controls)]
         blank += [difference(filled, row, record)] if filled.experiment.against else []
     return blank + [row.published.get(key) or NONE for key in _published(filled)]
-
-
-def _time(record: Mapping[str, Any]) -> list[str]:
-    timing = record["timing"]
-    if not timing:
-        return [NONE] * 3
-    latency = timing["seconds_per_sample"]["candidate"]["denoise"]
-    shown = f"{1000 * latency:.0f} ms" if latency < 1 else f"{latency:.2f} s"
-    return [shown, f"{timing['speedup']:.2f}x", f"{100 * efficiency(dict(record)):.0f} %"]
 
 
 def _worst(record: Mapping[str, Any]) -> str:
@@ -144,7 +135,8 @@ def about(filled: Filled) -> str:
     chips = sorted({f"{t['hardware']['cpu']} with {t['hardware']['threads']} threads" if "gpu" not in t["hardware"]
                     else t["hardware"]["gpu"] for t in (r["timing"] for r in filled.records) if t})  # fmt: skip
     commits = sorted({str(r["git"]["commit"])[:9] for r in filled.records})
-    timed = f" Timed on {', '.join(chips)}, {first['model']['dtype']}, batch 4." if chips else ""
+    batches = sorted({str(r["timing"]["batch"]) for r in filled.records if r["timing"]})
+    timed = f" Timed on {', '.join(chips)}, {first['model']['dtype']}, batch {', '.join(batches)}." if chips else ""
     notes = sorted({f"{METRICS[n].title}: {m['warning']}." for r in filled.records for n, m in r["metrics"].items()
                     if m.get("warning")})  # fmt: skip
     made = (
@@ -157,10 +149,7 @@ def about(filled: Filled) -> str:
 
 def markdown(filled: Filled) -> str:
     """The table with what it was made on, and under it the commands of what is missing."""
-    titles = heads(filled)
-    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" + " ---: |" * (len(titles) - 1)]
-    lines += ["| " + " | ".join(cells(filled, *pair)) + " |" for pair in filled.rows]
-    text = f"{about(filled)}\n\n" + "\n".join(lines) + "\n"
+    text = f"{about(filled)}\n\n{report.pipes(heads(filled), [cells(filled, *pair) for pair in filled.rows])}"
     if filled.missing:
         commands = "\n".join(row.command for row in filled.missing)
         text += f"\nNot measured yet; these commands make the missing rows:\n\n```bash\n{commands}\n```\n"

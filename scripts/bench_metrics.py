@@ -19,10 +19,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from spectrum.errors import refuse
 from spectrum.main import guarded, pairs
 from spectrum.store import read_records, write_json
 
+USAGE = "python scripts/bench_metrics.py [count=10000] [side=64] [records=1000]"
 CASES = ("fidelity, ours", "fidelity, torchmetrics", "frechet, ours", "frechet, clean-fid", "tables and figures")
 
 
@@ -137,13 +137,11 @@ def measured(case: str, folder: Path) -> dict[str, float]:
 
 def main() -> None:
     """Run every case and print the ratios."""
-    given = {"count": "10000", "side": "64", "records": "1000"}
-    given |= pairs(sys.argv[1:])
+    usual = {"count": "10000", "side": "64", "records": "1000"}
+    given = usual | pairs(sys.argv[1:], (*usual, "case", "folder"), USAGE)
     if "case" in given:
         print(json.dumps(measured(given["case"], Path(given["folder"]))))
         return
-    if set(given) != {"count", "side", "records"}:
-        refuse("type python scripts/bench_metrics.py [count=10000] [side=64] [records=1000]")
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

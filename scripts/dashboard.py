@@ -64,9 +64,10 @@ def report(entity: str, project: str) -> wr.Report:
 
 def main() -> None:
     """Save both, or print what they would hold."""
-    given = {"project": "spectrum", "dry": "false", **pairs(sys.argv[1:])}
-    if "entity" not in given or set(given) - {"entity", "project", "dry"}:
-        refuse("type python scripts/dashboard.py entity=NAME [project=spectrum] [dry=true]")
+    usage = "python scripts/dashboard.py entity=NAME [project=spectrum] [dry=true]"
+    given = {"project": "spectrum", "dry": "false", **pairs(sys.argv[1:], ("entity", "project", "dry"), usage)}
+    if "entity" not in given:
+        refuse(f"which W&B account? type {usage}")
     if given["dry"] == "true":
         built = workspace(given["entity"], given["project"])
         names = {s.name: [type(p).__name__ for p in s.panels] for s in built.sections}

@@ -15,7 +15,6 @@ sys.path.insert(0, str(ROOT))
 
 from eval import experiment, figures, tables
 from eval.tables import Filled
-from spectrum.errors import refuse
 from spectrum.files import names, read
 from spectrum.main import guarded, pairs
 from spectrum.store import read_records
@@ -51,16 +50,16 @@ def of_experiment(name: str, filled: Filled, to: Path) -> None:
 
 def main() -> None:
     """Draw all that the records and studies allow."""
-    given = pairs(sys.argv[1:])
-    for key in given:
-        if key not in ("records", "to"):
-            refuse(f"unknown option {key}: type records=FOLDER and to=FOLDER")
+    given = pairs(sys.argv[1:], ("records", "to"), "python scripts/figures.py [records=FOLDER] [to=FOLDER]")
     records = read_records(Path(given.get("records", ROOT / "results" / "records")))
     to = Path(given.get("to", ROOT / "results" / "figures"))
     for name in names("experiment"):
         filled = tables.fill(experiment.load(name), records)
-        if filled.records:
+        if not filled.missing:
             of_experiment(name, filled, to)
+        elif filled.records:
+            print(f"{name}: {len(filled.missing)} of {len(filled.rows)} rows have no record, so it is not drawn: type "
+                  f"python run.py experiment={name}")  # fmt: skip
     for path in sorted((ROOT / "results" / "study").glob("*.json")):
         study = json.loads(path.read_text())
         title = f"One full run of {len(study['about']['prompts'])} prompts, {path.stem}: forecasts past a run, offline"

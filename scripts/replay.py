@@ -13,11 +13,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torchmetrics.functional import spearman_corrcoef
 
 from spectrum import trace as traces
 from spectrum.config import build_method, compose
@@ -27,7 +28,7 @@ from spectrum.main import guarded, pairs
 from spectrum.method import Method
 from spectrum.pipeline import calibration, device_of, load_pipeline, model_identity
 from spectrum.prepare import label, resolve
-from spectrum.store import read_record
+from spectrum.store import read_records
 
 OPTIONS = ("trace", "format", "records")
 
@@ -39,16 +40,6 @@ def expand(words: list[str]) -> list[list[str]]:
         values = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_string()]
         choices.append([f"{override.get_key_element()}={value}" for value in values])
     return [list(job) for job in itertools.product(*choices)]
-
-
-def rank_correlation(a: list[float], b: list[float]) -> float:
-    """Spearman's: the correlation of the ranks, ties at their mean rank."""
-
-    def ranks(values: list[float]) -> Any:
-        array = np.asarray(values)
-        return np.array([(array < v).sum() + ((array == v).sum() - 1) / 2 for v in array])
-
-    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
 def row(name: str, trace: traces.Trace, model: Any, method: Method) -> dict[str, Any]:
@@ -71,20 +62,31 @@ def show(rows: list[dict[str, Any]], title: str) -> None:
 
 
 def of_records(folder: Path, trace: traces.Trace, model: Any, fitted: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for every record of a caching method on the traced weights, with its closed-loop PSNR."""
+    """A row for every record of a caching method on the traced weights, with its reference and closed-loop PSNR."""
     rows = []
-    for path in sorted(folder.glob("*.json")):
-        stored = read_record(path)
+    for stored in read_records(folder):
         if stored["model_identity"] == trace.about["model"] and stored["method"]["forecast"]:
             method = build_method(stored["method"], stored["schedule"], fitted)
-            rows.append(row(stored["label"], trace, model, method) | {"psnr": stored["metrics"]["psnr"]["mean"]})
+            closed = {"reference": stored["reference"], "psnr": stored["metrics"]["psnr"]["mean"]}
+            rows.append(row(stored["label"], trace, model, method) | closed)
     return rows or refuse(f"{folder} has no record of a caching method on the traced weights")
+
+
+def agreement(rows: list[dict[str, Any]]) -> list[tuple[int, float]]:
+    """(how many, Spearman's rank correlation of velocity error and lost PSNR) of the rows of each reference."""
+    found = []
+    for reference in sorted({r["reference"] for r in rows}):
+        same = [r for r in rows if r["reference"] == reference]
+        if len(same) > 2:
+            pair = torch.tensor([[-r["velocity"], r["psnr"]] for r in same], dtype=torch.float64)
+            found.append((len(same), spearman_corrcoef(pair[:, 0], pair[:, 1]).item()))
+    return found
 
 
 def main() -> None:
     """Replay what is asked for, and print it as a table or as JSON."""
     words = sys.argv[1:]
-    given = pairs(word for word in words if word.partition("=")[0] in OPTIONS)
+    given = pairs((word for word in words if word.partition("=")[0] in OPTIONS), OPTIONS, "trace=FILE")
     if "trace" not in given:
         refuse("which trace? make one with python scripts/trace.py and type trace=FILE")
     trace = traces.Trace.load(Path(given["trace"]))
@@ -101,10 +103,8 @@ def main() -> None:
         print(json.dumps(rows))
         return
     show(rows, f"{model.name}, {len(trace.about['prompts'])} prompts: mean relative L2 errors over the skipped steps")
-    if "records" in given and len(rows) > 2:
-        offline, closed = [-r["velocity"] for r in rows], [r["psnr"] for r in rows]
-        agree = rank_correlation(offline, closed)
-        print(f"rank correlation of the velocity error with the closed loop's PSNR: {agree:.3f}")
+    for count, rank in agreement(rows) if "records" in given else []:
+        print(f"{count} records of one reference: rank correlation with the closed loop's PSNR {rank:.3f}")
 
 
 if __name__ == "__main__":

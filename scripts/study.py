@@ -3,7 +3,6 @@
 python scripts/study.py trace=FILE [out=results/study/tiny.json]
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,10 +73,7 @@ def ablations(trace: Trace, model: Any) -> dict[str, list[dict[str, Any]]]:
 
 def main() -> None:
     """Compute and write the study of a trace."""
-    given = pairs(sys.argv[1:])
-    for key in given:
-        if key not in ("trace", "out"):
-            refuse(f"unknown option {key}: type trace=FILE and out=FILE")
+    given = pairs(sys.argv[1:], ("trace", "out"), "python scripts/study.py trace=FILE [out=FILE]")
     if "trace" not in given:
         refuse("which trace? make one with python scripts/trace.py and type trace=FILE")
     trace = Trace.load(Path(given["trace"]))
@@ -89,7 +85,7 @@ def main() -> None:
     found = {"about": trace.about, "run_steps": runs, "by_distance": distances(trace, model, runs)}
     out = Path(given.get("out", "results/study/tiny.json"))
     write_json(out, {**found, "ablations": ablations(trace, model)})
-    print(json.dumps({"written": str(out)}))
+    print(f"study of {trace.steps} steps, {len(trace.about['prompts'])} prompts: {out}")
 
 
 if __name__ == "__main__":

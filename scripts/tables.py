@@ -19,6 +19,7 @@ from spectrum.main import guarded, pairs
 from spectrum.store import read_records
 
 COMMAND = "python scripts/tables.py"
+USAGE = f"{COMMAND}, {COMMAND} --check, or {COMMAND} records=FOLDER to=FOLDER"
 
 
 def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
@@ -40,10 +41,7 @@ def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
 def main() -> None:
     """Write the tables, or check them."""
     check = "--check" in sys.argv[1:]
-    given = pairs(word for word in sys.argv[1:] if word != "--check")
-    for key in given:
-        if key not in ("records", "to"):
-            refuse(f"unknown option {key}: type {COMMAND}, {COMMAND} --check, or {COMMAND} records=FOLDER to=FOLDER")
+    given = pairs((word for word in sys.argv[1:] if word != "--check"), ("records", "to"), USAGE)
     records = Path(given.get("records", ROOT / "results" / "records"))
     if not records.is_dir():
         refuse(f"there is no folder {records}: make records with python run.py records={records}")

@@ -1,6 +1,7 @@
 """What the files under `configs` say, read without Hydra and without torch."""
 
 import difflib
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,13 +21,15 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
     return f"there is no key {key}" + (f": did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
 
 
-def names(group: str) -> list[str]:
+@functools.cache
+def names(group: str) -> tuple[str, ...]:
     """The choices of a config group."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    return tuple(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
 
 
-def read(group: str, name: str) -> dict[str, Any]:
-    """What `configs/GROUP/NAME.yaml` says. Refuses a name that is not there."""
+@functools.cache
+def read(group: str, name: str) -> Mapping[str, Any]:
+    """What `configs/GROUP/NAME.yaml` says, read once; not to be changed. Refuses a name that is not there."""
     if name not in names(group):
         refuse(f"there is no {group} {name}; there are {', '.join(names(group))}")
     raw: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{name}.yaml"))

@@ -89,7 +89,9 @@ def run(config: RunConfig, group: str | None = None) -> Path:
         writable(Path(config.records), "records")
     with FileLock(job.folder.parent / f".{job.folder.name}.job.lock"):
         record = _stored(job)
-        if record is None or not _complete(job, record):
+        if record is not None and _complete(job, record):
+            _keep(job, record)
+        else:
             record = _work(job, record, console)
     if logger is not None:
         logger.run(record, job.folder, group)
@@ -134,20 +136,18 @@ def _stored(job: Job) -> dict[str, Any] | None:
 
 
 def _complete(job: Job, record: dict[str, Any]) -> bool:
-    """Whether a stored record says all that is asked for; if so it is laid where it belongs.
+    """Whether a stored record says all that is asked for.
 
     A metric that was absent counts as said when the pictures are gone too, since it cannot be tried again.
     """
     lacking = missing(job.config.eval, record["metrics"], *job.names)
     if job.config.timing and not record["timing"]:
         return False
-    if lacking and (whole_ledger(job.folder, job.todo) or set(lacking) - set(record["left_out"])):
-        return False
-    _keep(job, record)
-    return True
+    return not lacking or not (whole_ledger(job.folder, job.todo) or set(lacking) - set(record["left_out"]))
 
 
 def _keep(job: Job, record: dict[str, Any]) -> None:
+    """Lay a record beside its samples, and on the shelf of records where one is named."""
     write_json(job.stored, record)
     if job.config.records:
         write_json(Path(job.config.records) / f"{record['id']}.json", record)

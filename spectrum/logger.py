@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from eval.columns import METRICS
 from spectrum.errors import refuse
-from spectrum.report import BASE, columns, row, shown_metrics
+from spectrum.report import columns, markdown, row, shown_metrics
 
 PICTURES = ("sheet", "timeline", "error")
 MODES = ("offline", "online", "disabled")
@@ -70,7 +70,7 @@ class Wandb:
             key: record[key] for key in ("model", "method", "schedule", "prompts_from", "seeds", "steps", "batch")
         }
         config |= {"record": record["id"], "model_kind": record["model_kind"], "git": record["git"]}
-        with self._open(group=group, job_type="run", name=record["label"], id=None, config=config) as run:
+        with self._open(group=group, job_type="run", name=record["label"], config=config) as run:
             heads, rows = per_sample(record)
             logged: dict[str, Any] = {"samples": self._wandb.Table(columns=heads, data=rows)}
             logged |= {name: self._wandb.Image(str(path)) for name, path in _pictures(folder)}
@@ -109,9 +109,7 @@ class TensorBoard:
     def comparison(self, records: Sequence[dict[str, Any]], folder: Path, group: str) -> None:
         """One event file with the table as text."""
         with self._writer(str(self._folder / group / "comparison")) as writer:
-            shown = shown_metrics(records)
-            lines = [" | ".join(columns(records)), " | ".join(["---"] * (len(BASE) + len(shown)))]
-            writer.add_text("comparison", "\n".join([*lines, *(" | ".join(row(r, shown)) for r in records)]))
+            writer.add_text("comparison", markdown(records))
             _add_pictures(writer, folder)
 
 

@@ -5,13 +5,13 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from spectrum.errors import SpectrumError
+from spectrum.errors import SpectrumError, refuse
 from spectrum.files import known_keys, names, unknown_key
 
 
@@ -39,9 +39,13 @@ def guarded(main: Callable[[], Any], models: bool = True) -> int:
     return 0
 
 
-def pairs(words: Iterable[str]) -> dict[str, str]:
-    """The `key=value` words of a command line as a dict."""
-    return {key: value for key, _, value in (word.partition("=") for word in words)}
+def pairs(words: Iterable[str], known: Sequence[str], usage: str) -> dict[str, str]:
+    """The `key=value` words of a command line as a dict. Refuses a key that is not `known`, with the `usage`."""
+    given = {key: value for key, _, value in (word.partition("=") for word in words)}
+    for key in given:
+        if key not in known:
+            refuse(f"unknown option {key}: type {usage}")
+    return given
 
 
 def quiet() -> None:

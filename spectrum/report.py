@@ -45,8 +45,9 @@ def row(record: dict[str, Any], metrics: Sequence[str]) -> tuple[str, ...]:
     timing = record.get("timing")
     cells = [record["label"], f"{record['nfe']:.3g} / {record['steps']}"]
     if timing:
-        latency = 1000 * timing["seconds_per_sample"]["candidate"]["denoise"]
-        cells += [f"{latency:.0f} ms", f"{timing['speedup']:.2f}x", f"{100 * efficiency(record):.0f} %"]
+        latency = timing["seconds_per_sample"]["candidate"]["denoise"]
+        shown = f"{1000 * latency:.0f} ms" if latency < 1 else f"{latency:.2f} s"
+        cells += [shown, f"{timing['speedup']:.2f}x", f"{100 * efficiency(record):.0f} %"]
     else:
         cells += ["", "", ""]
     return (*cells, *(cell(name, record) for name in metrics))
@@ -85,9 +86,15 @@ def show(records: list[dict[str, Any]], console: Console | None = None) -> None:
 
 def markdown(records: list[dict[str, Any]]) -> str:
     """The comparison as a Markdown table."""
-    heads, metrics = columns(records), shown_metrics(records)
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" + " ---: |" * (len(heads) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(row(record, metrics)) + " |" for record in records]) + "\n"
+    metrics = shown_metrics(records)
+    return pipes(columns(records), [row(record, metrics) for record in records])
+
+
+def pipes(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its first column left-aligned and the others right."""
+    rule = "|" + " --- |" + " ---: |" * (len(heads) - 1)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (heads, *rows)]
+    return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
 
 
 def sheet(path: Path, prompts: list[str], rows: dict[str, Any], gain: float | None = 4.0) -> None:

@@ -5,9 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from replay import expand, rank_correlation
+from replay import agreement, expand
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,9 +65,10 @@ def test_lists_expand_like_a_sweep():
     assert expand(["a=[1,2]"]) == [["a=[1,2]"]]
 
 
-def test_rank_correlation_is_spearmans():
-    from scipy.stats import spearmanr
-
-    rng = np.random.default_rng(0)
-    a, b = rng.integers(0, 6, 30).tolist(), rng.normal(size=30).tolist()
-    assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
+def test_agreement_is_within_one_reference():
+    """Two references on which every rank agrees, though not across them; a third that has two records alone."""
+    near = [{"reference": "a", "velocity": v, "psnr": p} for v, p in ((0.1, 40.0), (0.2, 35.0), (0.4, 30.0))]
+    hard = [{"reference": "b", "velocity": v, "psnr": p} for v, p in ((0.1, 20.0), (0.2, 15.0), (0.4, 16.0))]
+    few = [{"reference": "c", "velocity": 0.1, "psnr": 1.0}] * 2
+    (_, agreed), (count, other) = agreement([*near, *hard, *few])
+    assert agreed == pytest.approx(1, abs=1e-5) and count == 3 and other == pytest.approx(0.5, abs=1e-5)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import scenes, vocabulary
+from toys import emoji_folder
 
 from eval import text
 from eval.metric import AbsentError
@@ -101,13 +102,8 @@ def test_it_tells_a_caption_from_another():
 
 
 def test_the_recipe_runs(tmp_path):
-    emoji = tmp_path / "emoji"
-    emoji.mkdir()
-    rng = np.random.default_rng(0)
-    for code in vocabulary.FILES.values():
-        Image.fromarray(rng.integers(0, 255, (64, 64, 4), dtype=np.uint8)).save(emoji / f"{code}.png")
-    words = ["--emoji", emoji, "--work", tmp_path / "w", "--out", tmp_path / "out", "--pictures", 200]
-    words += ["--steps", 2, "--batch", 8, "--held", 8]
+    words = ["--emoji", emoji_folder(tmp_path / "emoji"), "--work", tmp_path / "w", "--out", tmp_path / "out"]
+    words += ["--pictures", 200, "--steps", 2, "--batch", 8, "--held", 8]
     ran = subprocess.run([sys.executable, "scripts/train_clip.py", *map(str, words)], cwd=ROOT, capture_output=True,
                          text=True, check=False)  # fmt: skip
     assert ran.returncode == 0, ran.stderr

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny import scenes, vocabulary
+from toys import emoji_folder
 
 from spectrum.pipeline import EMBEDDED, digest
 from spectrum.prompts import ASSETS
@@ -97,13 +98,9 @@ def test_every_caption_word_is_one_token(_tiny, drawn):
 
 def test_the_recipe_runs(tmp_path):
     """Both trainings for two steps each, from painted pictures to a folder that loads."""
-    emoji = tmp_path / "emoji"
-    emoji.mkdir()
-    rng = np.random.default_rng(0)
-    for code in vocabulary.FILES.values():
-        Image.fromarray(rng.integers(0, 255, (64, 64, 4), dtype=np.uint8)).save(emoji / f"{code}.png")
-    words = ["--emoji", emoji, "--work", tmp_path / "work", "--out", tmp_path / "out", "--vae-steps", 2]
-    words += ["--scenes", 100, "--steps", 2, "--batch", 4, "--measured", 2, "--no-compile", "--prompts", tmp_path]
+    words = ["--emoji", emoji_folder(tmp_path / "emoji"), "--work", tmp_path / "work", "--out", tmp_path / "out"]
+    words += ["--vae-steps", 2, "--scenes", 100, "--steps", 2, "--batch", 4, "--measured", 2]
+    words += ["--no-compile", "--prompts", tmp_path]
     root = Path(__file__).resolve().parent.parent
     ran = subprocess.run(
         [sys.executable, "scripts/train_tiny.py", *map(str, words)],

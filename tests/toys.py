@@ -1,10 +1,14 @@
 """Toy pipelines: the real classes at toy width, called by `sample` with prompt embeddings instead of prompts."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from PIL import Image
+from tiny import vocabulary
 
 
 @dataclass
@@ -119,3 +123,12 @@ class BlockCounter:
         for handle in self.handles:
             handle.remove()
         return self.calls
+
+
+def emoji_folder(folder: Path) -> Path:
+    """A folder with noise under the name of every picture that the scenes are painted with."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for code in vocabulary.FILES.values():
+        Image.fromarray(rng.integers(0, 255, (64, 64, 4), dtype=np.uint8)).save(folder / f"{code}.png")
+    return folder
