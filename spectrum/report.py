@@ -84,7 +84,7 @@ def show(records: list[dict[str, Any]], console: Console | None = None) -> None:
     console.print(table)
 
 
-def markdown(records: list[dict[str, Any]]) -> str:
+def markdown(records: Sequence[dict[str, Any]]) -> str:
     """The comparison as a Markdown table."""
     metrics = shown_metrics(records)
     return pipes(columns(records), [row(record, metrics) for record in records])
