@@ -29,7 +29,10 @@ class ModelConfig:
 
     name: str
     pipeline: str
+    hub: str
+    """Repository of the published weights, or `embedded`."""
     weights: str
+    """`pretrained`, `random` (`architecture` with seeded weights), `tiny` (the same at toy width), or a folder."""
     revision: str | None
     dtype: str
     steps: int
@@ -41,9 +44,14 @@ class ModelConfig:
     """Shape of one sample's feature, (image tokens, width)."""
     licence: str
     size_gb: float
+    frames: int | None = None
+    """Frames of a video; None for a picture."""
+    fps: int | None = None
     spare: list[str] = field(default_factory=list)
     """Files of the hub repository that diffusers does not need, as patterns."""
     calibration: dict[str, Any] | None = None
+    architecture: dict[str, Any] | None = None
+    """What `weights=random` builds, see `spectrum.architecture`."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ def _typed(cls: type[Any], values: Mapping[str, Any], group: str) -> Any:
 def parse(composed: DictConfig) -> RunConfig:
     """Check a composed config. Raises `SpectrumError` with the key to change."""
     raw: Any = OmegaConf.to_container(composed, resolve=True)
-    raw["model"] = _typed(ModelConfig, raw["model"], "model")
+    raw["model"] = _typed(ModelConfig, _at_width(raw["model"]), "model")
     raw["prompts"] = _typed(PromptsConfig, raw["prompts"], "prompts")
     config: RunConfig = _typed(RunConfig, raw, "")
     if config.model.dtype not in DTYPES:
@@ -119,6 +127,19 @@ def parse(composed: DictConfig) -> RunConfig:
     for seed in config.seeds:
         check_number("seeds", seed, low=0, integer=True)
     return config
+
+
+def _at_width(model: dict[str, Any]) -> dict[str, Any]:
+    """A model's settings with, for `weights=tiny`, what its file says under `tiny`; what was typed stays."""
+    tiny = model.pop("tiny", None)
+    if model.get("weights") != "tiny":
+        return model
+    if tiny is None:
+        refuse(f"model={model['name']} has no toy width: type model.weights=pretrained")
+    usual = read("model", model["name"])
+    own = {key: value for key, value in tiny.items() if key == "architecture" or model.get(key) == usual.get(key)}
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(model, {k: v for k, v in own.items() if k != "call"}))
+    return {**merged, "call": {**model["call"], **own.get("call", {})}}
 
 
 def _function(path: str, group: str) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from diffusers.hooks._common import _ALL_TRANSFORMER_BLOCK_IDENTIFIERS as STACK_NAMES
 from diffusers.hooks.hooks import HookRegistry, ModelHook, StateManager
 from torch import nn
 
@@ -66,13 +67,38 @@ def detach(module: nn.Module) -> None:
         del module.__dict__["_diffusers_hook"]
 
 
+def block_stacks(module: nn.Module) -> tuple[str, ...]:
+    """The lists of blocks of a denoiser by the names that diffusers' own caching hooks go by, in the order they run."""
+    names = tuple(n for n, m in module.named_children() if n in STACK_NAMES and isinstance(m, nn.ModuleList))
+    return names or refuse(f"{type(module).__name__} has no list of blocks that diffusers knows: name its stacks")
+
+
+class _Aside(nn.ModuleList):
+    """A stack in which nothing runs, though its blocks can still be looked up (DiT reads an embedding of its first)."""
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self._modules.values())[index]
+
+
+def _aside(stack: nn.ModuleList) -> nn.ModuleList:
+    found = _Aside()
+    found._modules = stack._modules
+    return found
+
+
 @contextmanager
 def emptied(module: nn.Module, stacks: tuple[str, ...]) -> Iterator[None]:
-    """Put the block stacks of a denoiser aside: an empty list for a list, None for a single block."""
+    """Put the block stacks of a denoiser aside: a list that gives no block for a list, None for a single block."""
     aside = {name: module._modules[name] for name in stacks}
     try:
         for name, stack in aside.items():
-            module._modules[name] = nn.ModuleList() if isinstance(stack, nn.ModuleList) else None
+            module._modules[name] = _aside(stack) if isinstance(stack, nn.ModuleList) else None
         yield
     finally:
         module._modules.update(aside)

@@ -1,11 +1,12 @@
 """The denoiser families: one entry each says where the block stacks are and which module they exit into."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from spectrum.context import block_stacks
 from spectrum.errors import refuse
 
 Signal = Callable[[Any, Mapping[str, Any]], Tensor]
@@ -16,15 +17,16 @@ class Denoiser:
     """Layout of a denoiser family.
 
     Attributes:
-        stacks: names of the block lists (or single blocks), in the order they run.
         exit: the module that the last block's output enters; its first argument is the feature.
+        stacks: names of the block lists (or single blocks), in the order they run. Left empty, they are the lists of
+            blocks that diffusers' own caching hooks would find.
         signal: for data-dependent schedules, what TeaCache watches: `(model, forward's arguments by name) -> tensor`.
         condition: the forward argument that tells CFG branches apart when the pipeline does not name them.
         refused: forward arguments that reach the blocks from outside, with why a skipped step cannot honour them.
     """
 
-    stacks: tuple[str, ...]
     exit: str
+    stacks: tuple[str, ...] = ()
     signal: Signal | None = None
     condition: str = "encoder_hidden_states"
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -43,7 +45,6 @@ def flux_modulated_input(model: Any, inputs: Mapping[str, Any]) -> Tensor:
 _CONTROLNET = "ControlNet residuals are added inside the blocks, which a skipped step does not run"
 
 FLUX = Denoiser(
-    stacks=("transformer_blocks", "single_transformer_blocks"),
     exit="norm_out",
     signal=flux_modulated_input,
     refused={"controlnet_block_samples": _CONTROLNET, "controlnet_single_block_samples": _CONTROLNET},
@@ -54,8 +55,9 @@ DENOISERS: Mapping[str, Denoiser] = {"FluxTransformer2DModel": FLUX}
 
 
 def denoiser_of(model: nn.Module) -> Denoiser:
-    """The entry of a model's family; refuses one that is not registered."""
+    """The entry of a model's family, its stacks named; refuses one that is not registered."""
     name = type(model).__name__
     if name not in DENOISERS:
         refuse(f"{name} is not a registered denoiser; registered: {', '.join(sorted(DENOISERS))}")
-    return DENOISERS[name]
+    entry = DENOISERS[name]
+    return entry if entry.stacks else replace(entry, stacks=block_stacks(model))

@@ -5,6 +5,7 @@ kernels, whether the run was broken off or not, and comes out byte-equal.
 """
 
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 import spectrum
+from spectrum.architecture import prompt_inputs
 from spectrum.config import RunConfig
 from spectrum.errors import refuse
 from spectrum.library import Accelerated
@@ -30,7 +32,11 @@ from spectrum.store import identity, write_bytes
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a pipeline is called: steps, solver, size, the pipeline's own arguments, and samples per call."""
+    """How a pipeline is called: steps, solver, size, the pipeline's own arguments, and samples per call.
+
+    `frames` and `fps` are a video's. `embeds` are the shapes of the embeddings that stand for prompts where a model has
+    no text encoder, see `spectrum.architecture`.
+    """
 
     steps: int
     solver: str | None
@@ -38,13 +44,18 @@ class Sampling:
     width: int
     call: dict[str, Any]
     batch: int
+    frames: int | None = None
+    fps: int | None = None
+    embeds: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, config: RunConfig) -> "Sampling":
         """The sampling that a config asks for; a method may set its own `steps` and `solver`."""
         steps = config.method.get("steps") or config.model.steps
-        model = config.model
-        return cls(steps, config.method.get("solver"), model.height, model.width, model.call, config.batch)
+        model, solver = config.model, config.method.get("solver")
+        embeds = (model.architecture or {}).get("embeds") if model.weights in ("random", "tiny") else None
+        size = model.height, model.width
+        return cls(steps, solver, *size, model.call, config.batch, model.frames, model.fps, embeds)
 
 
 def sample_id(config: RunConfig, prompts: list[str]) -> str:
@@ -58,7 +69,7 @@ def sample_id(config: RunConfig, prompts: list[str]) -> str:
             "dtype": config.model.dtype,
             "method": None if method["forecast"] is None else method,
             "schedule": None if method["forecast"] is None else schedule,
-            "sampling": {k: v for k, v in vars(sampling).items()},
+            "sampling": {k: v for k, v in vars(sampling).items() if v is not None},
             "prompts": prompts,
             "seeds": config.seeds,
             "version": spectrum.__version__,
@@ -84,21 +95,27 @@ def with_solver(pipe: Any, solver: str | None) -> Any:
 
 
 def draw(pipe: Any, batch: list[Sample], sampling: Sampling, on_step: Callable[[], None] | None = None) -> Tensor:
-    """Sample one batch: (batch, 3, height, width) float32 in [0, 1] on the CPU."""
+    """Sample one batch: (batch, 3, height, width) float32 in [0, 1] on the CPU; of videos (batch, frames, 3, ...)."""
     call = dict(sampling.call)
+    if sampling.embeds is not None:
+        call.pop("negative_prompt", None)
+        call |= prompt_inputs(pipe, sampling.embeds, [sample.prompt for sample in batch])
+    else:
+        call["prompt"] = [sample.prompt for sample in batch]
     if isinstance(call.get("negative_prompt"), str):
         call["negative_prompt"] = [call["negative_prompt"]] * len(batch)
+    given = {"height": sampling.height, "width": sampling.width, "num_frames": sampling.frames}
+    known = inspect.signature(type(pipe).__call__).parameters
+    call |= {key: value for key, value in given.items() if value is not None and key in known}
     if on_step is not None:
         call["callback_on_step_end"] = lambda pipe, step, timestep, state: on_step() or state
-    images = pipe(
-        prompt=[sample.prompt for sample in batch],
-        height=sampling.height,
-        width=sampling.width,
+    result = pipe(
         num_inference_steps=sampling.steps,
         generator=[torch.Generator("cpu").manual_seed(sample.noise_seed) for sample in batch],
         output_type="pt",
         **call,
-    ).images
+    )
+    images: Tensor = result.frames if hasattr(result, "frames") else result.images
     if not torch.isfinite(images).all():
         refuse("the pipeline returned NaN or infinite pixels: try another model.dtype")
     return images.float().cpu()
@@ -168,7 +185,7 @@ def _generate(
                 on_step(len(batch) * sampling.steps)
                 continue
             images = draw(pipe, batch, sampling, _counting(on_step, len(batch)))
-            entries = _store(folder, batch, images, handle.report())
+            entries = _store(folder, batch, images, handle.report(), sampling.fps)
             _append(folder, entries)
             ledger += entries
     ledger.sort(key=lambda entry: (entry["index"], entry["seed"]))
@@ -180,17 +197,28 @@ def _counting(on_step: Callable[[int], None], count: int) -> Callable[[], None]:
     return lambda: on_step(count)
 
 
-def _store(folder: Path, batch: list[Sample], images: Tensor, report: dict[str, Any]) -> list[dict[str, Any]]:
+def _store(
+    folder: Path, batch: list[Sample], images: Tensor, report: dict[str, Any], fps: int | None
+) -> list[dict[str, Any]]:
     runs = {name: branch["run_steps"] for name, branch in report.items()}
     entries = []
     for sample, image in zip(batch, images, strict=True):
-        pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, format="PNG")
-        write_bytes(folder / "images" / sample.file, buffer.getvalue())
+        content = encoded(image, fps)
+        write_bytes(folder / "images" / sample.file, content)
         entry = {"index": sample.index, "seed": sample.seed, "prompt": sample.prompt, "file": sample.file}
-        entries.append({**entry, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(), "runs": runs})
+        entries.append({**entry, "sha256": hashlib.sha256(content).hexdigest(), "runs": runs})
     return entries
+
+
+def encoded(image: Tensor, fps: int | None = None) -> bytes:
+    """A picture (3, height, width) in [0, 1] as PNG, a video (frames, 3, height, width) as animated PNG, lossless."""
+    frames = image if image.ndim == 4 else image[None]
+    pixels = (frames.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    first, *rest = [Image.fromarray(frame) for frame in pixels]
+    moving = {"save_all": True, "append_images": rest, "duration": 1000 / (fps or 8)} if rest else {}
+    buffer = io.BytesIO()
+    first.save(buffer, format="PNG", **moving)
+    return buffer.getvalue()
 
 
 def _lines(entries: list[dict[str, Any]]) -> bytes:

@@ -24,7 +24,7 @@ from spectrum.generate import Sampling, draw, generate, sample_id, whole_ledger,
 from spectrum.library import Accelerated
 from spectrum.logger import logger_of
 from spectrum.method import Method, plan_method
-from spectrum.pipeline import device_of, load_pipeline, model_identity, weights_folder
+from spectrum.pipeline import device_of, load_pipeline, model_identity, model_kind
 from spectrum.prepare import cache_bytes, label, reference_of, resolve
 from spectrum.prompts import Sample, check_length, read_prompts, samples
 from spectrum.record import environment, hardware
@@ -234,7 +234,7 @@ def describe(job: Job, ledger: list[dict[str, Any]], probed: dict[str, Any], mad
         "reference": job.base_folder.name,
         "label": label(config),
         "model": dataclasses.asdict(config.model),
-        "model_kind": "embedded, trained" if weights_folder(config.model) else "real weights",
+        "model_kind": model_kind(config.model),
         "model_identity": model_identity(config.model),
         "method": config.method,
         "schedule": config.schedule,

@@ -6,19 +6,39 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 
+from spectrum.architecture import build
 from spectrum.config import DTYPES, ModelConfig
 from spectrum.errors import SpectrumError, refuse
 from spectrum.prompts import ASSETS
+from spectrum.store import identity
 
 EMBEDDED = ASSETS / "tiny"
 
 
+BUILT = {"random": "random weights, full size", "tiny": "random weights, toy width"}
+
+
 def weights_folder(model: ModelConfig) -> Path | None:
-    """The local folder a model's weights are in; None for a hub name."""
-    path = EMBEDDED if model.weights == "embedded" else Path(model.weights)
-    return path if path.is_dir() else None
+    """The local folder a model's weights are in; None where they come from the hub or are drawn."""
+    if model.weights == "pretrained":
+        return EMBEDDED if model.hub == "embedded" else None
+    if model.weights in BUILT:
+        return None
+    if not Path(model.weights).is_dir():
+        refuse(
+            f"model={model.name}: there is no folder {model.weights}: type model.weights=pretrained, random, tiny, or "
+            "a folder of diffusers weights"
+        )
+    return Path(model.weights)
+
+
+def model_kind(model: ModelConfig) -> str:
+    """Which of the kinds of model a figure was made with, for people."""
+    embedded = "embedded, trained" if weights_folder(model) else "real weights"
+    return BUILT.get(model.weights, embedded)
 
 
 @cache
@@ -32,9 +52,17 @@ def digest(folder: Path) -> str:
 
 
 def model_identity(model: ModelConfig) -> str:
-    """What pins the weights: the folder's digest, or the hub name and its revision."""
+    """What pins the weights: the folder's digest, the hub name and its revision, or what random ones are drawn for."""
+    if model.weights in BUILT:
+        return f"{model.weights}:{identity(model.architecture)}"
     folder = weights_folder(model)
-    return digest(folder) if folder else f"{model.weights}@{model.revision}"
+    return digest(folder) if folder else f"{model.hub}@{model.revision or _commit(model)}"
+
+
+def _commit(model: ModelConfig) -> str:
+    """The commit that this machine's copy of a hub repository is of."""
+    found = huggingface_hub.try_to_load_from_cache(model.hub, "model_index.json")
+    return Path(found).parent.name if isinstance(found, str) else "main"
 
 
 def calibration(model: ModelConfig) -> dict[str, Any]:
@@ -42,6 +70,8 @@ def calibration(model: ModelConfig) -> dict[str, Any]:
 
     What was fitted on other weights than those that lie there now is left out, as if it had never been fitted.
     """
+    if model.weights in BUILT:
+        return {}
     folder = weights_folder(model)
     stored = folder / "calibration.json" if folder else None
     found = json.loads(stored.read_text()) if stored and stored.exists() else {}
@@ -63,18 +93,22 @@ def device_of(name: str) -> torch.device:
 def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
     """The model's diffusers pipeline on `device`, in its dtype, without a progress bar. Never downloads.
 
+    `weights=random` and `tiny` have no text encoders: they are called with `spectrum.architecture.prompt_inputs`.
+
     Raises `SpectrumError` naming the model, its licence page, the login and download commands and the size when its
     weights are not on this machine, and naming the folder when they are damaged.
     """
     import diffusers
 
     cls = getattr(diffusers, model.pipeline, None) or refuse(f"diffusers has no pipeline named {model.pipeline}")
+    if model.weights in BUILT:
+        return build(model, device)
     folder = weights_folder(model)
     if folder is not None:
         _check_digest(folder)
     try:
         pipe = cls.from_pretrained(
-            folder or model.weights,
+            folder or model.hub,
             revision=model.revision,
             torch_dtype=DTYPES[model.dtype],
             local_files_only=True,
@@ -96,13 +130,12 @@ def _check_digest(folder: Path) -> None:
 
 
 def _absent(model: ModelConfig) -> str:
-    if "/" not in model.weights or model.weights.startswith((".", "/")):
-        return f"model={model.name}: there is no folder {model.weights}: type model.weights=FOLDER"
-    page = f"https://huggingface.co/{model.weights}"
+    page = f"https://huggingface.co/{model.hub}"
     revision = f" --revision {model.revision}" if model.revision else ""
     spare = "".join(f" --exclude '{pattern}'" for pattern in model.spare)
     return (
-        f"model={model.name}: the weights of {model.weights} ({model.size_gb:g} GB) are not on this machine. Accept "
+        f"model={model.name}: the weights of {model.hub} ({model.size_gb:g} GB) are not on this machine. Accept "
         f"the {model.licence} at {page}, log in with 'hf auth login', fetch them with "
-        f'"hf download {model.weights}{revision}{spare}", and run the same command again'
+        f'"hf download {model.hub}{revision}{spare}", and run the same command again; or '
+        "type model.weights=random for its architecture alone"
     )

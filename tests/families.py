@@ -1,5 +1,7 @@
 """The six families the hook's shape has to fit: the real classes at toy width, their layouts, and one call each."""
 
+from dataclasses import replace
+
 import diffusers
 import torch
 from toys import flux_transformer, randomise
@@ -24,7 +26,13 @@ def flux():
         "encoder_hidden_states": _noise(1, 5, TEXT), "pooled_projections": _noise(1, POOLED), "guidance": torch.ones(1),
         "img_ids": _ids(4), "txt_ids": torch.zeros(5, 3),
     }  # fmt: skip
-    return flux_transformer(), FLUX, (1, 16, 16), inputs, 1000
+    return (
+        flux_transformer(),
+        replace(FLUX, stacks=("transformer_blocks", "single_transformer_blocks")),
+        (1, 16, 16),
+        inputs,
+        1000,
+    )
 
 
 def sd3():
@@ -34,7 +42,7 @@ def sd3():
         dual_attention_layers=(0,), qk_norm="rms_norm",
     )  # fmt: skip
     inputs = {"encoder_hidden_states": _noise(1, 5, TEXT), "pooled_projections": _noise(1, POOLED)}
-    return model, Denoiser(("transformer_blocks",), "norm_out"), (1, 4, 8, 8), inputs, 1
+    return model, Denoiser("norm_out", ("transformer_blocks",)), (1, 4, 8, 8), inputs, 1
 
 
 def wan():
@@ -42,7 +50,7 @@ def wan():
         num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, text_dim=TEXT, freq_dim=16,
         ffn_dim=48, num_layers=3, rope_max_seq_len=32,
     )  # fmt: skip
-    return model, Denoiser(("blocks",), "norm_out"), (1, 4, 2, 8, 8), {"encoder_hidden_states": _noise(1, 5, TEXT)}, 1
+    return model, Denoiser("norm_out", ("blocks",)), (1, 4, 2, 8, 8), {"encoder_hidden_states": _noise(1, 5, TEXT)}, 1
 
 
 def hunyuan():
@@ -54,7 +62,7 @@ def hunyuan():
         "encoder_hidden_states": _noise(1, 5, TEXT), "encoder_attention_mask": torch.ones(1, 5),
         "pooled_projections": _noise(1, POOLED), "guidance": torch.full((1,), 6000.0),
     }  # fmt: skip
-    return model, Denoiser(("transformer_blocks", "single_transformer_blocks"), "norm_out"), (1, 4, 2, 8, 8), inputs, 1
+    return model, Denoiser("norm_out", ("transformer_blocks", "single_transformer_blocks")), (1, 4, 2, 8, 8), inputs, 1
 
 
 def qwen():
@@ -66,7 +74,7 @@ def qwen():
         "encoder_hidden_states": _noise(1, 5, TEXT), "encoder_hidden_states_mask": torch.ones(1, 5, dtype=torch.bool),
         "img_shapes": [[(1, 4, 4)]],
     }  # fmt: skip
-    return model, Denoiser(("transformer_blocks",), "norm_out"), (1, 16, 16), inputs, 1000
+    return model, Denoiser("norm_out", ("transformer_blocks",)), (1, 16, 16), inputs, 1000
 
 
 def sdxl():
@@ -78,7 +86,7 @@ def sdxl():
     )  # fmt: skip
     added = {"text_embeds": _noise(1, POOLED), "time_ids": torch.ones(1, 6)}
     inputs = {"encoder_hidden_states": _noise(1, 5, TEXT), "added_cond_kwargs": added}
-    return model, Denoiser(("down_blocks", "mid_block", "up_blocks"), "conv_norm_out"), (1, 4, 8, 8), inputs, 1
+    return model, Denoiser("conv_norm_out", ("down_blocks", "mid_block", "up_blocks")), (1, 4, 8, 8), inputs, 1
 
 
 FAMILIES = {"flux": flux, "sd3": sd3, "wan": wan, "hunyuan": hunyuan, "qwen": qwen, "sdxl": sdxl}

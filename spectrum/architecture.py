@@ -1,0 +1,107 @@
+"""Pipelines of `weights=random` and `weights=tiny`: a family's own classes, full size or toy width, with drawn weights.
+
+Text encoders are left out. Each prompt becomes embeddings of the right shape, drawn by a generator that its text seeds,
+so the same prompt is the same call everywhere.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spectrum.config import DTYPES, ModelConfig
+from spectrum.errors import refuse
+
+SEED = 0
+
+
+def build(model: ModelConfig, device: torch.device) -> Any:
+    """The pipeline of `model.architecture` on `device`, in the model's dtype, without a progress bar.
+
+    `architecture.components` has for each part its diffusers class under `class`, a `dtype` where it is not the
+    model's, and the arguments of its config. Parts that are not named are left out.
+    """
+    import diffusers
+
+    if model.architecture is None:
+        refuse(f"model={model.name} describes no architecture: type model.weights=pretrained")
+    cls = getattr(diffusers, model.pipeline, None) or refuse(f"diffusers has no pipeline named {model.pipeline}")
+    parts: dict[str, Any] = {
+        name: _component(name, spec, model, device) for name, spec in model.architecture["components"].items()
+    }
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():
+        if name != "self" and parameter.default is inspect.Parameter.empty:
+            parts.setdefault(name, None)
+    pipe = cls(**parts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _component(name: str, spec: Mapping[str, Any], model: ModelConfig, device: torch.device) -> Any:
+    """One part from its config. A module is made on the device, in its dtype, as diffusers loads one."""
+    import diffusers
+
+    given = dict(spec)
+    kind, dtype = given.pop("class"), DTYPES[given.pop("dtype", model.dtype)]
+    cls = getattr(diffusers, kind, None) or refuse(f"architecture.components.{name}: diffusers has no class {kind}")
+    if not issubclass(cls, nn.Module):
+        return cls.from_config(given)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            return randomise(cls.from_config(given)).to(dtype)
+    finally:
+        torch.set_default_dtype(usual)
+
+
+@torch.no_grad()
+def randomise(module: nn.Module, seed: int = SEED) -> nn.Module:
+    """`module` with every parameter drawn anew, so that no zero initialisation leaves a block idle; in eval mode.
+
+    Matrices and kernels have a standard deviation of `1 / sqrt(inputs)`, norms' weights lie around 1, biases around 0.
+    """
+    generators: dict[torch.device, torch.Generator] = {}
+    for name, parameter in module.named_parameters():
+        generator = generators.setdefault(parameter.device, torch.Generator(parameter.device).manual_seed(seed))
+        flat = parameter.ndim < 2
+        parameter.normal_(0, 0.1 if flat else parameter[0].numel() ** -0.5, generator=generator)
+        if flat and name.endswith("weight"):
+            parameter.add_(1)
+    return module.eval()
+
+
+def prompt_inputs(pipe: Any, embeds: Mapping[str, Any], prompts: Sequence[str]) -> dict[str, Any]:
+    """What a pipeline without text encoders is called with in the place of `prompts`.
+
+    `embeds` has for each argument its shape for one prompt: `[tokens, width]` for normal numbers in the denoiser's
+    dtype, `{ones: [tokens], dtype: bool}` for a mask, `{each: [tokens, width]}` for a list with one tensor a prompt,
+    `{labels: 1000}` for class numbers. Arguments named `negative...` are those of an empty prompt.
+    """
+    model = next(m for n in ("transformer", "unet") if (m := getattr(pipe, n, None)) is not None)
+    found: dict[str, Any] = {}
+    for name, spec in embeds.items():
+        texts = [""] * len(prompts) if name.startswith("negative") else list(prompts)
+        found[name] = _values(name.removeprefix("negative_"), spec, texts, pipe._execution_device, model.dtype)
+    return found
+
+
+def _values(name: str, spec: Any, texts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Any:
+    if isinstance(spec, Mapping) and "ones" in spec:
+        return torch.ones(len(texts), *spec["ones"], dtype=getattr(torch, spec.get("dtype", "bool")), device=device)
+    if isinstance(spec, Mapping) and "labels" in spec:
+        return [_seed(name, text) % spec["labels"] for text in texts]
+    shape = spec["each"] if isinstance(spec, Mapping) else spec
+    drawn = [_drawn(name, text, shape).to(device, dtype) for text in texts]
+    return drawn if isinstance(spec, Mapping) else torch.stack(drawn)
+
+
+def _seed(name: str, text: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{name} {text}".encode()).digest()[:6])
+
+
+def _drawn(name: str, text: str, shape: Sequence[int]) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator("cpu").manual_seed(_seed(name, text)))
