@@ -35,4 +35,5 @@ METRICS: Mapping[str, Column] = {
     "clip_score": Column("CLIP score", "eval.text.clip_score", 2),
     "image_reward": Column("ImageReward", "eval.preference.image_reward", 3),
     "hpsv2": Column("HPSv2", "eval.preference.hpsv2", 4),
+    "vbench_quality": Column("VBench quality", "eval.quality.vbench_quality", 2),
 }

@@ -31,14 +31,18 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Compute the `wanted` metrics: (what a record stores of each, the message of each that is absent).
 
+    Metrics of pictures see a video's frames, each with its prompt; a sample's value is the mean over its frames.
     `names` are the ids of samples and reference. A metric's `id` also covers the digest of its backbone, so that two
     figures under one id were made with the same weights.
     """
+    each = [prompt for prompt in prompts for _ in range(samples.frames)]
     found: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for name, parameters in wanted.items():
         try:
-            result = metric_of(name, parameters)(samples, reference, prompts)
+            result = metric_of(name, parameters)(samples, reference, each)
+            if result.values is not None and len(result.values) == len(samples):
+                result = result.by_sample(samples.frames)
         except AbsentError as error:
             left_out[name] = str(error)
             say(f"{name} is left out: {error}")

@@ -4,6 +4,7 @@
 as the metric asks for them; a metric that needs no reference ignores it. Values are float64.
 """
 
+import dataclasses
 import hashlib
 import importlib
 import inspect
@@ -11,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from eval import statistics
 from eval.columns import METRICS
@@ -45,6 +48,15 @@ class Result:
         """The result of a metric that has a value for each sample; the mean is over the finite ones."""
         mean, _ = statistics.interval(values, resamples=1)
         return cls(mean, [float(v) for v in values], provenance)
+
+    def by_sample(self, frames: int) -> "Result":
+        """With one value a sample where it holds one for each of a video's `frames`: their mean."""
+        if self.values is None or frames == 1:
+            return self
+        groups = [self.values[i : i + frames] for i in range(0, len(self.values), frames)]
+        values = [float(np.mean([v for v in group if np.isfinite(v)] or group)) for group in groups]
+        mean, _ = statistics.interval(values, resamples=1)
+        return dataclasses.replace(self, aggregate=mean, values=values)
 
     def stored(self, higher_is_better: bool = True) -> dict[str, Any]:
         """As a record holds it: with the half-width of the 95 % bootstrap interval and the mean of the worst 5 %."""

@@ -1,4 +1,4 @@
-"""Train the small CLIP that scores the embedded model's text alignment, on its scenes. About 15 minutes on two cores.
+"""Train the small CLIP that scores the embedded model's text alignment, on its scenes. About 25 minutes on two cores.
 
 python scripts/train_clip.py --emoji FOLDER                killed, it goes on where it was
 """

@@ -46,14 +46,15 @@ def _component(name: str, spec: Mapping[str, Any], model: ModelConfig, device: t
 
     given = dict(spec)
     kind, dtype = given.pop("class"), DTYPES[given.pop("dtype", model.dtype)]
-    cls = getattr(diffusers, kind, None) or refuse(f"architecture.components.{name}: diffusers has no class {kind}")
-    if not issubclass(cls, nn.Module):
+    cls: Any = getattr(diffusers, kind, None) or refuse(f"architecture.components.{name}: diffusers has no {kind}")
+    if not hasattr(cls, "parameters"):
         return cls.from_config(given)
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            return randomise(cls.from_config(given)).to(dtype)
+            module: nn.Module = cls.from_config(given)
+        return randomise(module).to(dtype)
     finally:
         torch.set_default_dtype(usual)
 

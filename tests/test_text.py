@@ -74,13 +74,6 @@ def test_words_end_with_the_largest_id():
     assert ids.tolist() == [[2, 3, 5, 0, 0], [2, 1, 4, 2, 5], [5, 0, 0, 0, 0]]
 
 
-@pytest.fixture
-def shipped():
-    if not text.EMBEDDED.exists():
-        pytest.skip("the small CLIP is not trained yet: python scripts/train_clip.py")
-
-
-@pytest.mark.usefixtures("shipped")
 def test_what_ships_is_small_and_says_how_well_it_retrieves():
     files = [path for path in text.EMBEDDED.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 8e6
@@ -89,7 +82,6 @@ def test_what_ships_is_small_and_says_how_well_it_retrieves():
     assert f"{facts['held_out_retrieval']['top_1']:.0%}" in (text.EMBEDDED / "README.md").read_text()
 
 
-@pytest.mark.usefixtures("shipped")
 def test_it_tells_a_caption_from_another():
     """Grounds alone, painted here: the caption with the right colour is nearer."""
     towers = text.embedded()
