@@ -267,6 +267,9 @@ def _draw(job: Job, record: dict[str, Any]) -> None:
         f"{config.method['name']}, {record['nfe']:.3g} runs": load_images(folder / "images", files),
     }
     report.sheet(folder / "sheet.png", [sample.prompt for sample in shown], pictures)
+    if config.model.frames:
+        rows = [list(Pictures(f / "images", files[:4]).videos()) for f in (job.base_folder, folder)]
+        report.film(folder / "film.mp4", rows, config.model.fps or 8)
     steps = Sampling.of(config).steps
     report.timeline(folder / "timeline.png", record["runs"], steps, f"{record['label']}: steps that ran the blocks")
     if any(record["forecast_errors"].values()):

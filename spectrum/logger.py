@@ -74,6 +74,8 @@ class Wandb:
             heads, rows = per_sample(record)
             logged: dict[str, Any] = {"samples": self._wandb.Table(columns=heads, data=rows)}
             logged |= {name: self._wandb.Image(str(path)) for name, path in _pictures(folder)}
+            if (folder / "film.mp4").exists():
+                logged["film"] = self._wandb.Video(str(folder / "film.mp4"), format="mp4")
             if record["timing"]:
                 calls = [[n, t["denoise"], t["total"]] for n, t in enumerate(record["timing"]["raw"]["candidate"])]
                 logged["latency"] = self._wandb.Table(columns=["repeat", "denoise_s", "total_s"], data=calls)

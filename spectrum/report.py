@@ -132,6 +132,30 @@ def sheet(path: Path, prompts: list[str], rows: dict[str, Any], gain: float | No
     save(figure, path)
 
 
+def film(path: Path, rows: Sequence[Sequence[Any]], fps: float) -> None:
+    """Write videos beside and under one another as one mp4; needs imageio-ffmpeg, and does nothing without it.
+
+    Each of `rows` holds videos (frames, 3, height, width) in [0, 1], all of one size.
+    """
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        return
+    import torch
+
+    grid = torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)
+    pixels = (grid[..., : grid.shape[-2] // 2 * 2, : grid.shape[-1] // 2 * 2] * 255).round().byte().permute(0, 2, 3, 1)
+    draft = path.with_name(f".draft-{path.name}")
+    writer = imageio_ffmpeg.write_frames(
+        str(draft), (pixels.shape[2], pixels.shape[1]), fps=fps, macro_block_size=2, ffmpeg_log_level="error"
+    )
+    writer.send(None)
+    for frame in pixels:
+        writer.send(frame.contiguous().numpy())
+    writer.close()
+    draft.replace(path)
+
+
 def timeline(path: Path, branches: dict[str, list[int]], steps: int, title: str) -> None:
     """Draw which steps ran (filled) and which were skipped, one line a CFG branch."""
     figure, axis = pyplot().subplots(figsize=(8, 0.9 + 0.35 * len(branches)))

@@ -9,6 +9,7 @@ from eval import fidelity, quality, vbench, video
 from eval.measure import measure
 from eval.metric import AbsentError
 from eval.pictures import Pictures, load_images
+from spectrum import report
 from spectrum.errors import SpectrumError
 from spectrum.generate import encoded
 
@@ -89,3 +90,12 @@ def test_a_picture_is_a_video_of_one_frame(tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "p" / "a.png")
     found = Pictures.folder(tmp_path / "p")
     assert (len(found), found.frames, found.fps) == (1, 1, None)
+
+
+def test_a_film_holds_every_frame(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    report.film(tmp_path / "film.mp4", [list(clips(2)), list(clips(2, noise=0.1))], fps=16)
+    reader = ffmpeg.read_frames(str(tmp_path / "film.mp4"))
+    about = next(reader)
+    assert about["size"] == (48, 32) and about["fps"] == 16 and len(list(reader)) == FRAMES
+    assert [p.name for p in tmp_path.iterdir()] == ["film.mp4"]
