@@ -19,12 +19,12 @@ import numpy as np
 from torch import Tensor
 
 from baselines.teacache import drift, relative_l1
+from spectrum.branch import Observation
 from spectrum.config import RunConfig, compose
 from spectrum.denoisers import denoiser_of
 from spectrum.errors import refuse
 from spectrum.forecast import reuse
 from spectrum.generate import Sampling, draw
-from spectrum.hook import Observation
 from spectrum.library import Accelerated, denoisers
 from spectrum.main import guarded
 from spectrum.method import Method, Space

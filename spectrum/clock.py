@@ -42,3 +42,13 @@ def readings(scheduler: Any, clock: Clock) -> tuple[list[float], tuple[float, fl
         return sigmas, (0.0, 1.0 if flow else max(sigmas))
     scale = float(scheduler.config.num_train_timesteps)
     return [s * scale for s in sigmas] if flow else [float(t) for t in scheduler.timesteps.tolist()], (0.0, scale)
+
+
+def levels(scheduler: Any) -> list[tuple[float, float]]:
+    """(scale of the picture, scale of the noise) in the latents at each step, their squares or they themselves summing
+    to 1: `(1 - sigma, sigma)` for a flow model, else `(1, sigma) / sqrt(1 + sigma^2)`.
+    """
+    sigmas, (_, most) = readings(scheduler, Clock.sigma)
+    if most <= 1.0:
+        return [(1 - sigma, sigma) for sigma in sigmas]
+    return [(1 / (1 + sigma**2) ** 0.5, sigma / (1 + sigma**2) ** 0.5) for sigma in sigmas]

@@ -16,7 +16,7 @@ from yaml import YAMLError
 from spectrum.clock import Clock
 from spectrum.errors import SpectrumError, check_number, refuse
 from spectrum.files import CONFIGS, method_file, read, unknown_key
-from spectrum.method import Method, Site, Space
+from spectrum.method import Method, Site, Space, Watch
 from spectrum.schedule import plan
 
 PARTS = ("samples", "metrics", "timing")
@@ -153,21 +153,26 @@ def _function(path: str, group: str) -> Callable[..., Any]:
 def _bind(path: str, group: str, values: dict[str, Any], missing: str) -> Any:
     """The function at `path` with its keyword parameters taken from `values`; taken ones are removed.
 
-    A parameter that is null and may not be is refused with the line `missing`.
+    A null leaves a parameter its default; one that has none is refused with the line `missing`.
     """
     function = _function(path, group)
     bound = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name in values:
-            bound[name] = values.pop(name)
-            if bound[name] is None and parameter.default is not None:
+            value = values.pop(name)
+            if value is not None:
+                bound[name] = value
+            elif parameter.default is parameter.empty:
                 refuse(missing)
     return functools.partial(function, **bound)
 
 
-def fill(values: Mapping[str, Any], fitted: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with each null taken from what was fitted for the model, where it was."""
-    return {key: fitted.get(key) if value is None else value for key, value in values.items()}
+def fill(values: Mapping[str, Any], *found: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with each null taken from the first of `found` that has it: the model's fit, then the method's usual."""
+    return {
+        key: next((f[key] for f in found if f.get(key) is not None), None) if value is None else value
+        for key, value in values.items()
+    }
 
 
 def _enum(kind: type[StrEnum], value: Any, key: str) -> Any:
@@ -190,25 +195,27 @@ def build_method(
     """
     name = method["name"]
     fitted = (calibration or {}).get(name, {})
-    own, timing = fill(method, fitted), fill(schedule, fitted)
+    own, timing = fill(method, fitted), fill(schedule, fitted, method.get("usual") or {})
     missing = (
         f"{name} has no coefficients for the model {model or 'given'}: fit them with python scripts/calibrate.py "
         f"model={model or 'NAME'} method={name}"
     )
-    for key in ("name", "steps", "solver"):
+    for key in ("name", "steps", "solver", "usual"):
         own.pop(key, None)
     timing.pop("ladder", None)
     rule = _bind(timing.pop("function"), "schedule", timing, missing)
     space = _enum(Space, own.pop("space", "feature"), "method.space")
     site = _enum(Site, own.pop("site", "exit"), "method.site")
     clock = _enum(Clock, own.pop("clock", "step"), "method.clock")
-    paths = {key: own.pop(key, None) for key in ("forecast", "drift")}
+    watch = _enum(Watch, own.pop("watch", "modulated"), "method.watch")
+    plain: dict[str, Any] = {key: own.pop(key) for key in ("accumulate", "follow", "front") if key in own}
+    paths = {key: own.pop(key, None) for key in ("forecast", "drift", "mend")}
     parts = {key: _bind(path, "method", own, missing) if path else None for key, path in paths.items()}
     for group, left in (("method", own), ("schedule", timing)):
         if left:
             key = next(iter(left))
             refuse(f"{group}.{key} is no parameter of {name}'s {group}: take it out")
-    return Method(name, parts["forecast"], rule, space, site, clock, parts["drift"])
+    return Method(name, schedule=rule, space=space, site=site, clock=clock, watch=watch, **{**plain, **parts})
 
 
 def at_runs(config: RunConfig, calibration: Mapping[str, Any] | None) -> RunConfig:

@@ -1,16 +1,20 @@
 """The only file that touches diffusers' private hook API and its cache contexts."""
 
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from diffusers.hooks._common import _ALL_TRANSFORMER_BLOCK_IDENTIFIERS as STACK_NAMES
+from diffusers.hooks._common import _ATTENTION_CLASSES, _FEEDFORWARD_CLASSES
+from diffusers.hooks._helpers import TransformerBlockRegistry
 from diffusers.hooks.hooks import HookRegistry, ModelHook, StateManager
-from torch import nn
+from torch import Tensor, nn
 
 from spectrum.errors import refuse
 
 HOOK_NAME = "spectrum"
+_PART = re.compile(r"(self_|cross_)?(attn|attention)\d*|(img_|txt_)?(mlp|ff|ffn|feed_forward)(_context)?")
 
 Around = Callable[[Callable[..., Any], str | None, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -73,32 +77,83 @@ def block_stacks(module: nn.Module) -> tuple[str, ...]:
     return names or refuse(f"{type(module).__name__} has no list of blocks that diffusers knows: name its stacks")
 
 
-class _Aside(nn.ModuleList):
-    """A stack in which nothing runs, though its blocks can still be looked up (DiT reads an embedding of its first)."""
+class _Gate(nn.ModuleList):
+    """A stack that gives its first `front` blocks, and then, if `ask` says so, the others.
+
+    All of them can still be looked up: DiT reads an embedding of its first block.
+    """
+
+    def __init__(self, stack: nn.ModuleList, front: int, ask: Callable[[], bool]) -> None:
+        super().__init__()
+        self._modules, self._front, self._ask = stack._modules, front, ask
 
     def __iter__(self) -> Iterator[nn.Module]:
-        return iter(())
+        blocks = list(self._modules.values())
+        yield from blocks[: self._front]
+        if self._ask():
+            yield from blocks[self._front :]  # pyright: ignore[reportReturnType]
 
     def __len__(self) -> int:
-        return 0
+        return self._front
 
     def __getitem__(self, index: Any) -> Any:
         return list(self._modules.values())[index]
 
 
-def _aside(stack: nn.ModuleList) -> nn.ModuleList:
-    found = _Aside()
-    found._modules = stack._modules
-    return found
-
-
 @contextmanager
-def emptied(module: nn.Module, stacks: tuple[str, ...]) -> Iterator[None]:
-    """Put the block stacks of a denoiser aside: a list that gives no block for a list, None for a single block."""
+def gated(module: nn.Module, stacks: tuple[str, ...], front: int, ask: Callable[[], bool]) -> Iterator[None]:
+    """Let the first `front` blocks of the first stack run, and the others if `ask`, once these have, says so."""
     aside = {name: module._modules[name] for name in stacks}
     try:
-        for name, stack in aside.items():
-            module._modules[name] = _aside(stack) if isinstance(stack, nn.ModuleList) else None
+        for number, (name, stack) in enumerate(aside.items()):
+            if isinstance(stack, nn.ModuleList):
+                module._modules[name] = _Gate(stack, 0 if number else front, ask)
+            elif front:
+                refuse(
+                    f"{type(module).__name__}.{name} is a single block, so no front of it can run: leave method.front=0"
+                )
+            else:
+                module._modules[name] = None
         yield
     finally:
         module._modules.update(aside)
+
+
+def emptied(module: nn.Module, stacks: tuple[str, ...]) -> AbstractContextManager[None]:
+    """Put the block stacks of a denoiser aside: a list that gives no block for a list, None for a single block."""
+    return gated(module, stacks, 0, lambda: False)
+
+
+def hidden_output(block: nn.Module, output: Any, like: Tensor) -> Tensor:
+    """The hidden states among what a block returns: by diffusers' own registry, else the only tensor shaped `like`."""
+    if isinstance(output, Tensor):
+        return output
+    try:
+        index = TransformerBlockRegistry.get(type(block)).return_hidden_states_index
+    except ValueError:
+        index = None
+    if index is not None:
+        return output[index]
+    found = [part for part in output if isinstance(part, Tensor) and part.shape == like.shape]
+    if len(found) != 1:
+        refuse(f"it cannot be told which output of {type(block).__name__} are the hidden states: leave method.front=0")
+    return found[0]
+
+
+def site_modules(module: nn.Module, stacks: tuple[str, ...]) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+    """The attentions and MLPs in the blocks, by name: those whose output is stored, and those that only feed one.
+
+    A block that projects attention and MLP together (`proj_mlp` and `proj_out` beside `attn`, as FLUX's single-stream
+    blocks do) is stored at that projection, and what feeds it is idle at a skipped step.
+    """
+    stored: dict[str, nn.Module] = {}
+    idle: dict[str, nn.Module] = {}
+    for name, part in module.named_modules():
+        if not name.startswith(stacks) or any(f"{name}.".startswith(f"{other}.") for other in (*stored, *idle)):
+            continue
+        if {"proj_mlp", "proj_out"} <= part._modules.keys():
+            stored[f"{name}.proj_out"] = part.get_submodule("proj_out")
+            idle |= {f"{name}.{child}": part.get_submodule(child) for child in ("attn", "proj_mlp")}
+        elif isinstance(part, (*_ATTENTION_CLASSES, *_FEEDFORWARD_CLASSES)) or _PART.fullmatch(name.rpartition(".")[2]):
+            stored[name] = part  # pyright: ignore[reportArgumentType]
+    return stored, idle

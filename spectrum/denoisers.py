@@ -54,6 +54,28 @@ FLUX = Denoiser(
 DENOISERS: Mapping[str, Denoiser] = {"FluxTransformer2DModel": FLUX}
 
 
+def token_grid(model: Any, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """How the image tokens lie, (height, width) or (frames, height, width); None where the inputs do not tell.
+
+    Latents that come unpacked are divided by the config's patch size; FLUX's packed ones come with their coordinates,
+    Qwen-Image's with their shape.
+    """
+    ids, shapes = inputs.get("img_ids"), inputs.get("img_shapes")
+    if ids is not None:
+        sides = [int(side) + 1 for side in ids.reshape(-1, ids.shape[-1]).amax(0).tolist()]
+        return tuple(sides[-2:])
+    if shapes is not None:
+        first = shapes[0][0] if isinstance(shapes[0], list) else shapes[0]
+        return tuple(int(side) for side in first[-2:])
+    latents = inputs.get("hidden_states", inputs.get("sample"))
+    if not isinstance(latents, Tensor) or latents.ndim not in (4, 5):
+        return None
+    patch = getattr(model.config, "patch_size", 1) or 1
+    time = getattr(model.config, "patch_size_t", 1) or 1
+    by = [time, patch, patch] if isinstance(patch, int) else [time, *patch][-3:]
+    return tuple(side // part for side, part in zip(latents.shape[2:], by[5 - latents.ndim :], strict=True))
+
+
 def denoiser_of(model: nn.Module) -> Denoiser:
     """The entry of a model's family, its stacks named; refuses one that is not registered."""
     name = type(model).__name__

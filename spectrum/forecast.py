@@ -8,6 +8,7 @@ With `@exact(degree, **parameters)` a function declares the highest degree of po
 exactly under those parameters; the tests hold it to that.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -54,18 +55,41 @@ def taylor(times: Sequence[float], target: float, span: tuple[float, float], *, 
     `D'` are the differences of the run step before, taken as far as that step had orders. Non-uniform gaps divide by
     the last gap only, so no order above 1 reproduces more than straight lines.
     """
-    check_number("method.order", order, low=0, integer=True)
-    unit = np.eye(len(times))
-    differences = [unit[0]]
-    for n in range(1, len(times)):
-        gap, fresh = times[n] - times[n - 1], [unit[n]]
-        for old in differences[: int(order)]:
-            fresh.append((fresh[-1] - old) / gap)
-        differences = fresh
     k, weights, factor = target - times[-1], np.zeros(len(times)), 1.0
-    for i, difference in enumerate(differences):
+    for i, difference in enumerate(_differences(times, order)):
         factor = factor * k / i if i else 1.0
         weights += factor * difference
+    return weights
+
+
+def _differences(times: Sequence[float], order: int) -> list[Weights]:
+    """TaylorSeer's `D_0 .. D_order` at the newest time, as weights of the features."""
+    check_number("method.order", order, low=0, integer=True)
+    unit = np.eye(len(times))
+    found = [unit[0]]
+    for n in range(1, len(times)):
+        gap, fresh = times[n] - times[n - 1], [unit[n]]
+        for old in found[: int(order)]:
+            fresh.append((fresh[-1] - old) / gap)
+        found = fresh
+    return found
+
+
+@exact(0, order=1, sigma=0.5)
+@exact(1, order=1, sigma=0.5**0.5)
+def hermite(
+    times: Sequence[float], target: float, span: tuple[float, float], *, order: int = 1, sigma: float = 0.5
+) -> Weights:
+    """HiCache (arXiv 2508.16984): TaylorSeer's differences with scaled Hermite polynomials in the place of powers.
+
+    `F_n + sum_{i>=1} D_i sigma^i H_i(sigma k) / i!`, `H_i` the physicists'. At order 1 the sigma `1/sqrt(2)` is
+    TaylorSeer. From order 2 on the forecast does not tend to `F_n` as `k` goes to 0.
+    """
+    check_number("method.sigma", sigma, low=0)
+    k, weights = target - times[-1], np.zeros(len(times))
+    for i, difference in enumerate(_differences(times, order)):
+        height = np.polynomial.hermite.hermval(sigma * k, np.eye(i + 1)[i]) if i else 1.0
+        weights += sigma**i * height / math.factorial(i) * difference
     return weights
 
 
@@ -131,6 +155,44 @@ def lagrange(times: Sequence[float], target: float, span: tuple[float, float], *
     terms = 1 / gaps.prod(axis=1) / (target - nodes)
     weights = np.zeros(len(times))
     weights[-len(nodes) :] = terms / terms.sum()
+    return weights
+
+
+@exact(0)
+def resilphase(
+    times: Sequence[float], target: float, span: tuple[float, float], *, order: int = 1, steepness: float = 0.55
+) -> Weights:
+    """ResilPhase: `lagrange` through the `order + 1` newest features on a clock that saturates.
+
+    `u(t) = tanh(steepness (t - mean) / max|t_j - mean|)` over those features' times, so that at order 1 the newest
+    weight stays below 1.5 however far the forecast reaches.
+    """
+    check_number("method.order", order, low=0, integer=True)
+    nodes = np.array(times[-int(order) - 1 :], dtype=np.float64)
+    away = np.abs(nodes - nodes.mean()).max() or 1.0
+    clock = np.tanh(steepness * (np.array([*nodes, target]) - nodes.mean()) / away)
+    weights = np.zeros(len(times))
+    weights[-len(nodes) :] = lagrange(clock[:-1].tolist(), float(clock[-1]), span, order=order)
+    return weights
+
+
+@exact(1)
+def foca(times: Sequence[float], target: float, span: tuple[float, float]) -> Weights:
+    """The BDF2 predictor of FoCa (arXiv 2508.16211) with variable steps; on a unit grid `[1/3, -5/3, 7/3]`.
+
+    With `g, h` the two newest gaps, `k` the distance and `w = k / g`: `(1 + w)^2 / (1 + 2w) F_n - w^2 / (1 + 2w)
+    F_{n-1} + (1 + w) / (1 + 2w) k F'_n`, where `F'_n` is the slope of the parabola through the three newest features.
+    Put into the paper's own corrector it would collapse to an Euler step (results/LOG.md), so it stands alone. With
+    fewer features: linear, then reuse.
+    """
+    if len(times) < 3:
+        return newton(times, target, span)
+    g, h, k = times[-1] - times[-2], times[-2] - times[-3], target - times[-1]
+    w = k / g
+    slope = np.array([g / (h * (g + h)), -(g + h) / (g * h), (2 * g + h) / (g * (g + h))])
+    level = np.array([0.0, -(w**2), (1 + w) ** 2]) / (1 + 2 * w)
+    weights = np.zeros(len(times))
+    weights[-3:] = level + (1 + w) / (1 + 2 * w) * k * slope
     return weights
 
 

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from spectrum.branch import Observation
 from spectrum.context import detach
 from spectrum.errors import refuse
-from spectrum.hook import CacheHook, Observation
+from spectrum.hook import CacheHook
 from spectrum.method import Method, Plan, plan_method
 
 _ATTRIBUTE = "_spectrum"

@@ -8,24 +8,58 @@ import numpy as np
 from torch import Tensor
 
 from spectrum.clock import Clock
-from spectrum.errors import SpectrumError, refuse
+from spectrum.errors import SpectrumError, check_number, refuse
 from spectrum.forecast import Forecast, reach
 from spectrum.schedule import Schedule, always, needs_drift, plan
 
-Drift = Callable[[Tensor, Tensor], float]
+
+@dataclass(frozen=True)
+class Seen:
+    """What a method that decides by data knows at one step of one CFG branch.
+
+    Attributes:
+        signal: what it watches (see `Watch`), at this step; previous: at the step before. Same shape, batch first.
+        runs: (signal, velocity) at the newest run steps, oldest first, two at most; velocity is the denoiser's output.
+        levels: (scale of the picture, scale of the noise) in the latents at this step and at the step before.
+        grid: the tokens' layout, (height, width) or (frames, height, width); None where it cannot be told.
+    """
+
+    signal: Tensor
+    previous: Tensor
+    runs: tuple[tuple[Tensor, Tensor], ...]
+    levels: tuple[tuple[float, float], tuple[float, float]]
+    grid: tuple[int, ...] | None = None
+
+
+Drift = Callable[[Seen], float]
+Mend = Callable[[Tensor, Tensor, tuple[int, ...] | None], Tensor]
+
+
+class Watch(StrEnum):
+    """What a method that decides by data looks at.
+
+    The modulated input of the first block, before any block runs; the residual of the front blocks, which then always
+    run; or the latents that the denoiser is given.
+    """
+
+    modulated = "modulated"
+    front = "front"
+    latents = "latents"
 
 
 class Space(StrEnum):
-    """What is stored: the block stacks' output, or that output minus their input."""
+    """What is stored: what the site gives, or that minus what went in: the blocks' input, or the latents."""
 
     feature = "feature"
     residual = "residual"
 
 
 class Site(StrEnum):
-    """Where it is stored: at the exit of the block stacks."""
+    """Where it is stored: at the exit of the block stacks, at the denoiser's output, or at every attention and MLP."""
 
     exit = "exit"
+    output = "output"
+    modules = "modules"
 
 
 @dataclass(frozen=True)
@@ -36,8 +70,13 @@ class Method:
         name: what tables call it.
         forecast: weights of a skipped step, see `spectrum.forecast`; None for a method that never skips.
         schedule: which steps run, see `spectrum.schedule`.
-        drift: for schedules that need it, how far the signal moved between two consecutive steps:
-            `(signal, previous signal) -> float`.
+        drift: for schedules that need it, how far the signal moved, `Seen -> float`.
+        watch: what the signal is.
+        accumulate: drifts are summed up since the last run step; otherwise the newest stands alone.
+        follow: every CFG branch does what the first one decided at the same step.
+        front: blocks of the first stack that always run (exit site alone).
+        mend: what is done to a forecast before it is used: `(forecast, newest stored value, grid)
+            -> forecast`.
     """
 
     name: str
@@ -47,8 +86,16 @@ class Method:
     site: Site = Site.exit
     clock: Clock = Clock.step
     drift: Drift | None = None
+    watch: Watch = Watch.modulated
+    accumulate: bool = True
+    follow: bool = False
+    front: int = 0
+    mend: Mend | None = None
 
     def __post_init__(self) -> None:
+        check_number("method.front", self.front, low=0, integer=True)
+        if self.watch is Watch.front and not self.front:
+            refuse(f"{self.name} watches the front blocks, so some have to run: type method.front=1")
         if needs_drift(self.schedule) and self.drift is None:
             refuse(
                 f"{self.name} measures no drift, so it cannot use a schedule that decides by drift: type another, for "

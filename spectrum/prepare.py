@@ -29,7 +29,8 @@ def resolve(config: RunConfig) -> tuple[RunConfig, Method]:
     fitted = calibration(config.model)
     config = at_runs(config, fitted)
     own = fitted.get(config.method["name"], {})
-    config = dataclasses.replace(config, method=fill(config.method, own), schedule=fill(config.schedule, own))
+    schedule = fill(config.schedule, own, config.method.get("usual") or {})
+    config = dataclasses.replace(config, method=fill(config.method, own), schedule=schedule)
     method = build_method(config.method, config.schedule, fitted, config.model.name)
     steps = Sampling.of(config).steps
     if steps > config.model.steps:
@@ -42,9 +43,11 @@ def label(config: RunConfig) -> str:
     """The method's name in tables, with its schedule's parameter and what differs from its own files."""
     method, schedule = config.method, config.schedule
     usual = method_file(method["name"])
-    hidden = ("steps", "coefficients")
+    hidden = ("steps", "coefficients", "usual")
     shown = {k: v for k, v in method.items() if k == "order" or (v != usual.get(k) and k not in hidden)}
     name, differs = nearest_schedule(schedule)
+    own = {**(method.get("usual") or {}), "ratios": schedule.get("ratios")}
+    differs = {k: v for k, v in differs.items() if v is not None and own.get(k) != v}
     always = {k: schedule[k] for k in ("growth", "interval", "threshold") if schedule.get(k) is not None}
     words = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in {**shown, **always, **differs}.items()]
     if method["forecast"] and name != usual["schedule"]:

@@ -147,7 +147,7 @@ def film(path: Path, rows: Sequence[Sequence[Any]], fps: float) -> None:
     pixels = (grid[..., : grid.shape[-2] // 2 * 2, : grid.shape[-1] // 2 * 2] * 255).round().byte().permute(0, 2, 3, 1)
     draft = path.with_name(f".draft-{path.name}")
     writer = imageio_ffmpeg.write_frames(
-        str(draft), (pixels.shape[2], pixels.shape[1]), fps=fps, macro_block_size=2, ffmpeg_log_level="error"
+        str(draft), (pixels.shape[2], pixels.shape[1]), fps=round(fps), macro_block_size=2, ffmpeg_log_level="error"
     )
     writer.send(None)
     for frame in pixels:

@@ -66,13 +66,61 @@ def fixed_interval(
 
 
 def accumulated_distance(
-    step: int, steps: int, runs: Sequence[int], drift: float, *, threshold: float = 0.2, warmup: int = 1, last: int = 1
+    step: int,
+    steps: int,
+    runs: Sequence[int],
+    drift: float,
+    *,
+    threshold: float,
+    warmup: int = 1,
+    last: int = 1,
+    most: int | None = None,
 ) -> bool:
-    """TeaCache's rule: run once the drift since the last run has reached `threshold`, and the first and last steps."""
+    """TeaCache's rule: run once the drift since the last run has reached `threshold`.
+
+    The first `warmup` and the `last` steps run, and no more than `most` steps in a row are skipped.
+    """
     check_number("schedule.threshold", threshold, low=0)
     check_number("schedule.warmup", warmup, low=1, integer=True)
     check_number("schedule.last", last, low=0, integer=True)
-    return step < warmup or step >= steps - last or drift >= threshold
+    if most is not None:
+        check_number("schedule.most", most, low=0, integer=True)
+    if step < warmup or step >= steps - last or drift >= threshold:
+        return True
+    return most is not None and step - runs[-1] > most
+
+
+def magnitude(
+    step: int,
+    steps: int,
+    runs: Sequence[int],
+    drift: float = 0.0,
+    *,
+    ratios: Sequence[float],
+    threshold: float = 0.24,
+    most: int = 5,
+    retention: float = 0.1,
+) -> bool:
+    """MagCache's rule (arXiv 2506.09045), of time alone once `ratios` are fitted (scripts/calibrate.py).
+
+    With `p` the product of the ratios since the last run and `n` the steps since then, the error is the sum of
+    `|1 - p|` over them; a step is skipped while the error is at most `threshold` and `n <= most`. The first share
+    `retention` of the steps runs. `ratios` has one entry a step, the first of them 1; another length is mapped to the
+    nearest entry, as the authors do.
+    """
+    check_number("schedule.threshold", threshold, low=0)
+    check_number("schedule.most", most, low=0, integer=True)
+    check_number("schedule.retention", retention, low=0)
+    if not ratios:
+        refuse("schedule.ratios is empty: fit them with python scripts/calibrate.py method=magcache")
+    start = max(1, int(steps * retention + 0.5))
+    if step < start:
+        return True
+    product, error = 1.0, 0.0
+    for at in range(max(start, runs[-1] + 1), step + 1):
+        product *= ratios[round(at * (len(ratios) - 1) / max(1, steps - 1))]
+        error += abs(1 - product)
+    return error > threshold or step - max(start - 1, runs[-1]) > most
 
 
 def explicit(step: int, steps: int, runs: Sequence[int], drift: float = 0.0, *, run_steps: Sequence[int] = ()) -> bool:

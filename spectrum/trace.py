@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrum import clock
+from spectrum.branch import Observation
 from spectrum.clock import Clock
 from spectrum.context import emptied
 from spectrum.denoisers import denoiser_of
@@ -19,9 +20,9 @@ from spectrum.errors import refuse
 from spectrum.forecast import Forecast
 from spectrum.generate import Sampling, draw
 from spectrum.history import History
-from spectrum.hook import Observation, relative_error
+from spectrum.hook import relative_error, watched
 from spectrum.library import Accelerated
-from spectrum.method import Method, Space
+from spectrum.method import Method, Seen, Site, Space
 from spectrum.prompts import Sample
 from spectrum.schedule import always
 from spectrum.store import write_bytes
@@ -133,6 +134,8 @@ def head(model: nn.Module, seen: Observation, feature: Tensor) -> Tensor:
 
 def replay(trace: Trace, model: nn.Module, method: Method) -> tuple[dict[str, list[int]], list[Score]]:
     """Which steps a method would run on the trace, by branch, and how far its forecasts are off at the others."""
+    if method.site is not Site.exit or method.front:
+        refuse(f"{method.name} does not store at the exit of the blocks alone, which is what a trace holds")
     times, span = trace.clocks[str(method.clock)]
     runs: dict[str, list[int]] = {}
     scores = []
@@ -142,9 +145,8 @@ def replay(trace: Trace, model: nn.Module, method: Method) -> tuple[dict[str, li
         history = History(method.keep)
         for seen in calls:
             if not method.foreseeable:
-                now = _signal(model, seen)
-                drift += 0.0 if signal is None else method.drift(now, signal)  # pyright: ignore[reportOptionalCall]
-                signal = now
+                moved, signal = _moved(method, model, seen, signal)
+                drift = drift + moved if method.accumulate else moved
             if method.schedule(seen.step - first, trace.steps - first, [s - first for s in done], drift):
                 drift = 0.0
                 done.append(seen.step)
@@ -173,11 +175,12 @@ def by_distance(
     return scores
 
 
-def _signal(model: nn.Module, seen: Observation) -> Tensor:
-    signal = denoiser_of(model).signal
-    if signal is None:
-        refuse(f"{type(model).__name__} has no signal: use a schedule of time alone")
-    return signal(model, seen.inputs)
+def _moved(method: Method, model: nn.Module, at: Observation, before: Tensor | None) -> tuple[float, Tensor]:
+    """A method's drift since the step before, and its signal now."""
+    signal = watched(method.watch, model, denoiser_of(model), at.inputs)
+    if before is None or method.drift is None:
+        return 0.0, signal
+    return method.drift(Seen(signal, before, (), ((0.0, 1.0), (0.0, 1.0)))), signal
 
 
 def _stored(seen: Observation, space: Space) -> Tensor:

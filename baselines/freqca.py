@@ -1,0 +1,49 @@
+"""FreqCa (arXiv 2510.08669): low frequencies are reused, high ones are forecast."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from spectrum.errors import check_number, refuse
+
+
+def low_band(forecast: Tensor, newest: Tensor, grid: tuple[int, ...] | None, *, cutoff: float = 0.1) -> Tensor:
+    """`forecast` with the low band of `newest` in the place of its own.
+
+    Both are (batch, tokens, width), the tokens in rows of `grid`, or (batch, width, height, width). A bin of the
+    orthonormal DCT-II over the grid is low where its distance to the origin is at most `cutoff` of the farthest bin's.
+    The authors have square grids alone; this is the same for any. As the split is linear, splitting the difference of
+    the two is splitting both.
+    """
+    check_number("method.cutoff", cutoff, low=0)
+    spatial = newest.ndim == 4
+    sides = tuple(newest.shape[-2:]) if spatial else grid
+    if sides is None or (not spatial and math.prod(sides) != newest.shape[1]):
+        refuse(
+            "method.mend=baselines.freqca.low_band needs to know how the tokens lie, and this denoiser does not tell"
+        )
+    gap = (newest.float() - forecast.float()).movedim(1, -1) if spatial else newest.float() - forecast.float()
+    gap = gap.reshape(len(gap), *sides, -1)
+    bases = [_dct(side, gap) for side in sides]
+    for axis, basis in enumerate(bases, 1):
+        gap = (basis @ gap.movedim(axis, -2)).movedim(-2, axis)
+    gap = gap * _low(sides, cutoff, gap)[..., None]
+    for axis, basis in enumerate(bases, 1):
+        gap = (basis.T @ gap.movedim(axis, -2)).movedim(-2, axis)
+    gap = gap.movedim(-1, 1) if spatial else gap.reshape(newest.shape)
+    return (forecast.float() + gap).to(forecast.dtype)
+
+
+def _dct(side: int, like: Tensor) -> Tensor:
+    """The orthonormal DCT-II as a matrix, frequency by position."""
+    position = torch.arange(side, device=like.device, dtype=torch.float64)
+    basis = torch.cos(math.pi / side * (position + 0.5) * position[:, None]) * math.sqrt(2 / side)
+    basis[0] /= math.sqrt(2)
+    return basis.to(like.dtype)
+
+
+def _low(sides: tuple[int, ...], cutoff: float, like: Tensor) -> Tensor:
+    axes = torch.meshgrid(*(torch.arange(side, device=like.device) for side in sides), indexing="ij")
+    squares = torch.stack([axis.double() ** 2 for axis in axes]).sum(0)
+    return (squares <= cutoff**2 * sum((side - 1) ** 2 for side in sides) + 1e-9).to(like.dtype)

@@ -1,0 +1,296 @@
+"""Where a method stores and forecasts: the exit of the block stacks, the denoiser's output, or every module in a block.
+
+A site runs the denoiser's own forward. At a step that runs it reports what is to be stored, by place; at a skipped one
+it asks `recall(place)` for the forecast of each place and puts it where it belongs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from spectrum.context import attach, detach, emptied, gated, hidden_output, site_modules
+from spectrum.denoisers import Denoiser
+from spectrum.errors import refuse
+from spectrum.method import Method, Site, Space
+
+Decide = Callable[[Tensor | None], bool]
+Recall = Callable[[str], Tensor]
+Forward = Callable[..., Any]
+EXIT, OUTPUT = "exit", "output"
+
+
+@dataclass
+class Call:
+    """One call of the denoiser.
+
+    Attributes:
+        ran: whether the blocks ran.
+        output: what the denoiser returned.
+        entry: what a residual is relative to; None where the site has no single one.
+        features: by place what the blocks gave, or the forecast in its stead.
+        values: by place what is to be stored: the features, or their difference to the entry. Empty if skipped.
+    """
+
+    ran: bool
+    output: Any
+    entry: Tensor | None
+    features: dict[str, Tensor]
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Place(Protocol):
+    """What the hook needs of a site."""
+
+    def call(self, forward: Forward, args: Any, kwargs: Any, decide: Decide, recall: Recall) -> Call:
+        """Run or skip, as `decide` says; it is given the front blocks' residual where the method watches that."""
+        ...
+
+    def full(self, forward: Forward, args: Any, kwargs: Any) -> Call:
+        """Run."""
+        ...
+
+    def remove(self) -> None:
+        """Take the site's own hooks off."""
+        ...
+
+
+def site_of(model: nn.Module, layout: Denoiser, method: Method) -> Place:
+    """The site that a method asks for, on one denoiser."""
+    kinds: Mapping[Site, Callable[..., Place]] = {Site.exit: Exit, Site.output: Output, Site.modules: Modules}
+    return kinds[method.site](model, layout, method)
+
+
+def tensor(output: Any) -> Tensor:
+    """The sample in a denoiser's output, a tuple or a diffusers output object."""
+    return output[0]
+
+
+def with_tensor(output: Any, sample: Tensor) -> Any:
+    """A denoiser's output like `output` with another sample."""
+    if isinstance(output, tuple):
+        return (sample, *output[1:])
+    return type(output)(**{**output, next(iter(output)): sample})
+
+
+def _argument(args: Any, kwargs: Any) -> Tensor:
+    """The hidden states among a module's arguments."""
+    if "hidden_states" in kwargs:
+        return kwargs["hidden_states"]
+    return args[0] if args else next(iter(kwargs.values()))
+
+
+class Exit:
+    """The last block's output, at the module that it enters. With `method.front` the first blocks always run."""
+
+    def __init__(self, model: nn.Module, layout: Denoiser, method: Method) -> None:
+        self._model, self._stacks, self._front = model, layout.stacks, method.front
+        self._residual, self._name = method.space is Space.residual, layout.exit
+        self._start: Tensor | None = None
+        self._entry: Tensor | None = None
+        self._at_exit: Callable[[Tensor], Tensor | None] | None = None
+        first = model.get_submodule(layout.stacks[0])
+        blocks = list(first) if isinstance(first, nn.ModuleList) else [first]
+        if self._front >= len(blocks):
+            refuse(f"method.front={self._front} must be below the {len(blocks)} blocks of {layout.stacks[0]}")
+        exit_module = model.get_submodule(layout.exit)
+        self._handles = [
+            exit_module.register_forward_pre_hook(self._exit_hook, with_kwargs=True),
+            blocks[0].register_forward_pre_hook(self._start_hook, with_kwargs=True),
+        ]
+        if self._front:
+            self._handles.append(blocks[self._front - 1].register_forward_hook(self._front_hook))
+
+    def remove(self) -> None:
+        """See `Place`."""
+        for handle in self._handles:
+            handle.remove()
+
+    def call(self, forward: Forward, args: Any, kwargs: Any, decide: Decide, recall: Recall) -> Call:
+        """See `Place`."""
+        if self._front:
+            return self._gated(forward, args, kwargs, decide, recall)
+        if decide(None):
+            return self.full(forward, args, kwargs)
+        with emptied(self._model, self._stacks):
+            output, arrived, used = self._through(forward, args, kwargs, lambda entry: self._forecast(entry, recall))
+        return Call(False, output, arrived, {EXIT: used})
+
+    def full(self, forward: Forward, args: Any, kwargs: Any) -> Call:
+        """See `Place`."""
+        output, feature, _ = self._through(forward, args, kwargs, lambda feature: None)
+        return self._ran(output, feature)
+
+    def _ran(self, output: Any, feature: Tensor) -> Call:
+        if self._entry is None:
+            refuse(f"{type(self._model).__name__} ran no block: nothing could be stored")
+        entry, self._entry = self._entry, None
+        feature = feature.to(entry.dtype)
+        if self._residual and entry.shape != feature.shape:
+            refuse(
+                f"{type(self._model).__name__}: {tuple(entry.shape)} goes into the blocks and {tuple(feature.shape)} "
+                "leaves them, so there is no residual: type method.space=feature"
+            )
+        return Call(True, output, entry, {EXIT: feature}, {EXIT: feature - entry if self._residual else feature})
+
+    def _gated(self, forward: Forward, args: Any, kwargs: Any, decide: Decide, recall: Recall) -> Call:
+        verdict: list[bool] = []
+
+        def ask() -> bool:
+            if not verdict:
+                assert self._entry is not None and self._start is not None
+                verdict.append(decide(self._entry - self._start))
+            return verdict[0]
+
+        with gated(self._model, self._stacks, self._front, ask):
+            output, arrived, used = self._through(
+                forward, args, kwargs, lambda value: None if ask() else self._forecast(value, recall)
+            )
+        return self._ran(output, arrived) if ask() else Call(False, output, arrived, {EXIT: used})
+
+    def _forecast(self, entry: Tensor, recall: Recall) -> Tensor:
+        forecast = recall(EXIT)
+        return entry.to(forecast.dtype) + forecast if self._residual else forecast
+
+    def _through(
+        self, forward: Forward, args: Any, kwargs: Any, at_exit: Callable[[Tensor], Tensor | None]
+    ) -> tuple[Any, Tensor, Tensor]:
+        """The denoiser's output, what arrived at the exit, and what went on from there."""
+        seen: list[Tensor] = []
+
+        def once(value: Tensor) -> Tensor | None:
+            replaced = at_exit(value)
+            seen[:] = [value, value if replaced is None else replaced]
+            return None if replaced is None else replaced.to(value.dtype)
+
+        self._at_exit = once
+        try:
+            output = forward(*args, **kwargs)
+        finally:
+            self._at_exit = self._start = None
+        if not seen:
+            refuse(f"{type(self._model).__name__} did not pass through {self._name}: nothing could be stored")
+        return output, seen[0], seen[1]
+
+    def _start_hook(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._at_exit is not None:
+            self._start = _argument(args, kwargs)
+            self._entry = self._start
+
+    def _front_hook(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._at_exit is not None and self._start is not None:
+            self._entry = hidden_output(module, output, self._start)
+
+    def _exit_hook(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if self._at_exit is None:
+            return None
+        name = None if args else next(iter(kwargs))
+        replaced = self._at_exit(args[0] if name is None else kwargs[name])
+        if replaced is None:
+            return None
+        return ((replaced, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: replaced})
+
+
+class Output:
+    """The denoiser's output: nothing of it runs at a skipped step. A residual is relative to the latents."""
+
+    def __init__(self, model: nn.Module, layout: Denoiser, method: Method) -> None:
+        self._model, self._residual = model, method.space is Space.residual
+        self._like: Any = None
+        if method.front:
+            refuse("method.front goes with method.site=exit")
+
+    def remove(self) -> None:
+        """See `Place`."""
+        self._like = None
+
+    def call(self, forward: Forward, args: Any, kwargs: Any, decide: Decide, recall: Recall) -> Call:
+        """See `Place`."""
+        if decide(None):
+            return self.full(forward, args, kwargs)
+        entry, forecast = _argument(args, kwargs), recall(OUTPUT)
+        guess = entry.to(forecast.dtype) + forecast if self._residual else forecast
+        return Call(False, with_tensor(self._like, guess), entry, {OUTPUT: guess})
+
+    def full(self, forward: Forward, args: Any, kwargs: Any) -> Call:
+        """See `Place`."""
+        output, entry = forward(*args, **kwargs), _argument(args, kwargs)
+        sample = tensor(output)
+        self._like = with_tensor(output, sample[:0])
+        if self._residual and entry.shape != sample.shape:
+            refuse(
+                f"{type(self._model).__name__} takes {tuple(entry.shape)} and returns {tuple(sample.shape)}, so there "
+                "is no residual: type method.space=feature"
+            )
+        value = sample - entry.to(sample.dtype) if self._residual else sample
+        return Call(True, output, entry, {OUTPUT: sample}, {OUTPUT: value})
+
+
+class Modules:
+    """Every attention and MLP output, before its gate: the blocks run on, with the forecasts in their places."""
+
+    def __init__(self, model: nn.Module, layout: Denoiser, method: Method) -> None:
+        if method.space is Space.residual or method.front:
+            refuse("method.site=modules stores what each module gives: type method.space=feature and method.front=0")
+        self._values: dict[str, Tensor] | None = None
+        self._recall: Recall | None = None
+        self._lengths: dict[str, int] = {}
+        stored, idle = site_modules(model, layout.stacks)
+        if not stored:
+            refuse(f"{type(model).__name__} has no attention or MLP that could be told: type method.site=exit")
+        self._modules = [*stored.values(), *idle.values()]
+        for name, module in stored.items():
+            attach(module, self._storing(name), lambda: None)
+        for module in idle.values():
+            attach(module, self._idling, lambda: None)
+
+    def remove(self) -> None:
+        """See `Place`."""
+        for module in self._modules:
+            detach(module)
+
+    def call(self, forward: Forward, args: Any, kwargs: Any, decide: Decide, recall: Recall) -> Call:
+        """See `Place`."""
+        if decide(None):
+            return self.full(forward, args, kwargs)
+        used: dict[str, Tensor] = {}
+
+        def once(place: str) -> Tensor:
+            used[place] = recall(place)
+            return used[place]
+
+        self._recall = once
+        try:
+            return Call(False, forward(*args, **kwargs), None, used)
+        finally:
+            self._recall = None
+
+    def full(self, forward: Forward, args: Any, kwargs: Any) -> Call:
+        """See `Place`."""
+        self._values = values = {}
+        try:
+            output = forward(*args, **kwargs)
+        finally:
+            self._values = None
+        return Call(True, output, None, values, values)
+
+    def _storing(self, name: str) -> Any:
+        """What goes around a module whose output is stored, one place for each tensor that it returns."""
+
+        def around(forward: Forward, branch: str | None, args: Any, kwargs: Any) -> Any:
+            if self._recall is not None:
+                parts = tuple(self._recall(f"{name}.{part}") for part in range(self._lengths[name]))
+                return parts if self._lengths[name] > 1 else parts[0]
+            output = forward(*args, **kwargs)
+            if self._values is not None:
+                parts = output if isinstance(output, tuple) else (output,)
+                self._lengths[name] = len(parts)
+                self._values |= {f"{name}.{part}": value for part, value in enumerate(parts)}
+            return output
+
+        return around
+
+    def _idling(self, forward: Forward, branch: str | None, args: Any, kwargs: Any) -> Any:
+        """Around a module whose output only feeds one that is forecast: nothing, of no width."""
+        return forward(*args, **kwargs) if self._recall is None else _argument(args, kwargs)[..., :0]
