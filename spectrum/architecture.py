@@ -80,24 +80,31 @@ def prompt_inputs(pipe: Any, embeds: Mapping[str, Any], prompts: Sequence[str]) 
 
     `embeds` has for each argument its shape for one prompt: `[tokens, width]` for normal numbers in the denoiser's
     dtype, `{ones: [tokens], dtype: bool}` for a mask, `{each: [tokens, width]}` for a list with one tensor a prompt,
-    `{labels: 1000}` for class numbers. Arguments named `negative...` are those of an empty prompt.
+    `{labels: 1000}` for class numbers (a prompt that is a number or a class's name is that class). Arguments named
+    `negative...` are those of an empty prompt.
     """
     model = next(m for n in ("transformer", "unet") if (m := getattr(pipe, n, None)) is not None)
     found: dict[str, Any] = {}
     for name, spec in embeds.items():
         texts = [""] * len(prompts) if name.startswith("negative") else list(prompts)
-        found[name] = _values(name.removeprefix("negative_"), spec, texts, pipe._execution_device, model.dtype)
+        if isinstance(spec, Mapping) and "labels" in spec:
+            found[name] = [_label(getattr(pipe, "labels", {}), text, spec["labels"]) for text in texts]
+        else:
+            found[name] = _values(name.removeprefix("negative_"), spec, texts, pipe._execution_device, model.dtype)
     return found
 
 
 def _values(name: str, spec: Any, texts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Any:
     if isinstance(spec, Mapping) and "ones" in spec:
         return torch.ones(len(texts), *spec["ones"], dtype=getattr(torch, spec.get("dtype", "bool")), device=device)
-    if isinstance(spec, Mapping) and "labels" in spec:
-        return [_seed(name, text) % spec["labels"] for text in texts]
     shape = spec["each"] if isinstance(spec, Mapping) else spec
     drawn = [_drawn(name, text, shape).to(device, dtype) for text in texts]
     return drawn if isinstance(spec, Mapping) else torch.stack(drawn)
+
+
+def _label(known: Mapping[str, int], text: str, count: int) -> int:
+    number = int(text) if text.isdecimal() else known.get(text, -1)
+    return number if 0 <= number < count else _seed("label", text) % count
 
 
 def _seed(name: str, text: str) -> int:

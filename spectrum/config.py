@@ -49,6 +49,8 @@ class ModelConfig:
     fps: int | None = None
     spare: list[str] = field(default_factory=list)
     """Files of the hub repository that diffusers does not need, as patterns."""
+    safetensors: bool = True
+    """False where the repository has pickled weights, of which diffusers reads the tensors alone."""
     calibration: dict[str, Any] | None = None
     architecture: dict[str, Any] | None = None
     """What `weights=random` builds, see `spectrum.architecture`."""

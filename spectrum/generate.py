@@ -4,16 +4,19 @@ The unit of resuming is a batch. Batches lie on a fixed grid, so a picture is ma
 kernels, whether the run was broken off or not, and comes out byte-equal.
 """
 
+import functools
 import hashlib
 import inspect
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 from PIL import Image
@@ -25,7 +28,7 @@ from spectrum.config import RunConfig
 from spectrum.errors import refuse
 from spectrum.library import Accelerated
 from spectrum.method import Method
-from spectrum.pipeline import model_identity
+from spectrum.pipeline import BUILT, model_identity
 from spectrum.prompts import Sample
 from spectrum.store import identity, write_bytes
 
@@ -34,8 +37,8 @@ from spectrum.store import identity, write_bytes
 class Sampling:
     """How a pipeline is called: steps, solver, size, the pipeline's own arguments, and samples per call.
 
-    `frames` and `fps` are a video's. `embeds` are the shapes of the embeddings that stand for prompts where a model has
-    no text encoder, see `spectrum.architecture`.
+    `frames` and `fps` are a video's. `embeds` is what stands for prompts where a model has no text encoder, or takes
+    class numbers, see `spectrum.architecture`.
     """
 
     steps: int
@@ -53,9 +56,11 @@ class Sampling:
         """The sampling that a config asks for; a method may set its own `steps` and `solver`."""
         steps = config.method.get("steps") or config.model.steps
         model, solver = config.model, config.method.get("solver")
-        embeds = (model.architecture or {}).get("embeds") if model.weights in ("random", "tiny") else None
+        embeds: dict[str, Any] = (model.architecture or {}).get("embeds", {})
+        if model.weights not in BUILT:
+            embeds = {name: spec for name, spec in embeds.items() if isinstance(spec, dict) and "labels" in spec}
         size = model.height, model.width
-        return cls(steps, solver, *size, model.call, config.batch, model.frames, model.fps, embeds)
+        return cls(steps, solver, *size, model.call, config.batch, model.frames, model.fps, embeds or None)
 
 
 def sample_id(config: RunConfig, prompts: list[str]) -> str:
@@ -78,7 +83,7 @@ def sample_id(config: RunConfig, prompts: list[str]) -> str:
 
 
 def with_solver(pipe: Any, solver: str | None) -> Any:
-    """A pipeline like `pipe`, sharing its weights, with another solver on the same flow; None leaves it as it is."""
+    """A pipeline like `pipe`, sharing its weights, with another solver on the same noise schedule; None leaves it."""
     if solver is None:
         return pipe
     import diffusers
@@ -87,38 +92,83 @@ def with_solver(pipe: Any, solver: str | None) -> Any:
     if cls is None or not hasattr(cls, "set_timesteps"):
         refuse(f"method.solver={solver} is no scheduler of diffusers: type for example UniPCMultistepScheduler")
     own = pipe.scheduler.config
-    base = {k: own[k] for k in ("num_train_timesteps", "time_shift_type", "use_dynamic_shifting") if k in own}
-    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": own.get("shift", 1.0)}
-    other = type(pipe)(**{**pipe.components, "scheduler": cls(**base, **flow, solver_order=2)})
+    if "prediction_type" in own:
+        scheduler = cls.from_config(own, solver_order=2)
+    else:
+        base = {k: own[k] for k in ("num_train_timesteps", "time_shift_type", "use_dynamic_shifting") if k in own}
+        flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": own.get("shift", 1.0)}
+        scheduler = _for_flow_pipelines(cls(**base, **flow, solver_order=2))
+    other = type(pipe)(**{**pipe.components, "scheduler": scheduler})
     other.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return other
+
+
+def _for_flow_pipelines(scheduler: Any) -> Any:
+    """`scheduler`, which from now on takes sigmas in a list (Z-Image), and timesteps apart from them (CogView4)."""
+    usual = scheduler.set_timesteps
+
+    def set_timesteps(
+        num_inference_steps: int | None = None,
+        device: Any = None,
+        sigmas: Any = None,
+        timesteps: Any = None,
+        **more: Any,
+    ) -> None:
+        more |= {} if sigmas is None else {"sigmas": np.asarray(sigmas)}
+        usual(num_inference_steps, device=device, **more)
+        if timesteps is not None:
+            scheduler.timesteps = torch.as_tensor(timesteps, device=device)
+
+    scheduler.set_timesteps = set_timesteps
+    return scheduler
 
 
 def draw(pipe: Any, batch: list[Sample], sampling: Sampling, on_step: Callable[[], None] | None = None) -> Tensor:
     """Sample one batch: (batch, 3, height, width) float32 in [0, 1] on the CPU; of videos (batch, frames, 3, ...)."""
     call = dict(sampling.call)
+    known = inspect.signature(type(pipe).__call__).parameters
     if sampling.embeds is not None:
         call.pop("negative_prompt", None)
+        call |= {"negative_prompt": None} if "negative_prompt" in known else {}
         call |= prompt_inputs(pipe, sampling.embeds, [sample.prompt for sample in batch])
     else:
         call["prompt"] = [sample.prompt for sample in batch]
     if isinstance(call.get("negative_prompt"), str):
         call["negative_prompt"] = [call["negative_prompt"]] * len(batch)
     given = {"height": sampling.height, "width": sampling.width, "num_frames": sampling.frames}
-    known = inspect.signature(type(pipe).__call__).parameters
     call |= {key: value for key, value in given.items() if value is not None and key in known}
-    if on_step is not None:
-        call["callback_on_step_end"] = lambda pipe, step, timestep, state: on_step() or state
-    result = pipe(
-        num_inference_steps=sampling.steps,
-        generator=[torch.Generator("cpu").manual_seed(sample.noise_seed) for sample in batch],
-        output_type="pt",
-        **call,
-    )
+    with _told(pipe.scheduler, on_step):
+        result = pipe(
+            num_inference_steps=sampling.steps,
+            generator=[torch.Generator("cpu").manual_seed(sample.noise_seed) for sample in batch],
+            output_type="pt",
+            **call,
+        )
     images: Tensor = result.frames if hasattr(result, "frames") else result.images
     if not torch.isfinite(images).all():
         refuse("the pipeline returned NaN or infinite pixels: try another model.dtype")
     return images.float().cpu()
+
+
+@contextmanager
+def _told(scheduler: Any, on_step: Callable[[], None] | None) -> Iterator[None]:
+    """Call `on_step` after each step of a scheduler (not every pipeline has a callback)."""
+    if on_step is None:
+        yield
+        return
+    usual = scheduler.step
+
+    @functools.wraps(usual)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        moved = usual(*args, **kwargs)
+        on_step()
+        return moved
+
+    scheduler.step = step
+    try:
+        yield
+    finally:
+        del scheduler.step
 
 
 def done(folder: Path) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ from spectrum.context import attach, detach
 from spectrum.denoisers import Denoiser, denoiser_of, token_grid
 from spectrum.errors import refuse
 from spectrum.method import Method, Step, Watch, plan_method
-from spectrum.sites import EXIT, Call, site_of, tensor
+from spectrum.sites import EXIT, Call, latents_of, site_of, tensor
 
 
 def relative_error(guess: Tensor, truth: Tensor) -> float:
@@ -92,7 +92,7 @@ class CacheHook:
         for argument, reason in self.denoiser.refused.items():
             if inputs.get(argument) is not None:
                 refuse(f"{self.method.name} cannot take {argument}: {reason}")
-        step = clock.position(self._scheduler())
+        step = clock.position(self._scheduler(), inputs.get("timestep"))
         trajectory = self._follow(step)
         branch = self._branch(trajectory, name, inputs, step)
         branch.last = step
@@ -139,12 +139,14 @@ class CacheHook:
         return self._trajectory
 
     def _branch(self, trajectory: Trajectory, name: str | None, inputs: Mapping[str, Any], step: int) -> Branch:
-        key = name if name is not None else id(inputs.get(self.denoiser.condition))
+        condition = inputs.get(self.denoiser.condition) if self.denoiser.condition else None
+        parts = condition if isinstance(condition, list) else [condition]
+        key = name if name is not None else tuple(map(id, parts))
         if key not in trajectory.branches:
             label = name or f"branch {len(trajectory.branches)}"
             asked = self.method.mend is not None or not self.method.foreseeable
             grid = token_grid(self.model, inputs) if asked else None
-            trajectory.branches[key] = Branch(label, step, self.method.keep, inputs.get(self.denoiser.condition), grid)
+            trajectory.branches[key] = Branch(label, step, self.method.keep, condition, grid)
         branch = trajectory.branches[key]
         if branch.last == step:
             refuse(
@@ -189,7 +191,7 @@ class CacheHook:
 def watched(watch: Watch, model: nn.Module, layout: Denoiser, inputs: Mapping[str, Any]) -> Tensor:
     """What a method watches before any block runs: the modulated input, or the latents."""
     if watch is Watch.latents:
-        return inputs["hidden_states"] if "hidden_states" in inputs else inputs["sample"]
+        return latents_of(inputs)
     if layout.signal is None:
         refuse(f"{type(model).__name__} has no signal: use a schedule of time alone")
     return layout.signal(model, inputs)

@@ -112,7 +112,7 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
             revision=model.revision,
             torch_dtype=DTYPES[model.dtype],
             local_files_only=True,
-            use_safetensors=True,
+            use_safetensors=model.safetensors or None,
         )
     except Exception as error:
         if folder is None:

@@ -4,10 +4,12 @@ A site runs the denoiser's own forward. At a step that runs it reports what is t
 it asks `recall(place)` for the forecast of each place and puts it where it belongs.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from spectrum.context import attach, detach, emptied, gated, hidden_output, site_modules
@@ -63,15 +65,22 @@ def site_of(model: nn.Module, layout: Denoiser, method: Method) -> Place:
 
 
 def tensor(output: Any) -> Tensor:
-    """The sample in a denoiser's output, a tuple or a diffusers output object."""
-    return output[0]
+    """The sample in a denoiser's output, a tuple or a diffusers output object; Z-Image's is a list."""
+    return torch.stack(output[0]) if isinstance(output[0], list) else output[0]
 
 
 def with_tensor(output: Any, sample: Tensor) -> Any:
     """A denoiser's output like `output` with another sample."""
+    value = list(sample.unbind()) if isinstance(output[0], list) else sample
     if isinstance(output, tuple):
-        return (sample, *output[1:])
-    return type(output)(**{**output, next(iter(output)): sample})
+        return (value, *output[1:])
+    return type(output)(**{**output, next(iter(output)): value})
+
+
+def latents_of(inputs: Mapping[str, Any]) -> Tensor:
+    """The latents among a denoiser's forward arguments, which are its first; Z-Image's come as a list."""
+    found = next(value for name, value in inputs.items() if name != "self")
+    return torch.stack(found) if isinstance(found, list) else found
 
 
 def _argument(args: Any, kwargs: Any) -> Tensor:
@@ -198,8 +207,12 @@ class Output:
     def __init__(self, model: nn.Module, layout: Denoiser, method: Method) -> None:
         self._model, self._residual = model, method.space is Space.residual
         self._like: Any = None
+        self._signature = inspect.signature(type(model).forward)
         if method.front:
             refuse("method.front goes with method.site=exit")
+
+    def _latents(self, args: Any, kwargs: Any) -> Tensor:
+        return latents_of(self._signature.bind(self._model, *args, **kwargs).arguments)
 
     def remove(self) -> None:
         """See `Place`."""
@@ -209,13 +222,13 @@ class Output:
         """See `Place`."""
         if decide(None):
             return self.full(forward, args, kwargs)
-        entry, forecast = _argument(args, kwargs), recall(OUTPUT)
+        entry, forecast = self._latents(args, kwargs), recall(OUTPUT)
         guess = entry.to(forecast.dtype) + forecast if self._residual else forecast
         return Call(False, with_tensor(self._like, guess), entry, {OUTPUT: guess})
 
     def full(self, forward: Forward, args: Any, kwargs: Any) -> Call:
         """See `Place`."""
-        output, entry = forward(*args, **kwargs), _argument(args, kwargs)
+        output, entry = forward(*args, **kwargs), self._latents(args, kwargs)
         sample = tensor(output)
         self._like = with_tensor(output, sample[:0])
         if self._residual and entry.shape != sample.shape:
