@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spectrum.context import block_stacks
@@ -21,14 +22,15 @@ class Denoiser:
         stacks: names of the block lists (or single blocks), in the order they run. Left empty, they are the lists of
             blocks that diffusers' own caching hooks would find.
         signal: for data-dependent schedules, what TeaCache watches: `(model, forward's arguments by name) -> tensor`.
-        condition: the forward argument that tells CFG branches apart when the pipeline does not name them.
+        condition: the forward argument that tells CFG branches apart when the pipeline does not name them; None where
+            its pipelines denoise all branches in one call.
         refused: forward arguments that reach the blocks from outside, with why a skipped step cannot honour them.
     """
 
     exit: str
     stacks: tuple[str, ...] = ()
     signal: Signal | None = None
-    condition: str = "encoder_hidden_states"
+    condition: str | None = "encoder_hidden_states"
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -42,6 +44,23 @@ def flux_modulated_input(model: Any, inputs: Mapping[str, Any]) -> Tensor:
     return model.transformer_blocks[0].norm1(hidden, emb=embedding)[0]
 
 
+def lumina2_modulated_input(model: Any, inputs: Mapping[str, Any]) -> Tensor:
+    """The first joint block's input after its adaptive norm, (batch, text and image tokens, width).
+
+    The refiners before that block run for it. Padding is zero here as there, and weighs nothing in a relative change.
+    """
+    hidden, mask = inputs["hidden_states"], inputs["encoder_attention_mask"]
+    embedding, text = model.time_caption_embed(hidden, inputs["timestep"], inputs["encoder_hidden_states"])
+    patches, text_rope, image_rope, *_ = model.rope_embedder(hidden, mask)
+    image = model.x_embedder(patches)
+    for layer in model.context_refiner:
+        text = layer(text, mask, text_rope)
+    for layer in model.noise_refiner:
+        image = layer(image, None, image_rope, embedding)
+    joint = torch.cat([text * mask[..., None].to(text.dtype), image], dim=1)
+    return model.layers[0].norm1(joint, embedding)[0]
+
+
 _CONTROLNET = "ControlNet residuals are added inside the blocks, which a skipped step does not run"
 
 FLUX = Denoiser(
@@ -51,7 +70,20 @@ FLUX = Denoiser(
 )
 
 # By the denoiser's class name. The other families' entries come with their configs and conformance fixtures.
-DENOISERS: Mapping[str, Denoiser] = {"FluxTransformer2DModel": FLUX}
+DENOISERS: Mapping[str, Denoiser] = {
+    "CogView4Transformer2DModel": Denoiser(exit="norm_out"),
+    "DiTTransformer2DModel": Denoiser(exit="norm_out", condition=None),
+    "FluxTransformer2DModel": FLUX,
+    "HunyuanImageTransformer2DModel": Denoiser(exit="norm_out"),
+    "Lumina2Transformer2DModel": Denoiser(exit="norm_out", signal=lumina2_modulated_input),
+    "PixArtTransformer2DModel": Denoiser(exit="norm_out", condition=None),
+    "SanaTransformer2DModel": Denoiser(
+        exit="norm_out", condition=None, refused={"controlnet_block_samples": _CONTROLNET}
+    ),
+    "ZImageTransformer2DModel": Denoiser(
+        exit="all_final_layer.2-1", condition="cap_feats", refused={"controlnet_block_samples": _CONTROLNET}
+    ),
+}
 
 
 def token_grid(model: Any, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
