@@ -4,7 +4,7 @@ python scripts/calibrate.py model=tiny method=teacache [prompts=calibration] [pr
 
 Two things are fitted: the polynomial from the relative change of the first block's modulated input to the relative
 change of the stacks' output between consecutive steps of the uncached run (degree 4, least squares), and the thresholds
-that run a given number of steps on average (`runs=18`, 14, 12, 10 and 9).
+that run a given number of steps on average (`runs=18`, 14, 12, 10, 9 and 8).
 """
 
 import functools
@@ -33,7 +33,7 @@ from spectrum.prompts import Sample, read_prompts, samples
 from spectrum.schedule import accumulated_distance, always
 from spectrum.store import identity, write_json
 
-BUDGETS = (18, 14, 12, 10, 9)
+BUDGETS = (18, 14, 12, 10, 9, 8)
 
 
 class Recorder:
