@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from spectrum import clock
 from spectrum.branch import Branch, Observation, Trajectory
+from spectrum.call import EXIT, Call, latents_of, tensor
 from spectrum.context import attach, detach
 from spectrum.denoisers import Denoiser, denoiser_of, token_grid
 from spectrum.errors import refuse
 from spectrum.method import Method, Step, Watch, plan_method
-from spectrum.sites import EXIT, Call, latents_of, site_of, tensor
+from spectrum.sites import site_of
 
 
 def relative_error(guess: Tensor, truth: Tensor) -> float:

@@ -6,88 +6,21 @@ it asks `recall(place)` for the forecast of each place and puts it where it belo
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from spectrum.call import EXIT, OUTPUT, Call, Decide, Forward, Place, Recall, hidden_of, latents_of, tensor, with_tensor
 from spectrum.context import attach, detach, emptied, gated, hidden_output, site_modules
 from spectrum.denoisers import Denoiser
 from spectrum.errors import refuse
 from spectrum.method import Method, Site, Space
-
-Decide = Callable[[Tensor | None], bool]
-Recall = Callable[[str], Tensor]
-Forward = Callable[..., Any]
-EXIT, OUTPUT = "exit", "output"
-
-
-@dataclass
-class Call:
-    """One call of the denoiser.
-
-    Attributes:
-        ran: whether the blocks ran.
-        output: what the denoiser returned.
-        entry: what a residual is relative to; None where the site has no single one.
-        features: by place what the blocks gave, or the forecast in its stead.
-        values: by place what is to be stored: the features, or their difference to the entry. Empty if skipped.
-    """
-
-    ran: bool
-    output: Any
-    entry: Tensor | None
-    features: dict[str, Tensor]
-    values: dict[str, Tensor] = field(default_factory=dict)
-
-
-class Place(Protocol):
-    """What the hook needs of a site."""
-
-    def call(self, forward: Forward, args: Any, kwargs: Any, decide: Decide, recall: Recall) -> Call:
-        """Run or skip, as `decide` says; it is given the front blocks' residual where the method watches that."""
-        ...
-
-    def full(self, forward: Forward, args: Any, kwargs: Any) -> Call:
-        """Run."""
-        ...
-
-    def remove(self) -> None:
-        """Take the site's own hooks off."""
-        ...
 
 
 def site_of(model: nn.Module, layout: Denoiser, method: Method) -> Place:
     """The site that a method asks for, on one denoiser."""
     kinds: Mapping[Site, Callable[..., Place]] = {Site.exit: Exit, Site.output: Output, Site.modules: Modules}
     return kinds[method.site](model, layout, method)
-
-
-def tensor(output: Any) -> Tensor:
-    """The sample in a denoiser's output, a tuple or a diffusers output object; Z-Image's is a list."""
-    return torch.stack(output[0]) if isinstance(output[0], list) else output[0]
-
-
-def with_tensor(output: Any, sample: Tensor) -> Any:
-    """A denoiser's output like `output` with another sample."""
-    value = list(sample.unbind()) if isinstance(output[0], list) else sample
-    if isinstance(output, tuple):
-        return (value, *output[1:])
-    return type(output)(**{**output, next(iter(output)): value})
-
-
-def latents_of(inputs: Mapping[str, Any]) -> Tensor:
-    """The latents among a denoiser's forward arguments, which are its first; Z-Image's come as a list."""
-    found = next(value for name, value in inputs.items() if name != "self")
-    return torch.stack(found) if isinstance(found, list) else found
-
-
-def _argument(args: Any, kwargs: Any) -> Tensor:
-    """The hidden states among a module's arguments."""
-    if "hidden_states" in kwargs:
-        return kwargs["hidden_states"]
-    return args[0] if args else next(iter(kwargs.values()))
 
 
 class Exit:
@@ -184,7 +117,7 @@ class Exit:
 
     def _start_hook(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._at_exit is not None:
-            self._start = _argument(args, kwargs)
+            self._start = hidden_of(args, kwargs)
             self._entry = self._start
 
     def _front_hook(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -306,4 +239,4 @@ class Modules:
 
     def _idling(self, forward: Forward, branch: str | None, args: Any, kwargs: Any) -> Any:
         """Around a module whose output only feeds one that is forecast: nothing, of no width."""
-        return forward(*args, **kwargs) if self._recall is None else _argument(args, kwargs)[..., :0]
+        return forward(*args, **kwargs) if self._recall is None else hidden_of(args, kwargs)[..., :0]
