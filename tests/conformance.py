@@ -1,0 +1,259 @@
+"""What goes wrong in other caching systems, as cases that run for any method on any model's toy.
+
+Each case takes a `Pair` and raises AssertionError. `scripts/conformance.py` writes the matrix of all pairs.
+"""
+
+import contextlib
+import dataclasses
+import functools
+
+import torch
+
+from spectrum.config import build_method, compose
+from spectrum.context import site_modules
+from spectrum.denoisers import denoiser_of
+from spectrum.errors import SpectrumError
+from spectrum.files import method_file, names, read
+from spectrum.generate import Sampling, draw
+from spectrum.library import Accelerated, denoisers
+from spectrum.method import Site, plan_method
+from spectrum.pipeline import load_pipeline
+from spectrum.prepare import cache_bytes
+from spectrum.prompts import Sample
+
+STEPS = 10
+PROMPTS = [Sample(i, text, 0) for i, text in enumerate(("a cat on blue", "two pears", "a drum"))]
+MODELS = [name for name in names("model") if "tiny" in read("model", name)]
+METHODS = [name for name in names("method") if method_file(name)["forecast"]]
+FITTED = {
+    "teacache": {"coefficients": [1.0, 0.0]},
+    "magcache": {"ratios": [1.0, 1.2, 1.1, 1.05, 1.0, 1.0, 0.98, 0.97, 0.95, 0.9]},
+}
+TYPED = {"dbcache": ["method.front=1", "schedule.warmup=3"], "easycache": ["schedule.warmup=3"]}
+TRIES = 16
+
+
+class Subject:
+    """A model's toy and how to call it."""
+
+    def __init__(self, name, dtype=None):
+        words = [f"model={name}", "model.weights=tiny", f"model.steps={STEPS}", "batch=2", "device=cpu"]
+        self.config = compose([*words, *([f"model.tiny.dtype={dtype}"] if dtype else [])])
+        self.name, self.pipe = name, load_pipeline(self.config.model, torch.device("cpu"))
+        self.plain = self.sample()
+
+    def sample(self, prompts=PROMPTS[:2], **changes):
+        return draw(self.pipe, prompts, dataclasses.replace(Sampling.of(self.config), **changes))
+
+
+@functools.cache
+def subject_of(name, dtype=None):
+    return Subject(name, dtype)
+
+
+@functools.cache
+def other_of(name):
+    """A second pipeline of the same weights."""
+    return Subject(name)
+
+
+def method_of(name, *words):
+    """The method of a file, with what it needs fitted for toys."""
+    config = compose([f"method={name}", f"model.steps={STEPS}", *TYPED.get(name, []), *words])
+    return build_method(config.method, config.schedule, FITTED)
+
+
+@functools.cache
+def skipping(model, name):
+    """The method with a threshold, found by bisection, that runs some steps and skips others on a model's toy."""
+    if method_file(name).get("drift") is None:
+        return method_of(name)
+    low, high = -5.0, 3.0
+    for _ in range(TRIES):
+        found = method_of(name, f"schedule.threshold={10 ** ((low + high) / 2)}")
+        with Accelerated(subject_of(model).pipe, found) as handle:
+            subject_of(model).sample()
+            runs = min(len(branch["run_steps"]) for branch in handle.report().values())
+        if 4 <= runs < STEPS - 1:
+            return found
+        low, high = (low, (low + high) / 2) if runs < 4 else ((low + high) / 2, high)
+    raise AssertionError(f"no threshold of {name} both runs and skips on {model}")
+
+
+class Pair:
+    """A model and a method, sampled once."""
+
+    def __init__(self, model, name):
+        self.name, self.subject = name, subject_of(model)
+        self.method = skipping(model, name)
+        self.image, self.report = self.cached()
+
+    def cached(self, method=None, subject=None, **kwargs):
+        subject = subject or self.subject
+        with Accelerated(subject.pipe, method or self.method) as handle:
+            return subject.sample(**kwargs), handle.report()
+
+
+def same(a, b):
+    return a.shape == b.shape and torch.equal(a, b)
+
+
+def always_running_is_bit_exact(pair):
+    """1: with a schedule that always runs the output equals the unhooked pipeline's."""
+    everything = dataclasses.replace(pair.method, schedule=method_of("none").schedule)
+    assert same(pair.cached(everything)[0], pair.subject.plain)
+
+
+def skipped_steps_run_nothing(pair):
+    """2: on a skipped step no block runs but those in front, at the modules' site no attention or MLP."""
+    counts, handles = [], []
+
+    def count(*args):
+        counts[-1] += 1
+
+    for model in denoisers(pair.subject.pipe):
+        stacks = denoiser_of(model).stacks
+        handles.append(model.register_forward_pre_hook(lambda *args: counts.append(0)))
+        if pair.method.site is Site.modules:
+            inner = [child for part in site_modules(model, stacks)[0].values() for child in part.children()]
+        else:
+            found = [model.get_submodule(name) for name in stacks]
+            inner = [b for stack in found for b in (stack if isinstance(stack, torch.nn.ModuleList) else [stack])]
+        handles += [part.register_forward_pre_hook(count) for part in inner]
+    image, report = pair.cached()
+    for handle in handles:
+        handle.remove()
+    skipped = sum(len(branch["skipped"]) for branch in report.values())
+    low = min(counts)
+    assert low <= pair.method.front and counts.count(low) == skipped > 0 and max(counts) > low
+    assert same(image, pair.image) and torch.isfinite(image).all() and not same(image, pair.subject.plain)
+
+
+def removal_leaves_the_model_as_it_was(pair):
+    """3: same modules, same forward, same output, nothing on the class."""
+    before = []
+    for model in denoisers(pair.subject.pipe):
+        before.append((model, list(model.modules()), type(model).forward, _traces(model)))
+    pair.cached()
+    for model, modules, forward, traces in before:
+        assert all(a is b for a, b in zip(model.modules(), modules, strict=True))
+        assert type(model).forward is forward and model.forward.__func__ is forward and _traces(model) == traces
+    assert same(pair.subject.sample(), pair.subject.plain)
+
+
+def _traces(model):
+    """What a hook could leave behind on a model's modules."""
+    return [(set(vars(m)), len(m._forward_pre_hooks), len(m._forward_hooks)) for m in model.modules()]
+
+
+def two_pipelines_do_not_meet(pair):
+    """4: another pipeline of the class is untouched, and one with another method is not seen."""
+    other = other_of(pair.subject.name)
+    with Accelerated(pair.subject.pipe, pair.method):
+        assert same(other.sample(), other.plain)
+        with Accelerated(other.pipe, method_of("fora")):
+            beside = other.sample()
+            assert same(pair.subject.sample(), pair.image)
+    with Accelerated(other.pipe, method_of("fora")):
+        assert same(other.sample(), beside)
+
+
+def an_exception_leaves_no_state(pair):
+    """5: a run broken off in the middle, then one that equals a fresh one."""
+    model = denoisers(pair.subject.pipe)[0]
+    calls = []
+
+    def fail(*args):
+        calls.append(None)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+
+    with Accelerated(pair.subject.pipe, pair.method) as handle:
+        wrench = model.get_submodule(denoiser_of(model).exit).register_forward_pre_hook(fail)
+        with contextlib.suppress(KeyboardInterrupt):
+            pair.subject.sample(PROMPTS[1:])
+        wrench.remove()
+        assert handle.hooks[0]._trajectory is None
+        assert same(pair.subject.sample(), pair.image)
+
+
+def another_call_starts_anew(pair):
+    """6: other steps, another batch, other prompts, and the first again, on one hook as on fresh ones."""
+    calls = [{"steps": STEPS - 2}, {"prompts": PROMPTS}, {"prompts": PROMPTS[1:]}, {}]
+    apart = [pair.cached(**call)[0] for call in calls]
+    with Accelerated(pair.subject.pipe, pair.method):
+        assert all(same(pair.subject.sample(**call), image) for call, image in zip(calls, apart, strict=True))
+
+
+def branches_have_their_own_histories(pair):
+    """7, 8: as many histories as CFG branches that come one by one, each complete; batched CFG has one."""
+    model = pair.subject.config.model
+    assert 1 <= len(pair.report) <= max(1, model.branches) * len(denoisers(pair.subject.pipe))
+    for branch in pair.report.values():
+        steps = [*branch["run_steps"], *(entry["step"] for entry in branch["skipped"])]
+        assert sorted(steps) == list(range(min(steps), max(steps) + 1))
+
+
+def batch_items_do_not_meet(pair):
+    """9: item i of a batch equals item i alone, for schedules of time."""
+    if not pair.method.foreseeable:
+        return
+    for number in range(2):
+        alone, _ = pair.cached(prompts=PROMPTS[number : number + 1])
+        torch.testing.assert_close(alone, pair.image[number : number + 1], rtol=5e-3, atol=5e-3)
+
+
+def the_output_keeps_its_dtype(pair):
+    """13: a bfloat16 model returns bfloat16 at every step."""
+    subject = subject_of(pair.subject.name, "bfloat16")
+    seen = []
+    handles = [
+        model.register_forward_hook(lambda module, args, out: seen.append(_dtype(out[0])))
+        for model in denoisers(subject.pipe)
+    ]
+    image, _ = pair.cached(subject=subject)
+    for handle in handles:
+        handle.remove()
+    assert torch.isfinite(image).all() and set(seen) == {torch.bfloat16}
+
+
+def _dtype(value):
+    return value[0].dtype if isinstance(value, list) else value.dtype
+
+
+def the_bytes_are_known(pair):
+    """17: what is held at most is what was predicted, for schedules of time at the exit."""
+    if not pair.method.foreseeable or pair.method.site is not Site.exit:
+        return
+    held = sum(branch["cache_bytes"] for branch in pair.report.values())
+    assert held <= cache_bytes(pair.subject.config, plan_method(pair.method, STEPS), 2)
+
+
+CASES = {
+    "1": always_running_is_bit_exact,
+    "2": skipped_steps_run_nothing,
+    "3": removal_leaves_the_model_as_it_was,
+    "4": two_pipelines_do_not_meet,
+    "5": an_exception_leaves_no_state,
+    "6": another_call_starts_anew,
+    "7, 8": branches_have_their_own_histories,
+    "9": batch_items_do_not_meet,
+    "13": the_output_keeps_its_dtype,
+    "17": the_bytes_are_known,
+}
+
+
+def outcomes(model, name):
+    """By case `passed`, `failed: ...`, or `refused: ...` when the method cannot serve the model."""
+    try:
+        pair = Pair(model, name)
+    except SpectrumError as error:
+        return dict.fromkeys(CASES, f"refused: {error}")
+    found = {}
+    for case, check in CASES.items():
+        try:
+            check(pair)
+            found[case] = "passed"
+        except (AssertionError, Exception) as error:
+            found[case] = f"failed: {type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}"
+    return found
