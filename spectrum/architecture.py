@@ -6,7 +6,7 @@ so the same prompt is the same call everywhere.
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,9 +79,10 @@ def prompt_inputs(pipe: Any, embeds: Mapping[str, Any], prompts: Sequence[str]) 
     """What a pipeline without text encoders is called with in the place of `prompts`.
 
     `embeds` has for each argument its shape for one prompt: `[tokens, width]` for normal numbers in the denoiser's
-    dtype, `{ones: [tokens], dtype: bool}` for a mask, `{each: [tokens, width]}` for a list with one tensor a prompt,
-    `{labels: 1000}` for class numbers (a prompt that is a number or a class's name is that class). Arguments named
-    `negative...` are those of an empty prompt.
+    dtype, `{shape: [layers, tokens, width], batch: 1}` where prompts are not the first dimension, `{ones: [tokens],
+    dtype: bool}` for a mask, `{each: [tokens, width]}` for a list with one tensor a prompt, `{labels: 1000}` for class
+    numbers (a prompt that is a number or a class's name is that class), `{picture: [3, height, width]}` for a picture in
+    [0, 1]. Arguments named `negative...` are those of an empty prompt.
     """
     model = next(m for n in ("transformer", "unet") if (m := getattr(pipe, n, None)) is not None)
     found: dict[str, Any] = {}
@@ -95,11 +96,13 @@ def prompt_inputs(pipe: Any, embeds: Mapping[str, Any], prompts: Sequence[str]) 
 
 
 def _values(name: str, spec: Any, texts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Any:
-    if isinstance(spec, Mapping) and "ones" in spec:
-        return torch.ones(len(texts), *spec["ones"], dtype=getattr(torch, spec.get("dtype", "bool")), device=device)
-    shape = spec["each"] if isinstance(spec, Mapping) else spec
-    drawn = [_drawn(name, text, shape).to(device, dtype) for text in texts]
-    return drawn if isinstance(spec, Mapping) else torch.stack(drawn)
+    kind = spec if isinstance(spec, Mapping) else {"shape": spec}
+    if "ones" in kind:
+        return torch.ones(len(texts), *kind["ones"], dtype=getattr(torch, kind.get("dtype", "bool")), device=device)
+    if "picture" in kind:
+        return torch.stack([_drawn(name, text, kind["picture"], torch.rand) for text in texts]).to(device, dtype)
+    drawn = [_drawn(name, text, kind.get("each") or kind["shape"]).to(device, dtype) for text in texts]
+    return drawn if "each" in kind else torch.stack(drawn, kind.get("batch", 0))
 
 
 def _label(known: Mapping[str, int], text: str, count: int) -> int:
@@ -111,5 +114,5 @@ def _seed(name: str, text: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{name} {text}".encode()).digest()[:6])
 
 
-def _drawn(name: str, text: str, shape: Sequence[int]) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator("cpu").manual_seed(_seed(name, text)))
+def _drawn(name: str, text: str, shape: Sequence[int], draw: Callable[..., Tensor] = torch.randn) -> Tensor:
+    return draw(*shape, generator=torch.Generator("cpu").manual_seed(_seed(name, text)))

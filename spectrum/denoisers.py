@@ -61,6 +61,11 @@ def lumina2_modulated_input(model: Any, inputs: Mapping[str, Any]) -> Tensor:
     return model.layers[0].norm1(joint, embedding)[0]
 
 
+def hidream_time_embedding(model: Any, inputs: Mapping[str, Any]) -> Tensor:
+    """HiDream's embedding of the timestep, before the text's is added, (batch, width): TeaCache's signal."""
+    return model.t_embedder(inputs["timesteps"], inputs["hidden_states"].dtype)
+
+
 _CONTROLNET = "ControlNet residuals are added inside the blocks, which a skipped step does not run"
 
 FLUX = Denoiser(
@@ -69,11 +74,48 @@ FLUX = Denoiser(
     refused={"controlnet_block_samples": _CONTROLNET, "controlnet_single_block_samples": _CONTROLNET},
 )
 
-# By the denoiser's class name. The other families' entries come with their configs and conformance fixtures.
+FLUX2 = Denoiser(
+    exit="norm_out",
+    refused={"kv_cache_mode": "the blocks store the keys and values of the given pictures, which a skipped step lacks"},
+)
+
+SD3 = Denoiser(
+    exit="norm_out",
+    refused={
+        "block_controlnet_hidden_states": _CONTROLNET,
+        "skip_layers": "skip-layer guidance chooses among the blocks, none of which a skipped step runs",
+    },
+)
+
+UNET = Denoiser(
+    exit="conv_norm_out",
+    stacks=("down_blocks", "mid_block", "up_blocks"),
+    refused={
+        "down_block_additional_residuals": _CONTROLNET,
+        "mid_block_additional_residual": _CONTROLNET,
+        "down_intrablock_additional_residuals": "T2I-Adapter residuals are added inside the blocks, which a skipped "
+        "step does not run",
+    },
+)
+
+QWEN_IMAGE = Denoiser(exit="norm_out", refused={"controlnet_block_samples": _CONTROLNET})
+
+CHROMA = Denoiser(
+    exit="norm_out",
+    refused={"controlnet_block_samples": _CONTROLNET, "controlnet_single_block_samples": _CONTROLNET},
+)
+
+HIDREAM = Denoiser(
+    exit="final_layer",
+    stacks=("double_stream_blocks", "single_stream_blocks"),
+    signal=hidream_time_embedding,
+    condition="encoder_hidden_states_t5",
+)
+
+# By the denoiser's class name.
 DENOISERS: Mapping[str, Denoiser] = {
     "CogView4Transformer2DModel": Denoiser(exit="norm_out"),
     "DiTTransformer2DModel": Denoiser(exit="norm_out", condition=None),
-    "FluxTransformer2DModel": FLUX,
     "HunyuanImageTransformer2DModel": Denoiser(exit="norm_out"),
     "Lumina2Transformer2DModel": Denoiser(exit="norm_out", signal=lumina2_modulated_input),
     "PixArtTransformer2DModel": Denoiser(exit="norm_out", condition=None),
@@ -83,6 +125,13 @@ DENOISERS: Mapping[str, Denoiser] = {
     "ZImageTransformer2DModel": Denoiser(
         exit="all_final_layer.2-1", condition="cap_feats", refused={"controlnet_block_samples": _CONTROLNET}
     ),
+    "ChromaTransformer2DModel": CHROMA,
+    "Flux2Transformer2DModel": FLUX2,
+    "FluxTransformer2DModel": FLUX,
+    "HiDreamImageTransformer2DModel": HIDREAM,
+    "QwenImageTransformer2DModel": QWEN_IMAGE,
+    "SD3Transformer2DModel": SD3,
+    "UNet2DConditionModel": UNET,
 }
 
 
