@@ -83,7 +83,10 @@ def sample_id(config: RunConfig, prompts: list[str]) -> str:
 
 
 def with_solver(pipe: Any, solver: str | None) -> Any:
-    """A pipeline like `pipe`, sharing its weights, with another solver on the same noise schedule; None leaves it."""
+    """A pipeline like `pipe`, sharing its weights, with another solver on the same noise; None leaves it as it is.
+
+    What the pipeline's own scheduler is configured with stays, so that the times and what is predicted are the same.
+    """
     if solver is None:
         return pipe
     import diffusers
@@ -92,12 +95,11 @@ def with_solver(pipe: Any, solver: str | None) -> Any:
     if cls is None or not hasattr(cls, "set_timesteps"):
         refuse(f"method.solver={solver} is no scheduler of diffusers: type for example UniPCMultistepScheduler")
     own = pipe.scheduler.config
-    if "prediction_type" in own:
-        scheduler = cls.from_config(own, solver_order=2)
-    else:
-        base = {k: own[k] for k in ("num_train_timesteps", "time_shift_type", "use_dynamic_shifting") if k in own}
-        flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": own.get("shift", 1.0)}
-        scheduler = _for_flow_pipelines(cls(**base, **flow, solver_order=2))
+    config = {**own, "solver_order": 2}
+    if config.setdefault("prediction_type", "flow_prediction") == "flow_prediction":
+        config |= {"use_flow_sigmas": True, "flow_shift": config.get("flow_shift", config.get("shift", 1.0))}
+    scheduler = cls.from_config(config)
+    scheduler = scheduler if "prediction_type" in own else _for_flow_pipelines(scheduler)
     other = type(pipe)(**{**pipe.components, "scheduler": scheduler})
     other.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return other

@@ -7,7 +7,7 @@ from toys import BlockCounter
 from spectrum.config import compose, load_method
 from spectrum.denoisers import denoiser_of
 from spectrum.files import names, read
-from spectrum.generate import Sampling, draw
+from spectrum.generate import Sampling, draw, with_solver
 from spectrum.history import History
 from spectrum.library import Accelerated, denoisers
 from spectrum.method import plan_method
@@ -89,3 +89,19 @@ def test_the_predicted_bytes_are_what_is_held(subject):
     _, report = cached(subject, "spectrum")
     held = sum(branch["cache_bytes"] for branch in report.values())
     assert held == cache_bytes(subject.config, plan_method(load_method("spectrum"), STEPS), len(PROMPTS))
+
+
+def test_a_schedule_that_watches_the_signal_skips(subject):
+    if any(denoiser_of(model).signal is None for model in denoisers(subject.pipe)):
+        pytest.skip("no method watches this family")
+    image, report = cached(subject, "teacache", "method.coefficients=[1.0,0.0]", "schedule.threshold=1.0")
+    assert torch.isfinite(image).all() and all(1 < len(branch["run_steps"]) < STEPS for branch in report.values())
+
+
+def test_another_solver_keeps_what_the_scheduler_is_configured_with(subject):
+    own = subject.pipe.scheduler.config
+    other = with_solver(subject.pipe, "UniPCMultistepScheduler").scheduler.config
+    shared = [key for key in own if key in other and not key.startswith("_")]
+    assert "num_train_timesteps" in shared and all(own[key] == other[key] for key in shared)
+    if other["prediction_type"] == "flow_prediction":
+        assert other["flow_shift"] == own.get("shift", own.get("flow_shift")) and other["use_flow_sigmas"]
