@@ -51,6 +51,8 @@ class ModelConfig:
     """Files of the hub repository that diffusers does not need, as patterns."""
     safetensors: bool = True
     """False where the repository has pickled weights, of which diffusers reads the tensors alone."""
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Parts that the hub repository leaves out, by name: the `class` of transformers, its `hub` and `revision`."""
     calibration: dict[str, Any] | None = None
     architecture: dict[str, Any] | None = None
     """What `weights=random` builds, see `spectrum.architecture`."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,14 @@ def model_identity(model: ModelConfig) -> str:
     if model.weights in BUILT:
         return f"{model.weights}:{identity(model.architecture)}"
     folder = weights_folder(model)
-    return digest(folder) if folder else f"{model.hub}@{model.revision or _commit(model)}"
+    own = digest(folder) if folder else f"{model.hub}@{model.revision or _commit(model.hub, 'model_index.json')}"
+    parts = {part["hub"]: part.get("revision") or _commit(part["hub"], "config.json") for part in model.parts.values()}
+    return "+".join([own, *(f"{hub}@{revision}" for hub, revision in parts.items())])
 
 
-def _commit(model: ModelConfig) -> str:
+def _commit(hub: str, file: str) -> str:
     """The commit that this machine's copy of a hub repository is of."""
-    found = huggingface_hub.try_to_load_from_cache(model.hub, "model_index.json")
+    found = huggingface_hub.try_to_load_from_cache(hub, file) if not Path(hub).is_dir() else None
     return Path(found).parent.name if isinstance(found, str) else "main"
 
 
@@ -113,6 +116,7 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
             torch_dtype=DTYPES[model.dtype],
             local_files_only=True,
             use_safetensors=model.safetensors or None,
+            **{name: _part(part, DTYPES[model.dtype]) for name, part in model.parts.items()},
         )
     except Exception as error:
         if folder is None:
@@ -121,6 +125,15 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
         raise SpectrumError(f"the weights in {folder} cannot be loaded ({reason})") from None
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
+
+
+def _part(spec: Mapping[str, Any], dtype: torch.dtype) -> Any:
+    """A part from a repository of its own: a text encoder in the model's dtype, or a tokenizer."""
+    import transformers
+
+    cls = getattr(transformers, spec["class"], None) or refuse(f"transformers has no class named {spec['class']}")
+    kind = {"dtype": dtype} if issubclass(cls, torch.nn.Module) else {}
+    return cls.from_pretrained(spec["hub"], revision=spec.get("revision"), local_files_only=True, **kind)
 
 
 def _check_digest(folder: Path) -> None:
@@ -133,9 +146,10 @@ def _absent(model: ModelConfig) -> str:
     page = f"https://huggingface.co/{model.hub}"
     revision = f" --revision {model.revision}" if model.revision else ""
     spare = "".join(f" --exclude '{pattern}'" for pattern in model.spare)
+    others = "".join(f' and "hf download {hub}"' for hub in dict.fromkeys(p["hub"] for p in model.parts.values()))
     return (
         f"model={model.name}: the weights of {model.hub} ({model.size_gb:g} GB) are not on this machine. Accept "
         f"the {model.licence} at {page}, log in with 'hf auth login', fetch them with "
-        f'"hf download {model.hub}{revision}{spare}", and run the same command again; or '
+        f'"hf download {model.hub}{revision}{spare}"{others}, and run the same command again; or '
         "type model.weights=random for its architecture alone"
     )

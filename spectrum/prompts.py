@@ -74,10 +74,15 @@ def samples(prompts: list[str], seeds: list[int]) -> list[Sample]:
 
 
 def check_length(pipe: Any, prompts: list[str], limit: int) -> None:
-    """Refuse a prompt that the pipeline would cut: longer than `limit` tokens of its long text encoder."""
-    tokenizer = getattr(pipe, "tokenizer_2", None) or getattr(pipe, "tokenizer", None)
+    """Refuse a prompt that the pipeline would cut: longer than `limit` tokens of its last text encoder.
+
+    The last is the one that reads long prompts; it may come as a processor around a tokenizer.
+    """
+    found = [getattr(pipe, name, None) for name in ("tokenizer_4", "tokenizer_3", "tokenizer_2", "tokenizer")]
+    tokenizer = next((one for one in found if one is not None), None)
     if tokenizer is None:
         return
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
     for number, prompt in enumerate(prompts):
         tokens = len(tokenizer(prompt).input_ids)
         if tokens > limit:

@@ -1,19 +1,24 @@
 """Every model of `configs/model` that has a toy width: its real pipeline, built and hooked."""
 
+import json
+
 import pytest
 import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from toys import BlockCounter
 
 from spectrum.config import compose, load_method
 from spectrum.denoisers import denoiser_of
+from spectrum.errors import SpectrumError
 from spectrum.files import names, read
 from spectrum.generate import Sampling, draw, with_solver
 from spectrum.history import History
 from spectrum.library import Accelerated, denoisers
 from spectrum.method import plan_method
-from spectrum.pipeline import load_pipeline
+from spectrum.pipeline import load_pipeline, model_identity
 from spectrum.prepare import cache_bytes
-from spectrum.prompts import Sample
+from spectrum.prompts import Sample, check_length
 
 MODELS = [name for name in names("model") if "tiny" in read("model", name)]
 STEPS = 12
@@ -105,3 +110,26 @@ def test_another_solver_keeps_what_the_scheduler_is_configured_with(subject):
     assert "num_train_timesteps" in shared and all(own[key] == other[key] for key in shared)
     if other["prediction_type"] == "flow_prediction":
         assert other["flow_shift"] == own.get("shift", own.get("flow_shift")) and other["use_flow_sigmas"]
+
+
+def test_parts_that_the_repository_leaves_out_come_from_another(tmp_path):
+    repository, llama = tmp_path / "hidream", tmp_path / "llama"
+    Subject("hidream").pipe.save_pretrained(repository)
+    index = json.loads((repository / "model_index.json").read_text())
+    left_out = [name for name in index if name.startswith(("text_encoder", "tokenizer"))]
+    (repository / "model_index.json").write_text(json.dumps({k: v for k, v in index.items() if v != [None, None]}))
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=8, **shape)).save_pretrained(llama)
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "</s>": 1, "cat": 2}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>").save_pretrained(llama)
+
+    classes = ["AutoTokenizer" if name.startswith("tokenizer") else "LlamaForCausalLM" for name in left_out]
+    given = [f"++model.parts.{n}={{class: {c}, hub: {llama}}}" for n, c in zip(left_out, classes, strict=True)]
+    model = compose(["model=hidream", f"model.weights={repository}", "model.dtype=float32", *given]).model
+    pipe = load_pipeline(model, torch.device("cpu"))
+    assert pipe._get_llama3_prompt_embeds(["cat"], 6, "cpu", torch.float32).shape == (4, 1, 6, 16)
+    assert model_identity(model).endswith(f"+{llama}@main")
+    check_length(pipe, ["cat cat"], 2)
+    with pytest.raises(SpectrumError, match="3 tokens"):
+        check_length(pipe, ["cat cat cat"], 2)
