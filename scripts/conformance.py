@@ -1,4 +1,4 @@
-"""Run every case of tests/conformance.py on every pair of model and method, and write results/conformance.md.
+"""Run every case of tests/cases.py on every pair of model and method, and write results/conformance.md.
 
 python scripts/conformance.py [models=flux,wan21_14b] [methods=fora] [to=FILE]        about ten minutes; CPU alone
 """
@@ -35,16 +35,16 @@ def main() -> None:
     """Run the pairs and write the matrix."""
     given = pairs(sys.argv[1:], ("models", "methods", "to"), USAGE)
     warnings.filterwarnings("ignore")
-    import conformance
+    import cases
 
-    models = given["models"].split(",") if "models" in given else conformance.MODELS
-    methods = given["methods"].split(",") if "methods" in given else conformance.METHODS
+    models = given["models"].split(",") if "models" in given else cases.MODELS
+    methods = given["methods"].split(",") if "methods" in given else cases.METHODS
     rows, reasons = [], {}
     for model in models:
         for method in methods:
-            if model not in conformance.MODELS or method not in conformance.METHODS:
+            if model not in cases.MODELS or method not in cases.METHODS:
                 refuse(f"there is no toy of {model} or no method {method}: type {USAGE}")
-            found = conformance.outcomes(model, method)
+            found = cases.outcomes(model, method)
             for outcome in found.values():
                 if outcome.startswith("refused"):
                     reasons.setdefault(outcome.removeprefix("refused: "), len(reasons) + 1)
@@ -52,10 +52,10 @@ def main() -> None:
                      for o in found.values()]  # fmt: skip
             rows.append([model, method, *cells])
             print(f"{model:16} {method:20} {', '.join(sorted(set(cells)))}", flush=True)
-    cases = "\n".join(f"- {check.__doc__.strip()}" for check in conformance.CASES.values() if check.__doc__)
-    table = pipes(["model", "method", *(f"case {case}" for case in conformance.CASES)], rows)
+    listed = "\n".join(f"- {check.__doc__.strip()}" for check in cases.CASES.values() if check.__doc__)
+    table = pipes(["model", "method", *(f"case {case}" for case in cases.CASES)], rows)
     notes = "".join(f"\n{number}. {reason}" for reason, number in reasons.items())
-    text = INTRO.format(cases=cases) + table + (f"\nRefused, because:\n{notes}\n" if notes else "")
+    text = INTRO.format(cases=listed) + table + (f"\nRefused, because:\n{notes}\n" if notes else "")
     write_bytes(Path(given.get("to", ROOT / "results" / "conformance.md")), text.encode())
 
 

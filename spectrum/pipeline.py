@@ -131,7 +131,7 @@ def _part(spec: Mapping[str, Any], dtype: torch.dtype) -> Any:
     """A part from a repository of its own: a text encoder in the model's dtype, or a tokenizer."""
     import transformers
 
-    cls = getattr(transformers, spec["class"], None) or refuse(f"transformers has no class named {spec['class']}")
+    cls: Any = getattr(transformers, spec["class"], None) or refuse(f"transformers has no class named {spec['class']}")
     kind = {"dtype": dtype} if issubclass(cls, torch.nn.Module) else {}
     return cls.from_pretrained(spec["hub"], revision=spec.get("revision"), local_files_only=True, **kind)
 

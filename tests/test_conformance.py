@@ -1,17 +1,17 @@
-"""The cases of `conformance.py`, for every pair of model and method, and the committed matrix over them."""
+"""The cases of `cases.py`, for every pair of model and method, and the committed matrix over them."""
 
 from pathlib import Path
 
-import conformance
+import cases
 import pytest
 
 MATRIX = Path(__file__).resolve().parent.parent / "results" / "conformance.md"
 
 
-@pytest.mark.parametrize("method", conformance.METHODS)
-@pytest.mark.parametrize("model", conformance.MODELS)
+@pytest.mark.parametrize("method", cases.METHODS)
+@pytest.mark.parametrize("model", cases.MODELS)
 def test_every_case_passes_or_is_refused_with_its_reason(model, method):
-    found = conformance.outcomes(model, method)
+    found = cases.outcomes(model, method)
     failed = {case: outcome for case, outcome in found.items() if outcome.startswith("failed")}
     assert not failed
     refused = [outcome for outcome in found.values() if outcome.startswith("refused")]
@@ -20,7 +20,7 @@ def test_every_case_passes_or_is_refused_with_its_reason(model, method):
 
 def test_the_matrix_holds_every_pair():
     text = MATRIX.read_text()
-    for model in conformance.MODELS:
-        for method in conformance.METHODS:
+    for model in cases.MODELS:
+        for method in cases.METHODS:
             assert f"| {model} | {method} |" in text, f"type python scripts/conformance.py: {model}, {method}"
     assert "failed" not in text
