@@ -80,7 +80,8 @@ def block_stacks(module: nn.Module) -> tuple[str, ...]:
 class _Gate(nn.ModuleList):
     """A stack that gives its first `front` blocks, and then, if `ask` says so, the others.
 
-    All of them can still be looked up: DiT reads an embedding of its first block.
+    All of them can still be counted and looked up: Chroma shares out its modulation by their number, DiT reads an
+    embedding of its first block.
     """
 
     def __init__(self, stack: nn.ModuleList, front: int, ask: Callable[[], bool]) -> None:
@@ -94,7 +95,7 @@ class _Gate(nn.ModuleList):
             yield from blocks[self._front :]  # pyright: ignore[reportReturnType]
 
     def __len__(self) -> int:
-        return self._front
+        return len(self._modules)
 
     def __getitem__(self, index: Any) -> Any:
         return list(self._modules.values())[index]

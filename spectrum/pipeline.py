@@ -132,7 +132,7 @@ def _part(spec: Mapping[str, Any], dtype: torch.dtype) -> Any:
     import transformers
 
     cls: Any = getattr(transformers, spec["class"], None) or refuse(f"transformers has no class named {spec['class']}")
-    kind = {"dtype": dtype} if issubclass(cls, torch.nn.Module) else {}
+    kind = {"dtype": dtype} if hasattr(cls, "parameters") else {}
     return cls.from_pretrained(spec["hub"], revision=spec.get("revision"), local_files_only=True, **kind)
 
 

@@ -182,14 +182,15 @@ class Modules:
         self._values: dict[str, Tensor] | None = None
         self._recall: Recall | None = None
         self._lengths: dict[str, int] = {}
+        self._empty: dict[str, Any] = {}
         stored, idle = site_modules(model, layout.stacks)
         if not stored:
             refuse(f"{type(model).__name__} has no attention or MLP that could be told: type method.site=exit")
         self._modules = [*stored.values(), *idle.values()]
         for name, module in stored.items():
             attach(module, self._storing(name), lambda: None)
-        for module in idle.values():
-            attach(module, self._idling, lambda: None)
+        for name, module in idle.items():
+            attach(module, self._idling(name), lambda: None)
 
     def remove(self) -> None:
         """See `Place`."""
@@ -237,6 +238,16 @@ class Modules:
 
         return around
 
-    def _idling(self, forward: Forward, branch: str | None, args: Any, kwargs: Any) -> Any:
-        """Around a module whose output only feeds one that is forecast: nothing, of no width."""
-        return forward(*args, **kwargs) if self._recall is None else hidden_of(args, kwargs)[..., :0]
+    def _idling(self, name: str) -> Any:
+        """What goes around a module whose output only feeds one that is forecast: it gives tensors of no width."""
+
+        def around(forward: Forward, branch: str | None, args: Any, kwargs: Any) -> Any:
+            if self._recall is not None:
+                return self._empty[name]
+            output = forward(*args, **kwargs)
+            parts = output if isinstance(output, tuple) else (output,)
+            empty = tuple(part.new_empty((*part.shape[:-1], 0)) for part in parts)
+            self._empty[name] = empty if isinstance(output, tuple) else empty[0]
+            return output
+
+        return around
