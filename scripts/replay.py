@@ -52,11 +52,11 @@ def row(name: str, trace: traces.Trace, model: Any, method: Method) -> dict[str,
 def show(rows: list[dict[str, Any]], title: str) -> None:
     """Print the rows, best velocity first."""
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("method", min_width=24, overflow="fold")
+    table.add_column("method", min_width=16, overflow="fold")
     for name in ("runs", "distance", "feature", "velocity", "sum w", "|w|_1"):
         table.add_column(name, justify="right", no_wrap=True)
     for r in sorted(rows, key=lambda r: r["velocity"]):
-        numbers = [f"{r['feature']:.4f}", f"{r['velocity']:.4f}", f"{r['total']:.4f}", f"{r['l1']:.2f}"]
+        numbers = [f"{r['feature']:.4f}", f"{r['velocity']:.4f}", f"{r['total']:.3f}", f"{r['l1']:.3g}"]
         table.add_row(r["name"], f"{r['runs']:g}", f"{r['distance']:.2f}", *numbers)
     Console().print(table)
 
