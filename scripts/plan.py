@@ -17,7 +17,7 @@ from rich.table import Table
 from spectrum.config import RunConfig, compose
 from spectrum.errors import refuse
 from spectrum.main import guarded
-from spectrum.method import Plan, plan_method
+from spectrum.method import Plan
 
 
 def as_json(config: RunConfig, plan: Plan, size: int) -> str:
@@ -51,11 +51,10 @@ def main() -> None:
     formats = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("format=")] or ["text"]
     if formats[-1] not in ("text", "json"):
         refuse(f"format={formats[-1]} is unknown: type format=text or format=json")
-    from spectrum.generate import Sampling
-    from spectrum.prepare import cache_bytes, resolve
+    from spectrum.prepare import cache_bytes, plan_of, resolve
 
     config, method = resolve(compose(words))
-    plan = plan_method(method, Sampling.of(config).steps)
+    plan = plan_of(config, method)
     size = cache_bytes(config, plan)
     if formats[-1] == "json":
         print(as_json(config, plan, size))

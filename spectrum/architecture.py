@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spectrum.clock import starts
 from spectrum.config import DTYPES, ModelConfig
 from spectrum.errors import refuse
 
@@ -22,7 +23,8 @@ def build(model: ModelConfig, device: torch.device) -> Any:
     """The pipeline of `model.architecture` on `device`, in the model's dtype, without a progress bar.
 
     `architecture.components` has for each part its diffusers class under `class`, a `dtype` where it is not the
-    model's, and the arguments of its config. Parts that are not named are left out.
+    model's, and the arguments of its config. Parts that are not named are left out. `architecture.settings` are the
+    pipeline's own arguments that are no part of it.
     """
     import diffusers
 
@@ -32,6 +34,7 @@ def build(model: ModelConfig, device: torch.device) -> Any:
     parts: dict[str, Any] = {
         name: _component(name, spec, model, device) for name, spec in model.architecture["components"].items()
     }
+    parts |= model.architecture.get("settings", {})
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         if name != "self" and parameter.default is inspect.Parameter.empty:
             parts.setdefault(name, None)
@@ -53,10 +56,28 @@ def _component(name: str, spec: Mapping[str, Any], model: ModelConfig, device: t
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            module: nn.Module = cls.from_config(given)
-        return randomise(module).to(dtype)
+            return _as_loaded(randomise(cls.from_config(given)), dtype)
     finally:
         torch.set_default_dtype(usual)
+
+
+def _as_loaded(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """`module` with what its weights file would hold in `dtype`, but for the parts that diffusers keeps in float32."""
+    stored, kept = module.state_dict().keys(), set(getattr(module, "_keep_in_fp32_modules", None) or ())
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if name in stored and tensor.is_floating_point():
+            tensor.data = tensor.data.to(torch.float32 if kept & set(name.split(".")) else dtype)
+    return module
+
+
+def starts_of(model: ModelConfig, steps: int) -> list[int]:
+    """`spectrum.clock.starts` of a model's pipeline, from its `architecture` alone."""
+    described = model.architecture or {}
+    boundary = described.get("settings", {}).get("boundary_ratio")
+    if boundary is None:
+        return [0]
+    scheduler = _component("scheduler", described["components"]["scheduler"], model, torch.device("cpu"))
+    return starts(scheduler, boundary, steps)
 
 
 @torch.no_grad()
@@ -80,7 +101,7 @@ def prompt_inputs(pipe: Any, embeds: Mapping[str, Any], prompts: Sequence[str]) 
 
     `embeds` has for each argument its shape for one prompt: `[tokens, width]` for normal numbers in the denoiser's
     dtype, `{shape: [layers, tokens, width], batch: 1}` where prompts are not the first dimension, `{ones: [tokens],
-    dtype: bool}` for a mask, `{each: [tokens, width]}` for a list with one tensor a prompt, `{labels: 1000}` for class
+    dtype: bool}` or `{zeros: [tokens]}` for a mask, `{each: [tokens, width]}` for a list with one tensor a prompt, `{labels: 1000}` for class
     numbers (a prompt that is a number or a class's name is that class), `{picture: [3, height, width]}` for a picture
     in [0, 1]. Arguments named `negative...` are those of an empty prompt.
     """
@@ -97,8 +118,10 @@ def prompt_inputs(pipe: Any, embeds: Mapping[str, Any], prompts: Sequence[str]) 
 
 def _values(name: str, spec: Any, texts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Any:
     kind = spec if isinstance(spec, Mapping) else {"shape": spec}
-    if "ones" in kind:
-        return torch.ones(len(texts), *kind["ones"], dtype=getattr(torch, kind.get("dtype", "bool")), device=device)
+    for value, fill in enumerate(("zeros", "ones")):
+        if fill in kind:
+            mask = torch.full((len(texts), *kind[fill]), value, device=device)
+            return mask.to(getattr(torch, kind.get("dtype", "bool")))
     if "picture" in kind:
         return torch.stack([_drawn(name, text, kind["picture"], torch.rand) for text in texts]).to(device, dtype)
     drawn = [_drawn(name, text, kind.get("each") or kind["shape"]).to(device, dtype) for text in texts]

@@ -1,5 +1,6 @@
 """Where a sampler stands, read from its scheduler, and the clocks that a forecast can run on."""
 
+import copy
 from enum import StrEnum
 from typing import Any
 
@@ -20,26 +21,33 @@ class Clock(StrEnum):
 def position(scheduler: Any, timestep: Any = None) -> int:
     """The scheduler's 0-based index into its `timesteps`, without touching the device.
 
-    A scheduler that keeps no index (DDIM) is at the timestep that its denoiser is called with, read off the device.
+    Of a scheduler that keeps no `step_index` (CogVideoX, DDIM) it is the place of the denoiser's `timestep`, which asks
+    the device.
     """
-    if not hasattr(scheduler, "step_index"):
-        return _lookup(scheduler, timestep)
-    if scheduler.step_index is not None:
-        return scheduler.step_index
-    return scheduler.begin_index or 0
-
-
-def _lookup(scheduler: Any, timestep: Any) -> int:
-    found = []
-    if isinstance(timestep, Tensor):
-        now = timestep.flatten()[0].item()
-        found = [step for step, then in enumerate(scheduler.timesteps.tolist()) if then == now]
-    if len(found) != 1:
+    if hasattr(scheduler, "step_index"):
+        return scheduler.step_index if scheduler.step_index is not None else scheduler.begin_index or 0
+    now = torch.as_tensor(-1 if timestep is None else timestep).flatten()[0]
+    found = (scheduler.timesteps == now.to(scheduler.timesteps.device)).nonzero()
+    if not len(found):
         refuse(
             f"{type(scheduler).__name__} does not tell which step it is at: use a scheduler with `step_index`, for "
             "example FlowMatchEulerDiscreteScheduler or UniPCMultistepScheduler"
         )
-    return found[0]
+    return int(found[0])
+
+
+def starts(scheduler: Any, boundary: float | None, steps: int) -> list[int]:
+    """The steps at which a denoiser begins: the first, and where a second one takes over.
+
+    That is the first step whose timestep is below `boundary`, a share of the training timesteps; None for a pipeline
+    with one denoiser.
+    """
+    if boundary is None:
+        return [0]
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(steps)
+    first = int((scheduler.timesteps >= boundary * scheduler.config.num_train_timesteps).sum())
+    return [0, first] if 0 < first < steps else [0]
 
 
 def readings(scheduler: Any, clock: Clock) -> tuple[list[float], tuple[float, float]]:

@@ -53,6 +53,8 @@ class ModelConfig:
     """False where the repository has pickled weights, of which diffusers reads the tensors alone."""
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Parts that the hub repository leaves out, by name: the `class` of transformers, its `hub` and `revision`."""
+    vae: list[str] = field(default_factory=list)
+    """Pieces that the VAE decodes one after another, as its authors do: `slicing` into samples, `tiling` of them."""
     calibration: dict[str, Any] | None = None
     architecture: dict[str, Any] | None = None
     """What `weights=random` builds, see `spectrum.architecture`."""

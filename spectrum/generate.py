@@ -72,6 +72,7 @@ def sample_id(config: RunConfig, prompts: list[str]) -> str:
             "model": model_identity(config.model),
             "pipeline": config.model.pipeline,
             "dtype": config.model.dtype,
+            **({"vae": config.model.vae} if config.model.vae else {}),
             "method": None if method["forecast"] is None else method,
             "schedule": None if method["forecast"] is None else schedule,
             "sampling": {k: v for k, v in vars(sampling).items() if v is not None},
@@ -95,12 +96,17 @@ def with_solver(pipe: Any, solver: str | None) -> Any:
     if cls is None or not hasattr(cls, "set_timesteps"):
         refuse(f"method.solver={solver} is no scheduler of diffusers: type for example UniPCMultistepScheduler")
     own = pipe.scheduler.config
+    usual = type(pipe.scheduler).__name__
+    if own.get("invert_sigmas") or "snr_shift_scale" in own:
+        refuse(f"method.solver={solver} cannot take the place of this model's {usual}: type method=fewer_steps")
     config = {**own, "solver_order": 2}
     if config.setdefault("prediction_type", "flow_prediction") == "flow_prediction":
         config |= {"use_flow_sigmas": True, "flow_shift": config.get("flow_shift", config.get("shift", 1.0))}
     scheduler = cls.from_config(config)
     scheduler = scheduler if "prediction_type" in own else _for_flow_pipelines(scheduler)
-    other = type(pipe)(**{**pipe.components, "scheduler": scheduler})
+    named = inspect.signature(type(pipe)).parameters
+    settings = {k: v for k, v in pipe.config.items() if k in named and not isinstance(v, tuple | list)}
+    other = type(pipe)(**{**settings, **pipe.components, "scheduler": scheduler})
     other.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return other
 

@@ -39,6 +39,9 @@ class CacheHook:
             those of the method all the same.
         observe: is told of every step at which the blocks ran.
         denoiser: the layout of a family that is not registered.
+
+    Attributes:
+        on_start: called when a trajectory begins.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class CacheHook:
     ) -> None:
         self.model, self.method, self.probe, self.observe = model, method, probe, observe
         self.denoiser: Denoiser = denoiser or denoiser_of(model)
+        self.on_start: Callable[[], None] = lambda: None
         self._scheduler = scheduler
         self._signature = inspect.signature(type(model).forward)
         self._trajectory: Trajectory | None = None
@@ -136,6 +140,7 @@ class CacheHook:
         times, span = clock.readings(scheduler, self.method.clock)
         plan_method(self.method, len(times), times, span)
         levels = [] if self.method.foreseeable else clock.levels(scheduler)
+        self.on_start()
         self._trajectory = Trajectory(scheduler.timesteps, times, span, levels)
         return self._trajectory
 

@@ -23,9 +23,9 @@ from spectrum.config import RunConfig
 from spectrum.generate import Sampling, draw, generate, sample_id, whole_ledger, with_solver
 from spectrum.library import Accelerated
 from spectrum.logger import logger_of
-from spectrum.method import Method, plan_method
+from spectrum.method import Method
 from spectrum.pipeline import device_of, load_pipeline, model_identity, model_kind
-from spectrum.prepare import cache_bytes, label, reference_of, resolve
+from spectrum.prepare import cache_bytes, label, plan_of, reference_of, resolve
 from spectrum.prompts import Sample, check_length, read_prompts, samples
 from spectrum.record import environment, hardware
 from spectrum.store import FORMAT, finite, identity, read_record, writable, write_json
@@ -102,8 +102,8 @@ def run(config: RunConfig, group: str | None = None) -> Path:
 
 def announce(console: Console, job: Job) -> None:
     """Print the plan: runs, ideal speed-up, bytes."""
-    config, sampling = job.config, Sampling.of(job.config)
-    plan = plan_method(job.method, sampling.steps)
+    config = job.config
+    plan = plan_of(config, job.method)
     steps = config.model.steps
     runs = "decided by the data" if plan.nfe is None else f"{plan.nfe} of {steps}"
     ideal = "" if not plan.nfe else f", ideal speed-up {steps / plan.nfe:.2f}x"
@@ -177,7 +177,8 @@ def _load(job: Job) -> Any:
     model = job.config.model
     pipe = load_pipeline(model, device_of(job.config.device))
     with_solver(pipe, Sampling.of(job.config).solver)
-    check_length(pipe, job.prompts, model.call.get("max_sequence_length", 77))
+    limit = model.call.get("max_sequence_length") or getattr(pipe, "tokenizer_max_length", 77)
+    check_length(pipe, job.prompts, limit)
     return pipe
 
 
@@ -226,7 +227,7 @@ def describe(job: Job, ledger: list[dict[str, Any]], probed: dict[str, Any], mad
     """The record of sampled pictures, before anything is measured or timed."""
     config = job.config
     masks = [runs for entry in ledger for runs in entry["runs"].values()]
-    plan = plan_method(job.method, Sampling.of(config).steps)
+    plan = plan_of(config, job.method)
     shown = max(1, min(config.probe, config.batch, len(ledger)))
     return {
         "format": FORMAT,

@@ -1,10 +1,12 @@
 """The library's face: put a caching method on a diffusers pipeline, and take it off again."""
 
+import functools
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from spectrum.branch import Observation
+from spectrum.clock import starts
 from spectrum.context import detach
 from spectrum.errors import refuse
 from spectrum.hook import CacheHook
@@ -33,7 +35,9 @@ class Accelerated:
         self.hooks: list[CacheHook] = []
         try:
             for model in models:
-                self.hooks.append(CacheHook(model, lambda: pipe.scheduler, method, probe, observe))
+                hook = CacheHook(model, lambda: pipe.scheduler, method, probe, observe)
+                hook.on_start = functools.partial(self._free_others, hook)
+                self.hooks.append(hook)
         except BaseException:
             self.restore()
             raise
@@ -41,14 +45,28 @@ class Accelerated:
 
     def plan(self, steps: int) -> Plan:
         """What the method will do over `steps` steps."""
-        return plan_method(self.method, steps)
+        boundary = self.pipe.config.get("boundary_ratio")
+        return plan_method(self.method, steps, starts=starts(self.pipe.scheduler, boundary, steps))
 
     def report(self) -> dict[str, Any]:
-        """What it did in the latest call: per CFG branch the run steps, `sum w` and `|w|_1` per skipped step, bytes."""
+        """What it did in the latest call: per CFG branch the run steps, `sum w` and `|w|_1` per skipped step, bytes.
+
+        Denoisers that take turns have a branch in common: their steps follow one another, and its bytes are those of
+        the one that held most, since each frees what it stored when the next one begins.
+        """
         merged: dict[str, Any] = {}
         for hook in self.hooks:
-            merged.update(hook.report())
+            for name, own in hook.report().items():
+                known = merged.get(name)
+                joined = own if known is None else {key: known[key] + value for key, value in own.items()}
+                most = max(branch["cache_bytes"] for branch in (own, known) if branch)
+                merged[name] = {**joined, "cache_bytes": most}
         return merged
+
+    def _free_others(self, hook: CacheHook) -> None:
+        for other in self.hooks:
+            if other is not hook:
+                other.reset()
 
     def restore(self) -> None:
         """Take the method off: the pipeline is as it was."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
@@ -151,24 +152,31 @@ class Plan:
 
 
 def plan_method(
-    method: Method, steps: int, times: Sequence[float] | None = None, span: tuple[float, float] | None = None
+    method: Method,
+    steps: int,
+    times: Sequence[float] | None = None,
+    span: tuple[float, float] | None = None,
+    starts: Sequence[int] = (0,),
 ) -> Plan:
     """Unroll `method` over `steps` steps without a model.
 
     `times` and `span` are the clock's values, as `spectrum.clock.readings` gives them; the step clock's by default.
+    `starts` are the steps at which a denoiser takes over and begins a history, see `spectrum.clock.starts`.
     Raises `SpectrumError` for every setting that the run itself would refuse.
     """
     if not method.foreseeable:
         method.schedule(0, steps, [], 0.0)
         return Plan(steps, None, [], method.keep or steps)
-    runs = plan(method.schedule, steps)
     times = list(range(steps)) if times is None else times
     span = (0.0, float(steps)) if span is None else span
-    skipped = []
-    for step in sorted(set(range(steps)) - set(runs)):
-        if method.forecast is None:
-            refuse(f"method={method.name} cannot skip a step: leave its schedule at schedule=always")
-        past = [times[s] for s in runs if s < step]
-        skipped.append(Step(step, method.forecast(past, times[step], span).tolist()))
-    most = len(runs) if method.keep is None else method.keep
-    return Plan(steps, runs, skipped, min(most, len(runs)))
+    runs, skipped, kept = [], [], 0
+    for start, end in pairwise([*starts, steps]):
+        own = [start + s for s in plan(method.schedule, steps - start) if start + s < end]
+        for step in sorted(set(range(start, end)) - set(own)):
+            if method.forecast is None:
+                refuse(f"method={method.name} cannot skip a step: leave its schedule at schedule=always")
+            past = [times[s] for s in own if s < step]
+            skipped.append(Step(step, method.forecast(past, times[step], span).tolist()))
+        runs += own
+        kept = max(kept, len(own) if method.keep is None else min(method.keep, len(own)))
+    return Plan(steps, runs, skipped, kept)

@@ -105,15 +105,18 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
 
     cls = getattr(diffusers, model.pipeline, None) or refuse(f"diffusers has no pipeline named {model.pipeline}")
     if model.weights in BUILT:
-        return build(model, device)
+        return _in_pieces(build(model, device), model)
     folder = weights_folder(model)
     if folder is not None:
         _check_digest(folder)
+    components = (model.architecture or {}).get("components", {})
+    own = {name: DTYPES[spec["dtype"]] for name, spec in components.items() if "dtype" in spec}
+    dtype = DTYPES[model.dtype]
     try:
         pipe = cls.from_pretrained(
             folder or model.hub,
             revision=model.revision,
-            torch_dtype=DTYPES[model.dtype],
+            torch_dtype={**own, "default": dtype} if own else dtype,
             local_files_only=True,
             use_safetensors=model.safetensors or None,
             **{name: _part(part, DTYPES[model.dtype]) for name, part in model.parts.items()},
@@ -124,7 +127,14 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SpectrumError(f"the weights in {folder} cannot be loaded ({reason})") from None
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+    return _in_pieces(pipe.to(device), model)
+
+
+def _in_pieces(pipe: Any, model: ModelConfig) -> Any:
+    for piece in model.vae:
+        switch = getattr(pipe.vae, f"enable_{piece}", None)
+        switch() if switch else refuse(f"model.vae={piece} is nothing that {type(pipe.vae).__name__} can do")
+    return pipe
 
 
 def _part(spec: Mapping[str, Any], dtype: torch.dtype) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from spectrum.architecture import starts_of
 from spectrum.config import DTYPES, RunConfig, at_runs, build_method, fill
 from spectrum.errors import refuse
 from spectrum.files import method_file, nearest_schedule
@@ -11,6 +12,12 @@ from spectrum.pipeline import calibration
 
 NONE = {"name": "none", "forecast": None}
 ALWAYS = {"function": "spectrum.schedule.always"}
+
+
+def plan_of(config: RunConfig, method: Method) -> Plan:
+    """What `method` will do over the steps of a config, each denoiser of the pipeline with a history of its own."""
+    steps = Sampling.of(config).steps
+    return plan_method(method, steps, starts=starts_of(config.model, steps))
 
 
 def cache_bytes(config: RunConfig, plan: Plan, batch: int = 1) -> int:
@@ -35,7 +42,7 @@ def resolve(config: RunConfig) -> tuple[RunConfig, Method]:
     steps = Sampling.of(config).steps
     if steps > config.model.steps:
         refuse(f"method.steps={steps} must be at most model.steps={config.model.steps}: type method.steps= or runs=")
-    plan_method(method, steps)
+    plan_of(config, method)
     return config, method
 
 

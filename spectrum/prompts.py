@@ -74,14 +74,16 @@ def samples(prompts: list[str], seeds: list[int]) -> list[Sample]:
 
 
 def check_length(pipe: Any, prompts: list[str], limit: int) -> None:
-    """Refuse a prompt that the pipeline would cut: longer than `limit` tokens of its last text encoder.
+    """Refuse a prompt that the pipeline would cut: longer than `limit` tokens of its long text encoder.
 
-    The last is the one that reads long prompts; it may come as a processor around a tokenizer.
+    That is its last; CLIP, which reads 77 tokens, and ByT5, which reads what is quoted, only where there is no other. A
+    processor is taken for the tokenizer in it.
     """
-    found = [getattr(pipe, name, None) for name in ("tokenizer_4", "tokenizer_3", "tokenizer_2", "tokenizer")]
-    tokenizer = next((one for one in found if one is not None), None)
-    if tokenizer is None:
+    names = ("tokenizer_4", "tokenizer_3", "tokenizer_2", "tokenizer")
+    found = [t for name in names if (t := getattr(pipe, name, None)) is not None]
+    if not found:
         return
+    tokenizer = next((t for t in found if not type(t).__name__.startswith(("CLIP", "ByT5"))), found[0])
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
     for number, prompt in enumerate(prompts):
         tokens = len(tokenizer(prompt).input_ids)

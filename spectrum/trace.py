@@ -108,7 +108,8 @@ def record(pipe: Any, batch: list[Sample], sampling: Sampling, about: dict[str, 
 
     with Accelerated(pipe, Method("none", None, always), observe=observe):
         draw(pipe, batch, sampling)
-    readings = {str(kind): clock.readings(pipe.scheduler, kind) for kind in Clock}
+    kinds = [kind for kind in Clock if kind is not Clock.sigma or hasattr(pipe.scheduler, "sigmas")]
+    readings = {str(kind): clock.readings(pipe.scheduler, kind) for kind in kinds}
     return Trace(about, readings, branches)
 
 

@@ -15,9 +15,8 @@ from spectrum.files import names, read
 from spectrum.generate import Sampling, draw, with_solver
 from spectrum.history import History
 from spectrum.library import Accelerated, denoisers
-from spectrum.method import plan_method
 from spectrum.pipeline import load_pipeline, model_identity
-from spectrum.prepare import cache_bytes
+from spectrum.prepare import cache_bytes, plan_of
 from spectrum.prompts import Sample, check_length
 
 MODELS = [name for name in names("model") if "tiny" in read("model", name)]
@@ -74,6 +73,23 @@ def test_skipped_steps_call_no_block_and_the_true_feature_is_bit_exact(subject, 
         handle.remove()
 
 
+def test_the_plan_is_what_is_done_and_every_step_is_told(subject):
+    told = []
+    with Accelerated(subject.pipe, load_method("spectrum")) as handle:
+        draw(subject.pipe, PROMPTS, Sampling.of(subject.config), lambda: told.append(None))
+        report, plan = handle.report(), handle.plan(STEPS)
+    assert len(told) == STEPS and plan == plan_of(subject.config, handle.method)
+    assert all(branch["run_steps"] == plan.runs for branch in report.values())
+    assert "step" not in vars(subject.pipe.scheduler)
+
+
+def test_teacache_watches_the_signal(subject):
+    if denoiser_of(denoisers(subject.pipe)[0]).signal is None:
+        pytest.skip("no signal is known for this family")
+    image, report = cached(subject, "teacache", "method.coefficients=[0.0]", "schedule.threshold=1.0")
+    assert torch.isfinite(image).all() and all(branch["skipped"] for branch in report.values())
+
+
 @pytest.mark.parametrize("space", ["feature", "residual"])
 def test_a_skipped_step_changes_the_samples(subject, space):
     plain = subject.sample()
@@ -93,7 +109,7 @@ def test_batch_items_do_not_meet(subject):
 def test_the_predicted_bytes_are_what_is_held(subject):
     _, report = cached(subject, "spectrum")
     held = sum(branch["cache_bytes"] for branch in report.values())
-    assert held == cache_bytes(subject.config, plan_method(load_method("spectrum"), STEPS), len(PROMPTS))
+    assert held == cache_bytes(subject.config, plan_of(subject.config, load_method("spectrum")), len(PROMPTS))
 
 
 def test_a_schedule_that_watches_the_signal_skips(subject):
