@@ -4,11 +4,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spectrum.context import block_stacks
 from spectrum.errors import refuse
+from spectrum.signals import (
+    cogvideox_time_embedding,
+    flux_modulated_input,
+    hidream_time_embedding,
+    hunyuan_modulated_input,
+    ltx_modulated_input,
+    lumina2_modulated_input,
+    mochi_modulated_input,
+    wan_time_embedding,
+)
 
 Signal = Callable[[Any, Mapping[str, Any]], Tensor]
 
@@ -32,38 +41,6 @@ class Denoiser:
     signal: Signal | None = None
     condition: str | None = "encoder_hidden_states"
     refused: Mapping[str, str] = field(default_factory=dict)
-
-
-def flux_modulated_input(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """The first FLUX block's input after its adaptive norm, (batch, image tokens, width): TeaCache's signal."""
-    hidden = model.x_embedder(inputs["hidden_states"])
-    times = [inputs["timestep"].to(hidden.dtype) * 1000]
-    if inputs.get("guidance") is not None:
-        times.append(inputs["guidance"].to(hidden.dtype) * 1000)
-    embedding = model.time_text_embed(*times, inputs["pooled_projections"])
-    return model.transformer_blocks[0].norm1(hidden, emb=embedding)[0]
-
-
-def lumina2_modulated_input(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """The first joint block's input after its adaptive norm, (batch, text and image tokens, width).
-
-    The refiners before that block run for it. Padding is zero here as there, and weighs nothing in a relative change.
-    """
-    hidden, mask = inputs["hidden_states"], inputs["encoder_attention_mask"]
-    embedding, text = model.time_caption_embed(hidden, inputs["timestep"], inputs["encoder_hidden_states"])
-    patches, text_rope, image_rope, *_ = model.rope_embedder(hidden, mask)
-    image = model.x_embedder(patches)
-    for layer in model.context_refiner:
-        text = layer(text, mask, text_rope)
-    for layer in model.noise_refiner:
-        image = layer(image, None, image_rope, embedding)
-    joint = torch.cat([text * mask[..., None].to(text.dtype), image], dim=1)
-    return model.layers[0].norm1(joint, embedding)[0]
-
-
-def hidream_time_embedding(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """HiDream's embedding of the timestep, before the text's is added, (batch, width): TeaCache's signal."""
-    return model.t_embedder(inputs["timesteps"], inputs["hidden_states"].dtype)
 
 
 _CONTROLNET = "ControlNet residuals are added inside the blocks, which a skipped step does not run"
@@ -114,47 +91,31 @@ HIDREAM = Denoiser(
 
 # By the denoiser's class name.
 DENOISERS: Mapping[str, Denoiser] = {
+    "ChromaTransformer2DModel": CHROMA,
+    "CogVideoXTransformer3DModel": Denoiser(exit="norm_final", signal=cogvideox_time_embedding),
     "CogView4Transformer2DModel": Denoiser(exit="norm_out"),
     "DiTTransformer2DModel": Denoiser(exit="norm_out", condition=None),
-    "HunyuanImageTransformer2DModel": Denoiser(exit="norm_out"),
-    "Lumina2Transformer2DModel": Denoiser(exit="norm_out", signal=lumina2_modulated_input),
-    "PixArtTransformer2DModel": Denoiser(exit="norm_out", condition=None),
-    "SanaTransformer2DModel": Denoiser(
-        exit="norm_out", condition=None, refused={"controlnet_block_samples": _CONTROLNET}
-    ),
-    "ZImageTransformer2DModel": Denoiser(
-        exit="all_final_layer.2-1", condition="cap_feats", refused={"controlnet_block_samples": _CONTROLNET}
-    ),
-    "ChromaTransformer2DModel": CHROMA,
     "Flux2Transformer2DModel": FLUX2,
     "FluxTransformer2DModel": FLUX,
     "HiDreamImageTransformer2DModel": HIDREAM,
+    "HunyuanImageTransformer2DModel": Denoiser(exit="norm_out"),
+    "HunyuanVideo15Transformer3DModel": Denoiser(exit="norm_out", signal=hunyuan_modulated_input),
+    "HunyuanVideoTransformer3DModel": Denoiser(exit="norm_out", signal=hunyuan_modulated_input),
+    "LTXVideoTransformer3DModel": Denoiser(exit="norm_out", signal=ltx_modulated_input),
+    "Lumina2Transformer2DModel": Denoiser(exit="norm_out", signal=lumina2_modulated_input),
+    "MochiTransformer3DModel": Denoiser(exit="norm_out", signal=mochi_modulated_input),
+    "PixArtTransformer2DModel": Denoiser(exit="norm_out", condition=None),
     "QwenImageTransformer2DModel": QWEN_IMAGE,
     "SD3Transformer2DModel": SD3,
+    "SanaTransformer2DModel": Denoiser(
+        exit="norm_out", condition=None, refused={"controlnet_block_samples": _CONTROLNET}
+    ),
     "UNet2DConditionModel": UNET,
+    "WanTransformer3DModel": Denoiser(exit="norm_out", signal=wan_time_embedding),
+    "ZImageTransformer2DModel": Denoiser(
+        exit="all_final_layer.2-1", condition="cap_feats", refused={"controlnet_block_samples": _CONTROLNET}
+    ),
 }
-
-
-def token_grid(model: Any, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """How the image tokens lie, (height, width) or (frames, height, width); None where the inputs do not tell.
-
-    Latents that come unpacked are divided by the config's patch size; FLUX's packed ones come with their coordinates,
-    Qwen-Image's with their shape.
-    """
-    ids, shapes = inputs.get("img_ids"), inputs.get("img_shapes")
-    if ids is not None:
-        sides = [int(side) + 1 for side in ids.reshape(-1, ids.shape[-1]).amax(0).tolist()]
-        return tuple(sides[-2:])
-    if shapes is not None:
-        first = shapes[0][0] if isinstance(shapes[0], list) else shapes[0]
-        return tuple(int(side) for side in first[-2:])
-    latents = inputs.get("hidden_states", inputs.get("sample"))
-    if not isinstance(latents, Tensor) or latents.ndim not in (4, 5):
-        return None
-    patch = getattr(model.config, "patch_size", 1) or 1
-    time = getattr(model.config, "patch_size_t", 1) or 1
-    by = [time, patch, patch] if isinstance(patch, int) else [time, *patch][-3:]
-    return tuple(side // part for side, part in zip(latents.shape[2:], by[5 - latents.ndim :], strict=True))
 
 
 def denoiser_of(model: nn.Module) -> Denoiser:

@@ -11,9 +11,10 @@ from spectrum import clock
 from spectrum.branch import Branch, Observation, Trajectory
 from spectrum.call import EXIT, Call, latents_of, tensor
 from spectrum.context import attach, detach
-from spectrum.denoisers import Denoiser, denoiser_of, token_grid
+from spectrum.denoisers import Denoiser, denoiser_of
 from spectrum.errors import refuse
 from spectrum.method import Method, Step, Watch, plan_method
+from spectrum.signals import token_grid
 from spectrum.sites import site_of
 
 
