@@ -102,9 +102,8 @@ def prompt_inputs(pipe: Any, embeds: Mapping[str, Any], prompts: Sequence[str]) 
     `embeds` has for each argument its shape for one prompt: `[tokens, width]` for normal numbers in the denoiser's
     dtype, `{shape: [layers, tokens, width], batch: 1}` where prompts are not the first dimension, `{ones: [tokens],
     dtype: bool}` or `{zeros: [tokens]}` for a mask, `{each: [tokens, width]}` for a list with one tensor a prompt,
-    `{labels: 1000}` for class
-    numbers (a prompt that is a number or a class's name is that class), `{picture: [3, height, width]}` for a picture
-    in [0, 1]. Arguments named `negative...` are those of an empty prompt.
+    `{labels: 1000}` for class numbers (a prompt that is a number or a class's name is that class), `{picture: [3,
+    height, width]}` for a picture in [0, 1]. Arguments named `negative...` are those of an empty prompt.
     """
     model = next(m for n in ("transformer", "unet") if (m := getattr(pipe, n, None)) is not None)
     found: dict[str, Any] = {}

@@ -264,8 +264,11 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         return parse(hydra_compose("config", list(overrides)))
 
 
-def load_method(name: str, overrides: Sequence[str] = ()) -> Method:
-    """The method that `configs/method/NAME.yaml` describes, with command-line style overrides."""
+def load_method(name: str, overrides: Sequence[str] = (), calibration: Mapping[str, Any] | None = None) -> Method:
+    """The method that `configs/method/NAME.yaml` describes, with command-line style overrides.
+
+    `calibration` holds what was fitted for the model, by method name.
+    """
     method = method_file(name)
     given = {key: value for key, _, value in (o.partition("=") for o in overrides)}
     chosen = given.pop("schedule", None)
@@ -281,4 +284,4 @@ def load_method(name: str, overrides: Sequence[str] = ()) -> Method:
     except (OmegaConfBaseException, YAMLError) as error:
         raise SpectrumError(str(error).splitlines()[0]) from None
     plain: Any = OmegaConf.to_container(merged)
-    return build_method(plain["method"], plain["schedule"])
+    return build_method(plain["method"], plain["schedule"], calibration)

@@ -122,6 +122,13 @@ def denoiser_of(model: nn.Module) -> Denoiser:
     """The entry of a model's family, its stacks named; refuses one that is not registered."""
     name = type(model).__name__
     if name not in DENOISERS:
-        refuse(f"{name} is not a registered denoiser; registered: {', '.join(sorted(DENOISERS))}")
-    entry = DENOISERS[name]
+        refuse(
+            f"{name} is not a registered denoiser: give its layout, accelerate(pipe, method, denoiser=Denoiser("
+            f"exit='norm_out')); registered are {', '.join(sorted(DENOISERS))}"
+        )
+    return complete(DENOISERS[name], model)
+
+
+def complete(entry: Denoiser, model: nn.Module) -> Denoiser:
+    """An entry with its stacks named."""
     return entry if entry.stacks else replace(entry, stacks=block_stacks(model))

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock
 from PIL import Image
@@ -30,6 +29,7 @@ from spectrum.library import Accelerated
 from spectrum.method import Method
 from spectrum.pipeline import BUILT, model_identity
 from spectrum.prompts import Sample
+from spectrum.solver import with_solver
 from spectrum.store import identity, write_bytes
 
 
@@ -81,54 +81,6 @@ def sample_id(config: RunConfig, prompts: list[str]) -> str:
             "version": spectrum.__version__,
         }
     )
-
-
-def with_solver(pipe: Any, solver: str | None) -> Any:
-    """A pipeline like `pipe`, sharing its weights, with another solver on the same noise; None leaves it as it is.
-
-    What the pipeline's own scheduler is configured with stays, so that the times and what is predicted are the same.
-    """
-    if solver is None:
-        return pipe
-    import diffusers
-
-    cls = getattr(diffusers, solver, None)
-    if cls is None or not hasattr(cls, "set_timesteps"):
-        refuse(f"method.solver={solver} is no scheduler of diffusers: type for example UniPCMultistepScheduler")
-    own = pipe.scheduler.config
-    usual = type(pipe.scheduler).__name__
-    if own.get("invert_sigmas") or "snr_shift_scale" in own:
-        refuse(f"method.solver={solver} cannot take the place of this model's {usual}: type method=fewer_steps")
-    config = {**own, "solver_order": 2}
-    if config.setdefault("prediction_type", "flow_prediction") == "flow_prediction":
-        config |= {"use_flow_sigmas": True, "flow_shift": config.get("flow_shift", config.get("shift", 1.0))}
-    scheduler = cls.from_config(config)
-    scheduler = scheduler if "prediction_type" in own else _for_flow_pipelines(scheduler)
-    named = inspect.signature(type(pipe)).parameters
-    settings = {k: v for k, v in pipe.config.items() if k in named and not isinstance(v, tuple | list)}
-    other = type(pipe)(**{**settings, **pipe.components, "scheduler": scheduler})
-    other.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
-    return other
-
-
-def _for_flow_pipelines(scheduler: Any) -> Any:
-    """`scheduler`, which from now on takes sigmas in a list (Z-Image), and timesteps apart from them (CogView4)."""
-    usual = scheduler.set_timesteps
-
-    def set_timesteps(
-        num_inference_steps: int | None = None,
-        device: Any = None,
-        sigmas: Any = None,
-        timesteps: Any = None,
-        **more: Any,
-    ) -> None:
-        more |= {} if sigmas is None else {"sigmas": np.asarray(sigmas)}
-        usual(num_inference_steps, device=device, **more)
-        if timesteps is not None:
-            scheduler.timesteps = torch.as_tensor(timesteps, device=device)
-
-    scheduler.set_timesteps = set_timesteps
-    return scheduler
 
 
 def draw(pipe: Any, batch: list[Sample], sampling: Sampling, on_step: Callable[[], None] | None = None) -> Tensor:
@@ -259,12 +211,13 @@ def _store(
     folder: Path, batch: list[Sample], images: Tensor, report: dict[str, Any], fps: int | None
 ) -> list[dict[str, Any]]:
     runs = {name: branch["run_steps"] for name, branch in report.items()}
+    calls = {name: len(branch["run_steps"]) + len(branch["skipped"]) for name, branch in report.items()}
     entries = []
     for sample, image in zip(batch, images, strict=True):
         content = encoded(image, fps)
         write_bytes(folder / "images" / sample.file, content)
         entry = {"index": sample.index, "seed": sample.seed, "prompt": sample.prompt, "file": sample.file}
-        entries.append({**entry, "sha256": hashlib.sha256(content).hexdigest(), "runs": runs})
+        entries.append({**entry, "sha256": hashlib.sha256(content).hexdigest(), "runs": runs, "calls": calls})
     return entries
 
 

@@ -19,7 +19,12 @@ class History:
         self.features: list[Tensor] = []
 
     def add(self, time: float, feature: Tensor) -> None:
-        """Store a feature of any shape; it is kept by reference and must not be written to afterwards."""
+        """Store a feature of any shape, by reference: it must not be written to afterwards.
+
+        A view of something larger, as image tokens of a joint sequence are, is copied, or it would keep all of that.
+        """
+        if feature.untyped_storage().nbytes() > feature.nbytes:
+            feature = feature.clone(memory_format=torch.contiguous_format)
         self.times.append(time)
         self.features.append(feature)
         if self.keep is not None and len(self.times) > self.keep:

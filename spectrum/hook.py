@@ -11,11 +11,13 @@ from spectrum import clock
 from spectrum.branch import Branch, Observation, Trajectory
 from spectrum.call import EXIT, Call, latents_of, tensor
 from spectrum.context import attach, detach
-from spectrum.denoisers import Denoiser, denoiser_of
+from spectrum.denoisers import Denoiser, complete, denoiser_of
 from spectrum.errors import refuse
 from spectrum.method import Method, Step, Watch, plan_method
 from spectrum.signals import token_grid
 from spectrum.sites import site_of
+
+MOST_BRANCHES = 8
 
 
 def relative_error(guess: Tensor, truth: Tensor) -> float:
@@ -55,7 +57,7 @@ class CacheHook:
         denoiser: Denoiser | None = None,
     ) -> None:
         self.model, self.method, self.probe, self.observe = model, method, probe, observe
-        self.denoiser: Denoiser = denoiser or denoiser_of(model)
+        self.denoiser: Denoiser = complete(denoiser, model) if denoiser else denoiser_of(model)
         self.on_start: Callable[[], None] = lambda: None
         self._scheduler = scheduler
         self._signature = inspect.signature(type(model).forward)
@@ -150,6 +152,12 @@ class CacheHook:
         parts = condition if isinstance(condition, list) else [condition]
         key = name if name is not None else tuple(map(id, parts))
         if key not in trajectory.branches:
+            if len(trajectory.branches) == MOST_BRANCHES:
+                refuse(
+                    f"{type(self.model).__name__} was called with more than {MOST_BRANCHES} different "
+                    f"{self.denoiser.condition}, so its CFG branches cannot be told apart: give another "
+                    "Denoiser(condition=...)"
+                )
             label = name or f"branch {len(trajectory.branches)}"
             asked = self.method.mend is not None or not self.method.foreseeable
             grid = token_grid(self.model, inputs) if asked else None

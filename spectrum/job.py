@@ -20,7 +20,7 @@ from eval.metric import metric_of
 from eval.pictures import Pictures, load_images
 from spectrum import report, timing
 from spectrum.config import RunConfig
-from spectrum.generate import Sampling, draw, generate, sample_id, whole_ledger, with_solver
+from spectrum.generate import Sampling, draw, generate, sample_id, whole_ledger
 from spectrum.library import Accelerated
 from spectrum.logger import logger_of
 from spectrum.method import Method
@@ -28,6 +28,7 @@ from spectrum.pipeline import device_of, load_pipeline, model_identity, model_ki
 from spectrum.prepare import cache_bytes, label, plan_of, reference_of, resolve
 from spectrum.prompts import Sample, check_length, read_prompts, samples
 from spectrum.record import environment, hardware
+from spectrum.solver import with_solver
 from spectrum.store import FORMAT, finite, identity, read_record, writable, write_json
 
 
@@ -223,10 +224,19 @@ def _time(progress: Progress, pipe: Any, job: Job) -> dict[str, Any]:
     return {"id": identity([job.folder.name, where]), "hardware": where, **seconds}
 
 
+def block_runs(entry: dict[str, Any]) -> float:
+    """Steps at which the blocks ran for one sample: the mean over the CFG branches that were called the most often.
+
+    A branch that guidance leaves out at some steps says nothing of the whole run.
+    """
+    most = max(entry.get("calls", {}).values(), default=0)
+    counts = [len(runs) for name, runs in entry["runs"].items() if entry.get("calls", {}).get(name, most) == most]
+    return sum(counts) / len(counts)
+
+
 def describe(job: Job, ledger: list[dict[str, Any]], probed: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
     """The record of sampled pictures, before anything is measured or timed."""
     config = job.config
-    masks = [runs for entry in ledger for runs in entry["runs"].values()]
     plan = plan_of(config, job.method)
     shown = max(1, min(config.probe, config.batch, len(ledger)))
     return {
@@ -245,7 +255,7 @@ def describe(job: Job, ledger: list[dict[str, Any]], probed: dict[str, Any], mad
         "batch": config.batch,
         "samples": len(ledger),
         "steps": config.model.steps,
-        "nfe": sum(map(len, masks)) / len(masks),
+        "nfe": sum(map(block_runs, ledger)) / len(ledger),
         "runs": ledger[0]["runs"],
         "weights": [{"step": s.step, "sum": s.total, "l1": s.l1} for s in plan.skipped],
         "forecast_errors": {name: branch["errors"] for name, branch in probed.items()},

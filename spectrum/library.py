@@ -1,16 +1,19 @@
 """The library's face: put a caching method on a diffusers pipeline, and take it off again."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 from spectrum.branch import Observation
 from spectrum.clock import starts
 from spectrum.context import detach
+from spectrum.denoisers import Denoiser
 from spectrum.errors import refuse
 from spectrum.hook import CacheHook
 from spectrum.method import Method, Plan, plan_method
+from spectrum.schedule import Schedule
 
 _ATTRIBUTE = "_spectrum"
 
@@ -29,13 +32,14 @@ class Accelerated:
         method: Method,
         probe: bool = False,
         observe: Callable[[Observation], None] | None = None,
+        denoiser: Denoiser | None = None,
     ) -> None:
         models = denoisers(pipe)
         self.pipe, self.method = pipe, method
         self.hooks: list[CacheHook] = []
         try:
             for model in models:
-                hook = CacheHook(model, lambda: pipe.scheduler, method, probe, observe)
+                hook = CacheHook(model, lambda: pipe.scheduler, method, probe, observe, denoiser)
                 hook.on_start = functools.partial(self._free_others, hook)
                 self.hooks.append(hook)
         except BaseException:
@@ -94,25 +98,42 @@ def denoisers(pipe: Any) -> list[Any]:
     return models
 
 
-def accelerate(pipe: Any, method: Method | str, *overrides: str) -> Accelerated:
+def accelerate(
+    pipe: Any,
+    method: Method | str,
+    *overrides: str,
+    schedule: str | Sequence[int] | Schedule | None = None,
+    denoiser: Denoiser | None = None,
+) -> Accelerated:
     """Put a caching method on a diffusers pipeline.
 
     Args:
-        pipe: any pipeline whose denoiser is a registered family.
-        method: a `Method`, or the name of a file in `configs/method`.
+        pipe: any pipeline whose denoiser is a registered family, or that of `denoiser`.
+        method: a `Method`, or the name of one: `"spectrum"`, `"taylorseer"`, `"teacache"` ...
         overrides: changes to a named method, as on the command line: `"method.blend=0.5"`, `"schedule.growth=3.0"`.
+        schedule: another schedule than the method's own: a name, the list of steps that run, or a function.
+        denoiser: the layout of a family that is not registered.
 
     Returns:
-        A handle with `plan`, `report` and `restore`; it is a context manager too. Raises `SpectrumError` for a bad
-        setting, an unregistered denoiser, or a pipeline that has a method already.
+        A handle with `plan`, `report` and `restore`; it is a context manager too. What a named method needs fitted (the
+        coefficients of TeaCache) is taken from what is kept for the pipeline's weights. Raises `SpectrumError` for a
+        bad setting, an unregistered denoiser, or a pipeline that has a method already.
     """
     if isinstance(method, str):
         from spectrum.config import load_method
+        from spectrum.pipeline import fitted_for
 
-        method = load_method(method, overrides)
-    elif overrides:
-        refuse("overrides go with a method's name; change the Method itself instead")
-    return Accelerated(pipe, method)
+        words = list(overrides)
+        if isinstance(schedule, str):
+            words.append(f"schedule={schedule}")
+        elif isinstance(schedule, Sequence):
+            words += ["schedule=explicit", f"schedule.run_steps={list(schedule)}"]
+        method = load_method(method, words, fitted_for(pipe))
+    elif overrides or isinstance(schedule, (str, Sequence)):
+        refuse("overrides and a named schedule go with a method's name; change the Method itself instead")
+    if callable(schedule):
+        method = replace(method, schedule=schedule)
+    return Accelerated(pipe, method, denoiser=denoiser)
 
 
 def restore(pipe: Any) -> None:
@@ -122,4 +143,5 @@ def restore(pipe: Any) -> None:
         handle.restore()
         return
     for model in denoisers(pipe):
-        detach(model)
+        for module in model.modules():
+            detach(module)

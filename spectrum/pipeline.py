@@ -13,6 +13,7 @@ import torch
 from spectrum.architecture import build
 from spectrum.config import DTYPES, ModelConfig
 from spectrum.errors import SpectrumError, refuse
+from spectrum.files import names, read
 from spectrum.prompts import ASSETS
 from spectrum.store import identity
 
@@ -80,6 +81,20 @@ def calibration(model: ModelConfig) -> dict[str, Any]:
     found = json.loads(stored.read_text()) if stored and stored.exists() else {}
     own = {name: fit for name, fit in found.items() if fit["fitted_on"]["model"] == model_identity(model)}
     return {**own, **(model.calibration or {})}
+
+
+def fitted_for(pipe: Any) -> dict[str, Any]:
+    """What is kept for a pipeline's weights, by method: beside them in their folder, or in the config of their model."""
+    name = str(getattr(pipe, "name_or_path", "") or "")
+    for model in names("model"):
+        raw = {k: v for k, v in read("model", model).items() if k not in ("tiny", "architecture")}
+        if name == raw["hub"]:
+            return dict(raw.get("calibration") or {})
+    stored = Path(name) / "calibration.json"
+    if not name or not stored.is_file():
+        return {}
+    found, own = json.loads(stored.read_text()), digest(Path(name))
+    return {method: fit for method, fit in found.items() if fit["fitted_on"]["model"] == own}
 
 
 def device_of(name: str) -> torch.device:

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectrum.generate import Sampling, draw, with_solver
+from spectrum.generate import Sampling, draw
 from spectrum.library import Accelerated, denoisers
 from spectrum.method import Method
 from spectrum.prompts import Sample
+from spectrum.solver import with_solver
 
 
 class _Stopwatch:

@@ -12,12 +12,13 @@ from spectrum.config import compose, load_method
 from spectrum.denoisers import denoiser_of
 from spectrum.errors import SpectrumError
 from spectrum.files import names, read
-from spectrum.generate import Sampling, draw, with_solver
+from spectrum.generate import Sampling, draw
 from spectrum.history import History
 from spectrum.library import Accelerated, denoisers
 from spectrum.pipeline import load_pipeline, model_identity
 from spectrum.prepare import cache_bytes, plan_of
 from spectrum.prompts import Sample, check_length
+from spectrum.solver import with_solver
 
 MODELS = [name for name in names("model") if "tiny" in read("model", name)]
 STEPS = 12
