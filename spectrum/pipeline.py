@@ -84,12 +84,11 @@ def calibration(model: ModelConfig) -> dict[str, Any]:
 
 
 def fitted_for(pipe: Any) -> dict[str, Any]:
-    """What is kept for a pipeline's weights, by method: beside them in their folder, or in the config of their model."""
+    """What is kept for a pipeline's weights, by method: beside them in their folder, or in their model's config."""
     name = str(getattr(pipe, "name_or_path", "") or "")
     for model in names("model"):
-        raw = {k: v for k, v in read("model", model).items() if k not in ("tiny", "architecture")}
-        if name == raw["hub"]:
-            return dict(raw.get("calibration") or {})
+        if name == read("model", model)["hub"]:
+            return dict(read("model", model).get("calibration") or {})
     stored = Path(name) / "calibration.json"
     if not name or not stored.is_file():
         return {}

@@ -3,6 +3,9 @@
 import inspect
 from typing import Any
 
+import numpy as np
+import torch
+
 from spectrum.errors import refuse
 
 
