@@ -1,43 +1,58 @@
-"""Fit what TeaCache needs on a model, on prompts that no table uses, and keep it with the model.
+"""Fit what a method needs on a model, on prompts that no table uses, and keep it with the model.
 
-python scripts/calibrate.py model=tiny method=teacache [prompts=calibration] [prompts.limit=32]
+python scripts/calibrate.py model=tiny method=teacache [prompts=calibration] [prompts.limit=16] [budgets=14,10]
 
-Two things are fitted: the polynomial from the relative change of the first block's modulated input to the relative
-change of the stacks' output between consecutive steps of the uncached run (degree 4, least squares), and the thresholds
-that run a given number of steps on average (`runs=18`, 14, 12, 10, 9 and 8).
+TeaCache gets the polynomial from the relative change of what it watches to the relative change of the stacks' output
+between consecutive steps of the uncached run (degree 4, least squares); MagCache the ratios of the residual's size from
+step to step. Every method that decides by data gets the thresholds that run a given number of steps on average.
 """
 
-import functools
+import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from torch import Tensor
 
-from baselines.teacache import drift, relative_l1
+from baselines.teacache import relative_l1
 from spectrum.branch import Observation
-from spectrum.config import RunConfig, compose
+from spectrum.config import RunConfig, build_method, compose
 from spectrum.denoisers import denoiser_of
 from spectrum.errors import refuse
-from spectrum.forecast import reuse
 from spectrum.generate import Sampling, draw
 from spectrum.library import Accelerated, denoisers
 from spectrum.main import guarded
-from spectrum.method import Method, Space
+from spectrum.method import Method
 from spectrum.pipeline import device_of, load_pipeline, model_identity, weights_folder
 from spectrum.prompts import Sample, read_prompts, samples
-from spectrum.schedule import accumulated_distance, always
+from spectrum.schedule import always, plan
 from spectrum.store import identity, write_json
 
 BUDGETS = (18, 14, 12, 10, 9, 8)
+USAGE = "python scripts/calibrate.py model=NAME method=teacache [budgets=14,10]"
+CAPS = range(1, 16)
+LIMITS = (0.0, *np.geomspace(1e-3, 4, 60).tolist())
 
 
-class Recorder:
-    """Pairs of (relative change of the signal, relative change of the stacks' output) along uncached runs."""
+class Fit(Protocol):
+    """What is fitted along uncached runs, told of every step."""
+
+    def __call__(self, seen: Observation) -> None:
+        """Take in one step."""
+        ...
+
+    def found(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(the method's parameters, facts about the fit)."""
+        ...
+
+
+class Polynomial:
+    """TeaCache's: from the relative change of the signal to that of the stacks' output, sample by sample."""
 
     def __init__(self, model: Any) -> None:
         self.pairs: list[tuple[float, float]] = []
@@ -55,89 +70,131 @@ class Recorder:
             self.pairs += zip(signals, features, strict=True)
         self._last[seen.branch] = now
 
+    def found(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The coefficients, highest power first, and the share of the variance that they explain."""
+        x, y = np.array(self.pairs).T
+        coefficients = np.polyfit(x, y, 4)
+        explained = float(1 - np.var(y - np.polyval(coefficients, x)) / np.var(y))
+        return {"coefficients": coefficients.tolist()}, {"pairs": len(self.pairs), "r_squared": explained}
+
+
+class Ratios:
+    """MagCache's: by step the mean over samples and tokens of `|r_s| / |r_{s-1}|`, `r` the stacks' residual."""
+
+    def __init__(self, model: Any) -> None:
+        self._by_step: dict[int, list[float]] = {}
+        self._last: dict[str, Tensor] = {}
+
+    def __call__(self, seen: Observation) -> None:
+        """Compare this step's residual with that of the step before."""
+        residual = (seen.feature - seen.entry).float()
+        size = residual.norm(dim=1 if residual.ndim == 4 else -1)
+        if seen.step:
+            self._by_step.setdefault(seen.step, []).append((size / self._last[seen.branch]).mean().item())
+        self._last[seen.branch] = size
+
+    def found(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One ratio a step, the first of them 1."""
+        steps = sorted(self._by_step)
+        return {"ratios": [1.0, *(round(float(np.mean(self._by_step[s])), 5) for s in steps)]}, {}
+
+
+FITS: dict[str, Callable[[Any], Fit]] = {"teacache": Polynomial, "magcache": Ratios}
+
 
 def each(current: Tensor, previous: Tensor) -> list[float]:
-    """`relative_l1` of every sample of a batch."""
+    """`relative_l1` of every sample of a batch; of a signal that all of them share, once for each."""
+    if len(current) != len(previous):
+        refuse("the batch changed between two steps: calibrate with prompts that fill whole batches")
     return [relative_l1(a, b) for a, b in zip(current, previous, strict=True)]
 
 
-def fit(pairs: list[tuple[float, float]]) -> tuple[list[float], float]:
-    """(coefficients of degree 4, highest power first; share of the variance that they explain)."""
-    x, y = np.array(pairs).T
-    coefficients = np.polyfit(x, y, 4)
-    return coefficients.tolist(), float(1 - np.var(y - np.polyval(coefficients, x)) / np.var(y))
-
-
-def mean_runs(pipe: Any, batch: list[Sample], sampling: Sampling, coefficients: list[float], threshold: float) -> float:
-    """Mean number of runs per branch over a batch at one threshold."""
-    measure = functools.partial(drift, coefficients=coefficients)
-    rule = functools.partial(accumulated_distance, threshold=threshold)
-    with Accelerated(pipe, Method("teacache", reuse, rule, Space.residual, drift=measure)) as handle:
+def mean_runs(pipe: Any, batch: list[Sample], sampling: Sampling, method: Method) -> float:
+    """Mean number of runs per branch over a batch."""
+    with Accelerated(pipe, method) as handle:
         draw(pipe, batch, sampling)
         return float(np.mean([len(branch["run_steps"]) for branch in handle.report().values()]))
 
 
-def threshold_for(pipe: Any, batch: list[Sample], sampling: Sampling, coefficients: list[float], budget: int) -> float:
+def threshold_for(runs_at: Callable[[float], float], budget: int) -> float:
     """The threshold with the mean number of runs nearest to `budget`, by bisection."""
     low, high, best = 0.0, 1.0, (float("inf"), 0.0)
-    while mean_runs(pipe, batch, sampling, coefficients, high) > budget:
-        low, high = high, 2 * high
+    while runs_at(high) > budget and high < 1e6:
+        low, high = high, 4 * high
     for _ in range(10):
         middle = (low + high) / 2
-        runs = mean_runs(pipe, batch, sampling, coefficients, middle)
+        runs = runs_at(middle)
         best = min(best, (abs(runs - budget), middle))
         low, high = (middle, high) if runs > budget else (low, middle)
-        print(f"threshold {middle:.5f}: {runs:.2f} runs", flush=True)
+        print(f"threshold {middle:.5g}: {runs:.2f} runs", flush=True)
         if runs == budget:
             break
-    return round(best[1], 6)
+    return float(f"{best[1]:.6g}")
 
 
-def calibrate(config: RunConfig, pipe: Any) -> dict[str, Any]:
-    """Coefficients, thresholds, and on what they were fitted."""
-    prompts = read_prompts(config.prompts)
+def ladder(config: RunConfig, pipe: Any, batch: list[Sample], fitted: dict[str, Any], budgets: tuple[int, ...]) -> Any:
+    """By budget, what makes the method's schedule run so many steps."""
+    sampling, name = Sampling.of(config), config.method["name"]
+
+    def built(**changes: Any) -> Method:
+        return build_method(config.method, {**config.schedule, **changes}, {name: fitted}, config.model.name)
+
+    if built(threshold=1.0).foreseeable:
+        rungs: dict[int, dict[str, Any]] = {}
+        for cap in CAPS:
+            for limit in LIMITS:
+                count = len(plan(built(threshold=limit, most=cap).schedule, sampling.steps))
+                rungs.setdefault(count, {"threshold": limit, "most": cap})
+        return {budget: rungs[budget] for budget in budgets if budget in rungs}
+
+    def runs_at(threshold: float) -> float:
+        return mean_runs(pipe, batch, sampling, built(threshold=threshold))
+
+    return {budget: {"threshold": threshold_for(runs_at, budget)} for budget in budgets}
+
+
+def calibrate(config: RunConfig, pipe: Any, budgets: tuple[int, ...]) -> dict[str, Any]:
+    """The method's parameters, thresholds by budget, and on what they were fitted."""
+    prompts, name = read_prompts(config.prompts), config.method["name"]
     todo, sampling = samples(prompts, config.seeds), Sampling.of(config)
     grid = [todo[i : i + config.batch] for i in range(0, len(todo), config.batch)]
-    recorder = Recorder(denoisers(pipe)[0])
-    for batch in grid:
-        with Accelerated(pipe, Method("none", None, always), observe=recorder):
-            draw(pipe, batch, sampling)
-    coefficients, explained = fit(recorder.pairs)
-    print(f"{len(recorder.pairs)} pairs, R^2 {explained:.4f}: {coefficients}", flush=True)
-    ladder = {b: {"threshold": threshold_for(pipe, grid[0], sampling, coefficients, b)} for b in BUDGETS}
-    return {
-        "coefficients": coefficients,
-        "threshold": ladder[14]["threshold"],
-        "ladder": ladder,
-        "fitted_on": {
-            "model": model_identity(config.model),
-            "prompts": identity(prompts),
-            "samples": len(todo),
-            "batch": config.batch,
-            "steps": sampling.steps,
-            "pairs": len(recorder.pairs),
-            "r_squared": explained,
-        },
-    }
+    fitted, facts = {}, {}
+    if name in FITS:
+        fit = FITS[name](denoisers(pipe)[0])
+        for batch in grid:
+            with Accelerated(pipe, Method("none", None, always), observe=fit):
+                draw(pipe, batch, sampling)
+        fitted, facts = fit.found()
+        print(f"{fitted} {facts}", flush=True)
+    rungs = ladder(config, pipe, grid[0], fitted, budgets)
+    first = rungs.get(14) or next(iter(rungs.values()), {})
+    about = {"model": model_identity(config.model), "prompts": identity(prompts), "samples": len(todo)}
+    about |= {"batch": config.batch, "steps": sampling.steps, **facts}
+    return {**fitted, **first, "ladder": rungs, "fitted_on": about}
 
 
 def main() -> None:
     """Fit, and write `calibration.json` beside the weights, or print what belongs in the model's config."""
-    words = sys.argv[1:]
+    words = [word for word in sys.argv[1:] if not word.startswith("budgets=")]
+    given = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("budgets=")]
     if not any(word.startswith("prompts=") for word in words):
         words = [*words, "prompts=calibration"]
     config = compose(words)
-    if config.method["name"] != "teacache":
-        refuse("only TeaCache is calibrated here: type method=teacache")
+    name = config.method["name"]
+    if name not in FITS and config.method.get("drift") is None:
+        refuse(f"method={name} has nothing to fit: type one that decides by data, {USAGE}")
+    budgets = tuple(int(word) for word in given[0].split(",")) if given else BUDGETS
     pipe = load_pipeline(config.model, device_of(config.device))
-    found = calibrate(config, pipe)
+    if len(denoisers(pipe)) > 1:
+        refuse(f"model={config.model.name} has two denoisers: fit each by its own, on a pipeline with one of them")
+    found = calibrate(dataclasses.replace(config, runs=None), pipe, budgets)
     folder = weights_folder(config.model)
     if folder is None:
-        print(f"put this under calibration.teacache in configs/model/{config.model.name}.yaml:\n{json.dumps(found)}")
+        print(f"put this under calibration.{name} in configs/model/{config.model.name}.yaml:\n{json.dumps(found)}")
         return
     path = folder / "calibration.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    write_json(path, {**known, "teacache": found})
+    write_json(path, {**known, name: found})
     print(f"written: {path}")
 
 
