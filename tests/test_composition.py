@@ -1,0 +1,238 @@
+"""What a pipeline is combined with: other starts and solvers, LoRA, offload, compiled blocks, diffusers' own hooks."""
+
+import dataclasses
+import functools
+
+import diffusers
+import pytest
+import torch
+from cases import METHODS, Subject, method_of, subject_of
+from diffusers import FirstBlockCacheConfig, TaylorSeerCacheConfig
+
+from spectrum import SpectrumError, accelerate
+from spectrum.denoisers import Denoiser, denoiser_of
+from spectrum.library import Accelerated
+from spectrum.schedule import explicit
+
+SPECTRUM = [0, 1, 2, 3, 4, 6, 8]
+
+
+def fresh(name="flux"):
+    """A toy of its own, for what changes the pipeline."""
+    return Subject(name)
+
+
+def runs(handle):
+    return [branch["run_steps"] for branch in handle.report().values()]
+
+
+def embeds(subject):
+    from spectrum.architecture import prompt_inputs
+
+    return prompt_inputs(subject.pipe, subject.config.model.architecture["embeds"], ["a cat", "two pears"])
+
+
+def test_11_image_to_image_starts_in_the_middle():
+    subject = subject_of("flux")
+    parts = subject.pipe.components
+    pipe = diffusers.FluxImg2ImgPipeline(**{k: parts.get(k) for k in diffusers.FluxPipeline._get_signature_keys(
+        diffusers.FluxImg2ImgPipeline)[0]})  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def call(strength):
+        return pipe(image=picture, strength=strength, num_inference_steps=16, height=64, width=64, output_type="pt",
+                    generator=torch.Generator().manual_seed(1), **embeds(subject)).images  # fmt: skip
+
+    plain = call(0.75)
+    with accelerate(pipe, "spectrum", "schedule=always"):
+        assert torch.equal(call(0.75), plain)
+    with accelerate(pipe, "spectrum") as handle:
+        image = call(0.75)
+        (own,) = runs(handle)
+    assert own[:5] == [4, 5, 6, 7, 8] and own[-1] < 16 and len(own) < 12
+    assert torch.isfinite(image).all() and not torch.equal(image, plain)
+
+
+def test_11_a_solver_that_calls_twice_a_step_is_refused():
+    subject = fresh("sdxl")
+    subject.pipe.scheduler = diffusers.HeunDiscreteScheduler.from_config(subject.pipe.scheduler.config)
+    with accelerate(subject.pipe, "spectrum"):
+        try:
+            subject.sample()
+        except SpectrumError as error:
+            assert "called twice" in str(error) or "step_index" in str(error)
+        else:
+            (own,) = [branch for branch in accelerated_report(subject)]
+            assert own
+
+
+def accelerated_report(subject):
+    return subject.pipe.__dict__["_spectrum"].report().values()
+
+
+def test_12_two_experts_have_a_history_each():
+    subject = subject_of("wan22_a14b")
+    with Accelerated(subject.pipe, method_of("spectrum")) as handle:
+        subject.sample()
+        plan, report = handle.plan(10), handle.report()
+        first, second = (hook.report() for hook in handle.hooks)
+    for name, branch in report.items():
+        assert branch["run_steps"] == first[name]["run_steps"] + second[name]["run_steps"] == plan.runs
+        assert min(second[name]["run_steps"]) > max(first[name]["run_steps"])
+
+
+@pytest.mark.parametrize("method", ["spectrum", "first_block_cache", "taylorseer_modules"])
+def test_14_lora_reaches_what_runs(method):
+    subject = fresh()
+    found = method_of(method, *(["schedule.threshold=0.05"] if method == "first_block_cache" else []))
+    with Accelerated(subject.pipe, found):
+        before = subject.sample()
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["to_q", "to_k"], init_lora_weights=False)
+    torch.manual_seed(0)
+    subject.pipe.transformer.add_adapter(config)
+    plain = subject.sample()
+    assert not torch.equal(plain, subject.plain)
+    with Accelerated(subject.pipe, dataclasses.replace(found, schedule=method_of("none").schedule)):
+        assert torch.equal(subject.sample(), plain)
+    with Accelerated(subject.pipe, found):
+        assert not torch.equal(subject.sample(), before)
+
+
+def test_several_pictures_a_prompt_are_a_batch():
+    subject = subject_of("flux")
+    with Accelerated(subject.pipe, method_of("spectrum")) as handle:
+        image = subject.pipe(num_images_per_prompt=3, num_inference_steps=10, height=64, width=64, output_type="pt",
+                             generator=torch.Generator().manual_seed(0), **embeds(subject)).images  # fmt: skip
+        assert len(image) == 6 and runs(handle) == [SPECTRUM]
+
+
+@pytest.mark.parametrize("method", ["spectrum", "first_block_cache", "taylorseer_modules"])
+def test_15_layerwise_casting_and_group_offload_still_skip(method):
+    subject = fresh()
+    found = method_of(method, *(["schedule.threshold=0.05"] if method == "first_block_cache" else []))
+    with Accelerated(subject.pipe, found) as handle:
+        expected, did = subject.sample(), runs(handle)
+    subject.pipe.transformer.enable_group_offload(
+        onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type="block_level",
+        num_blocks_per_group=1,
+    )  # fmt: skip
+    with Accelerated(subject.pipe, found) as handle:
+        assert torch.equal(subject.sample(), expected) and runs(handle) == did
+
+
+def test_15_layerwise_casting():
+    subject = fresh()
+    subject.pipe.transformer.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+    plain = subject.sample()
+    with Accelerated(subject.pipe, method_of("spectrum", "schedule=always")):
+        assert torch.equal(subject.sample(), plain)
+    with Accelerated(subject.pipe, method_of("spectrum")) as handle:
+        assert torch.isfinite(subject.sample()).all() and runs(handle) == [SPECTRUM]
+
+
+def test_15_compiled_blocks_are_not_compiled_again_at_every_step():
+    subject = fresh()
+    with Accelerated(subject.pipe, method_of("spectrum")):
+        expected = subject.sample()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    subject.pipe.transformer.compile_repeated_blocks(backend="eager")
+    with Accelerated(subject.pipe, method_of("spectrum")) as handle:
+        subject.sample()
+        frames = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        image = subject.sample()
+        assert runs(handle) == [SPECTRUM]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == frames > 0
+    torch.testing.assert_close(image, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_family_that_is_not_registered_comes_in_one_call(monkeypatch):
+    from spectrum import denoisers
+
+    subject = subject_of("flux")
+    with Accelerated(subject.pipe, method_of("spectrum")):
+        expected = subject.sample()
+    monkeypatch.setattr(denoisers, "DENOISERS", {})
+    with pytest.raises(SpectrumError, match="denoiser=Denoiser"):
+        accelerate(subject.pipe, "spectrum")
+    with accelerate(subject.pipe, "spectrum", denoiser=Denoiser(exit="norm_out")):
+        assert torch.equal(subject.sample(), expected)
+
+
+@pytest.mark.parametrize(
+    "schedule", ["fixed_interval", [0, 1, 2, 5], functools.partial(explicit, run_steps=[0, 1, 2, 5])]
+)
+def test_a_schedule_by_name_as_a_list_and_as_a_function(schedule):
+    subject = subject_of("flux")
+    with accelerate(subject.pipe, "taylorseer", schedule=schedule) as handle:
+        subject.sample()
+        assert runs(handle) == [[0, 1, 2, 6] if schedule == "fixed_interval" else [0, 1, 2, 5]]
+
+
+def test_what_is_fitted_for_the_weights_is_found(_tiny):
+    with accelerate(_tiny, "teacache") as handle:
+        assert handle.method.drift.keywords["coefficients"]
+    with pytest.raises(SpectrumError, match="no coefficients"):
+        accelerate(subject_of("flux").pipe, "teacache")
+
+
+def test_taylorseer_agrees_with_diffusers_own_hook_where_they_coincide():
+    """Both at attention alone, order 1, on diffusers' schedule; diffusers forecasts no MLP, so neither does ours here."""
+    steps = [0, 1, 2, 4, 9]
+    subject = fresh()
+    model = subject.pipe.transformer
+    model.enable_cache(TaylorSeerCacheConfig(cache_interval=5, disable_cache_before_step=3, max_order=1,
+                                             taylor_factors_dtype=torch.float32))  # fmt: skip
+    theirs = subject.sample()
+    model.disable_cache()
+    assert torch.equal(subject.sample(), subject.plain) and not torch.equal(theirs, subject.plain)
+
+    own = fresh()
+    method = dataclasses.replace(method_of("taylorseer_modules"), schedule=functools.partial(explicit, run_steps=steps))
+    with Accelerated(own.pipe, method) as handle:
+        (hook,) = handle.hooks
+        attention_alone(hook._site, own.pipe.transformer)
+        ours = own.sample()
+        assert runs(handle) == [steps]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    with Accelerated(own.pipe, method):
+        assert (own.sample() - theirs).abs().max() > 1e-3, "with MLPs the two are different methods"
+
+
+def attention_alone(site, model):
+    """Leave of a modules' site the attentions, which is what diffusers' hook stores."""
+    from spectrum.context import attach, detach
+
+    site.remove()
+    stored = {name: part for name, part in model.named_modules() if name.endswith(".attn")}
+    site._modules = list(stored.values())
+    for name, part in stored.items():
+        attach(part, site._storing(name), lambda: None)
+    assert detach
+
+
+def test_first_block_cache_agrees_with_diffusers_own_hook():
+    subject = fresh()
+    threshold = 0.06
+    subject.pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
+    theirs = subject.sample()
+    subject.pipe.transformer.disable_cache()
+    own = fresh()
+    with Accelerated(own.pipe, method_of("first_block_cache", f"schedule.threshold={threshold}")) as handle:
+        ours = own.sample()
+        assert 1 < len(runs(handle)[0]) < 10
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_plan_says_what_is_done(method):
+    found = method_of(method, *(["schedule.threshold=0.1"] if "cache" in method and method != "magcache" else []))
+    if not found.foreseeable:
+        return
+    subject = subject_of("flux")
+    with Accelerated(subject.pipe, found) as handle:
+        subject.sample()
+        assert runs(handle) == [handle.plan(10).runs]
+    assert denoiser_of(subject.pipe.transformer).exit == "norm_out"
