@@ -20,7 +20,7 @@ def change(seen: Seen) -> float:
 
 def filtered(signal: Tensor, level: tuple[float, float], grid: tuple[int, ...] | None) -> Tensor:
     """A signal (batch, tokens, width) with each frequency of the token grid scaled by `gains`."""
-    if grid is None or math.prod(grid) != signal.shape[1]:
+    if grid is None or signal.ndim != 3 or math.prod(grid) != signal.shape[1]:
         refuse("method=seacache has to know how the tokens lie, and this denoiser does not tell: type method=teacache")
     axes = tuple(range(1, len(grid) + 1))
     field = torch.fft.fftn(signal.float().reshape(len(signal), *grid, -1), dim=axes)

@@ -249,6 +249,8 @@ def outcomes(model, name):
         pair = Pair(model, name)
     except SpectrumError as error:
         return dict.fromkeys(CASES, f"refused: {error}")
+    except AssertionError as error:
+        return dict.fromkeys(CASES, f"failed: {error}")
     found = {}
     for case, check in CASES.items():
         try:
