@@ -99,7 +99,7 @@ def timelines(path: Path, records: Records, title: str) -> None:
 
 def ablation(path: Path, filled: Filled, key: str) -> None:
     """PSNR against the values of one key, a line for each method and budget, with 95 % intervals."""
-    figure, axis = pyplot().subplots(figsize=(5.2, 3.6), layout="constrained")
+    figure, axis = pyplot().subplots(figsize=(6.4, 3.6), layout="constrained")
     lines: dict[tuple[str, str], list[tuple[Any, Mapping[str, Any]]]] = {}
     for row, record in filled.rows:
         if record is not None:
@@ -116,7 +116,7 @@ def ablation(path: Path, filled: Filled, key: str) -> None:
     axis.set_xticks(range(len(values)), [str(value) for value in values], fontsize=8)
     axis.set(xlabel=key, ylabel="PSNR (dB)")
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=7, frameon=False)
+    axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axis.set_title(filled.experiment.title, fontsize=9, loc="left")
     save(figure, path)
 

@@ -25,9 +25,11 @@ def with_solver(pipe: Any, solver: str | None) -> Any:
     usual = type(pipe.scheduler).__name__
     if own.get("invert_sigmas") or "snr_shift_scale" in own:
         refuse(f"method.solver={solver} cannot take the place of this model's {usual}: type method=fewer_steps")
-    config = {**own, "solver_order": 2}
+    known = inspect.signature(cls).parameters
+    config = {key: value for key, value in own.items() if key in known and key != "solver_type"}
+    config["solver_order"] = 2
     if config.setdefault("prediction_type", "flow_prediction") == "flow_prediction":
-        config |= {"use_flow_sigmas": True, "flow_shift": config.get("flow_shift", config.get("shift", 1.0))}
+        config |= {"use_flow_sigmas": True, "flow_shift": own.get("flow_shift", own.get("shift", 1.0))}
     scheduler = cls.from_config(config)
     scheduler = scheduler if "prediction_type" in own else _for_flow_pipelines(scheduler)
     named = inspect.signature(type(pipe)).parameters
