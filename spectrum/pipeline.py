@@ -43,6 +43,14 @@ def model_kind(model: ModelConfig) -> str:
     return BUILT.get(model.weights, embedded)
 
 
+def on_this_machine(model: ModelConfig) -> bool:
+    """Whether a model's weights can be loaded without a download, as far as their index tells."""
+    if model.weights in BUILT or weights_folder(model) is not None:
+        return True
+    found = huggingface_hub.try_to_load_from_cache(model.hub, "model_index.json", revision=model.revision)
+    return isinstance(found, str)
+
+
 @cache
 def digest(folder: Path) -> str:
     """SHA-256 over the names and bytes of a folder's configs and weights."""

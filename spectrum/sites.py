@@ -182,6 +182,7 @@ class Modules:
         self._values: dict[str, Tensor] | None = None
         self._recall: Recall | None = None
         self._lengths: dict[str, int] = {}
+        self._turns: dict[str, int] = {}
         self._empty: dict[str, Any] = {}
         stored, idle = site_modules(model, layout.stacks)
         if not stored:
@@ -207,7 +208,7 @@ class Modules:
             used[place] = recall(place)
             return used[place]
 
-        self._recall = once
+        self._recall, self._turns = once, {}
         try:
             return Call(False, forward(*args, **kwargs), None, used)
         finally:
@@ -216,6 +217,7 @@ class Modules:
     def full(self, forward: Forward, args: Any, kwargs: Any) -> Call:
         """See `Place`."""
         self._values = values = {}
+        self._turns = {}
         try:
             output = forward(*args, **kwargs)
         finally:
@@ -223,17 +225,23 @@ class Modules:
         return Call(True, output, None, values, values)
 
     def _storing(self, name: str) -> Any:
-        """What goes around a module whose output is stored, one place for each tensor that it returns."""
+        """What goes around a module whose output is stored.
+
+        There is a place for each tensor that it returns and each of its turns: CogView4 puts image and text through
+        one MLP, one after the other.
+        """
 
         def around(forward: Forward, branch: str | None, args: Any, kwargs: Any) -> Any:
+            self._turns[name] = self._turns.get(name, 0) + 1
+            turn = f"{name}.{self._turns[name]}"
             if self._recall is not None:
-                parts = tuple(self._recall(f"{name}.{part}") for part in range(self._lengths[name]))
-                return parts if self._lengths[name] > 1 else parts[0]
+                parts = tuple(self._recall(f"{turn}.{part}") for part in range(self._lengths[turn]))
+                return parts if self._lengths[turn] > 1 else parts[0]
             output = forward(*args, **kwargs)
             if self._values is not None:
                 parts = output if isinstance(output, tuple) else (output,)
-                self._lengths[name] = len(parts)
-                self._values |= {f"{name}.{part}": value for part, value in enumerate(parts)}
+                self._lengths[turn] = len(parts)
+                self._values |= {f"{turn}.{part}": value for part, value in enumerate(parts)}
             return output
 
         return around

@@ -12,6 +12,14 @@ from spectrum.config import ModelConfig, compose
 from spectrum.pipeline import load_pipeline
 
 
+def pytest_collection_modifyitems(items):
+    """Share the tests out by file, those of the conformance suite by model, so that fixtures are made once."""
+    for item in items:
+        model = getattr(item, "callspec", None) and item.callspec.params.get("model")
+        group = f"{item.path.stem}-{model}" if item.path.stem == "test_conformance" else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> ModelConfig:
     return compose([]).model

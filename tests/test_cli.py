@@ -194,7 +194,7 @@ def choices(group):
 @pytest.mark.parametrize("method", choices("method"))
 def test_every_config_composes_into_a_method(model, method):
     config = compose([f"model={model}", f"method={method}"])
-    fitted = {"teacache": {"coefficients": [1.0, 0.0], "threshold": 0.1}}
+    fitted = {"teacache": {"coefficients": [1.0, 0.0], "threshold": 0.1}, "magcache": {"ratios": [1.0, 1.1]}}
     assert build_method(config.method, config.schedule, fitted).name == method
 
 
@@ -208,7 +208,8 @@ def test_every_schedule_overrides_a_methods_own(method, schedule):
     own = "fixed_interval" if schedule == "fixed_interval_from_end" else schedule
     assert config.schedule["function"] == f"spectrum.schedule.{own}"
     if method == "teacache" or schedule != "accumulated_distance":
-        build_method(config.method, config.schedule, {method: {"coefficients": [1.0], "threshold": 0.1}})
+        fitted = {"coefficients": [1.0], "threshold": 0.1, "ratios": [1.0, 1.1]}
+        build_method(config.method, config.schedule, {method: fitted})
 
 
 @pytest.mark.parametrize("prompts", choices("prompts"))
