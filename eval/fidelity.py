@@ -25,7 +25,7 @@ def psnr_of(samples: Tensor, reference: Tensor) -> list[float]:
     """
     if not (samples.is_floating_point() and reference.is_floating_point()):
         refuse("PSNR takes float images in [0, 1]; divide 8-bit ones by 255 first")
-    error = (samples.double() - reference.double()).square().flatten(1).mean(1)
+    error = (samples - reference).square().flatten(1).mean(1, dtype=torch.float64)
     return (-10 * torch.log10(error)).tolist()
 
 

@@ -18,8 +18,9 @@ def frames_of(path: Path, only: float | None = None) -> Iterator[Tensor]:
         with Image.open(path) as image:
             count = getattr(image, "n_frames", 1)
             for number in range(count) if only is None else [min(int(only * count), count - 1)]:
-                image.seek(number)
-                yield torch.from_numpy(np.asarray(image.convert("RGB")).copy())
+                if number:
+                    image.seek(number)
+                yield torch.from_numpy(np.array(image if image.mode == "RGB" else image.convert("RGB")))
     except FileNotFoundError:
         refuse(f"{path} is missing: run the same command again to sample it")
     except (UnidentifiedImageError, OSError, SyntaxError):
