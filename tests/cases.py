@@ -245,7 +245,7 @@ CASES = {
 
 
 def outcomes(model, name):
-    """By case `passed`, `failed: ...`, `refused: ...` when the method cannot serve the model, `-` where a case is not its own."""
+    """By case `passed`, `failed: ...`, `refused: ...` where the method cannot serve the model, `-` where none applies."""
     try:
         pair = Pair(model, name)
     except SpectrumError as error:
