@@ -245,7 +245,7 @@ CASES = {
 
 
 def outcomes(model, name):
-    """By case `passed`, `failed: ...`, `refused: ...` where the method cannot serve the model, `-` where none applies."""
+    """`passed`, `failed: ...`, `refused: ...` where the method cannot serve the model, `-` where it says nothing."""
     try:
         pair = Pair(model, name)
     except SpectrumError as error:
