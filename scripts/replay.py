@@ -21,7 +21,7 @@ from rich.table import Table
 from torchmetrics.functional import spearman_corrcoef
 
 from spectrum import trace as traces
-from spectrum.config import build_method, compose
+from spectrum.config import ModelConfig, build_method, compose
 from spectrum.errors import refuse
 from spectrum.library import denoisers
 from spectrum.main import guarded, pairs
@@ -61,12 +61,16 @@ def show(rows: list[dict[str, Any]], title: str) -> None:
     Console().print(table)
 
 
-def of_records(folder: Path, trace: traces.Trace, model: Any, fitted: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for every record of a caching method on the traced weights, with its reference and closed-loop PSNR."""
+def of_records(folder: Path, trace: traces.Trace, model: Any, config: ModelConfig) -> list[dict[str, Any]]:
+    """A row for every record of a caching method on the traced model, with its reference and closed-loop PSNR.
+
+    The same weights on another grid of steps are another model.
+    """
     rows = []
     for stored in read_records(folder):
-        if stored["model_identity"] == trace.about["model"] and stored["method"]["forecast"]:
-            method = build_method(stored["method"], stored["schedule"], fitted)
+        same = stored["model_identity"] == trace.about["model"] and stored["model"]["name"] == config.name
+        if same and stored["method"]["forecast"]:
+            method = build_method(stored["method"], stored["schedule"], calibration(config))
             closed = {"reference": stored["reference"], "psnr": stored["metrics"]["psnr"]["mean"]}
             rows.append(row(stored["label"], trace, model, method) | closed)
     return rows or refuse(f"{folder} has no record of a caching method on the traced weights")
@@ -96,7 +100,7 @@ def main() -> None:
         refuse(f"{given['trace']} was made with other weights than model={model.name} has: run scripts/trace.py again")
     denoiser = denoisers(load_pipeline(model, device_of(jobs[0].device)))[0]
     if "records" in given:
-        rows = of_records(Path(given["records"]), trace, denoiser, calibration(model))
+        rows = of_records(Path(given["records"]), trace, denoiser, model)
     else:
         rows = [row(label(config), trace, denoiser, method) for config, method in map(resolve, jobs)]
     if given.get("format") == "json":

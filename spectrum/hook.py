@@ -172,12 +172,14 @@ class CacheHook:
 
     def _decide(self, trajectory: Trajectory, branch: Branch, inputs: Mapping[str, Any], front: Tensor | None) -> bool:
         step, steps = branch.last, len(trajectory.times)
-        if not self.method.foreseeable:
-            self._measure(trajectory, branch, inputs, front)
-        runs = [s - branch.origin for s in branch.runs]
-        go = self.method.schedule(step - branch.origin, steps - branch.origin, runs, branch.drift)
-        if self.method.follow and branch.runs:
-            go = trajectory.decided.setdefault(step, go)
+        if self.method.follow and branch.runs and step in trajectory.decided:
+            go = trajectory.decided[step]
+        else:
+            if not self.method.foreseeable:
+                self._measure(trajectory, branch, inputs, front)
+            runs = [s - branch.origin for s in branch.runs]
+            go = self.method.schedule(step - branch.origin, steps - branch.origin, runs, branch.drift)
+            trajectory.decided[step] = go
         if go:
             branch.runs.append(step)
             branch.drift = 0.0
