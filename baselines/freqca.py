@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from spectrum.errors import check_number, refuse
+from spectrum.errors import check_number
+from spectrum.signals import check_grid
 
 
 def low_band(forecast: Tensor, newest: Tensor, grid: tuple[int, ...] | None, *, cutoff: float = 0.1) -> Tensor:
@@ -18,11 +19,7 @@ def low_band(forecast: Tensor, newest: Tensor, grid: tuple[int, ...] | None, *, 
     """
     check_number("method.cutoff", cutoff, low=0)
     spatial = newest.ndim == 4
-    sides = tuple(newest.shape[-2:]) if spatial else grid
-    if sides is None or (not spatial and math.prod(sides) != newest.shape[1]):
-        refuse(
-            "method.mend=baselines.freqca.low_band needs to know how the tokens lie, and this denoiser does not tell"
-        )
+    sides = tuple(newest.shape[-2:]) if spatial else check_grid(newest.shape[1], grid, "method=freqca")
     gap = (newest.float() - forecast.float()).movedim(1, -1) if spatial else newest.float() - forecast.float()
     gap = gap.reshape(len(gap), *sides, -1)
     bases = [_dct(side, gap) for side in sides]

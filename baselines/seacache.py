@@ -1,13 +1,11 @@
 """SeaCache: how far the modulated input moved, seen through what the noise level leaves of each frequency."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from baselines.teacache import relative_l1
-from spectrum.errors import refuse
 from spectrum.method import Seen
+from spectrum.signals import check_grid
 
 TINY = 1e-16
 
@@ -20,8 +18,7 @@ def change(seen: Seen) -> float:
 
 def filtered(signal: Tensor, level: tuple[float, float], grid: tuple[int, ...] | None) -> Tensor:
     """A signal (batch, tokens, width) with each frequency of the token grid scaled by `gains`."""
-    if grid is None or signal.ndim != 3 or math.prod(grid) != signal.shape[1]:
-        refuse("method=seacache has to know how the tokens lie, and this denoiser does not tell: type method=teacache")
+    grid = check_grid(signal.shape[1], grid, "method=seacache")
     axes = tuple(range(1, len(grid) + 1))
     field = torch.fft.fftn(signal.float().reshape(len(signal), *grid, -1), dim=axes)
     shaped = gains(grid, level, signal.device)[..., None]

@@ -8,6 +8,7 @@ step to step. Every method that decides by data gets the thresholds that run a g
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -27,10 +28,11 @@ from spectrum.errors import refuse
 from spectrum.generate import Sampling, draw
 from spectrum.library import Accelerated, denoisers
 from spectrum.main import guarded
-from spectrum.method import Method
+from spectrum.method import Method, Watch
 from spectrum.pipeline import device_of, load_pipeline, model_identity, weights_folder
 from spectrum.prompts import Sample, read_prompts, samples
 from spectrum.schedule import always, plan
+from spectrum.signals import watched
 from spectrum.store import identity, write_json
 
 BUDGETS = (18, 14, 12, 10, 9, 8)
@@ -56,15 +58,13 @@ class Polynomial:
 
     def __init__(self, model: Any) -> None:
         self.pairs: list[tuple[float, float]] = []
-        self._model, self._signal = model, denoiser_of(model).signal
-        if self._signal is None:
-            refuse(f"{type(model).__name__} has no signal to calibrate on")
+        self._model, self._layout = model, denoiser_of(model)
         self._last: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, seen: Observation) -> None:
         """Pair this step with the one before it in the same branch and trajectory."""
-        assert self._signal is not None
-        now = self._signal(self._model, seen.inputs), seen.feature
+        run = functools.partial(type(self._model).forward, self._model, **seen.inputs)
+        now = watched(Watch.signal, self._model, self._layout, seen.inputs, run), seen.feature
         if seen.step:
             signals, features = (each(a, b) for a, b in zip(now, self._last[seen.branch], strict=True))
             self.pairs += zip(signals, features, strict=True)
@@ -116,8 +116,8 @@ def mean_runs(pipe: Any, batch: list[Sample], sampling: Sampling, method: Method
         return float(np.mean([len(branch["run_steps"]) for branch in handle.report().values()]))
 
 
-def threshold_for(runs_at: Callable[[float], float], budget: int) -> float:
-    """The threshold with the mean number of runs nearest to `budget`, by bisection."""
+def threshold_for(runs_at: Callable[[float], float], budget: int) -> float | None:
+    """The threshold with the mean number of runs nearest to `budget`, by bisection; None where none is within half."""
     low, high, best = 0.0, 1.0, (float("inf"), 0.0)
     while runs_at(high) > budget and high < 1e6:
         low, high = high, 4 * high
@@ -129,7 +129,7 @@ def threshold_for(runs_at: Callable[[float], float], budget: int) -> float:
         print(f"threshold {middle:.5g}: {runs:.2f} runs", flush=True)
         if runs == budget:
             break
-    return float(f"{best[1]:.6g}")
+    return float(f"{best[1]:.6g}") if best[0] <= 0.5 else None
 
 
 def ladder(config: RunConfig, pipe: Any, batch: list[Sample], fitted: dict[str, Any], budgets: tuple[int, ...]) -> Any:
@@ -150,11 +150,18 @@ def ladder(config: RunConfig, pipe: Any, batch: list[Sample], fitted: dict[str, 
     def runs_at(threshold: float) -> float:
         return mean_runs(pipe, batch, sampling, built(threshold=threshold))
 
-    return {budget: {"threshold": threshold_for(runs_at, budget)} for budget in budgets}
+    typed = {key: config.schedule[key] for key in config.method.get("usual") or {} if config.schedule.get(key)}
+    found = {budget: threshold_for(runs_at, budget) for budget in budgets}
+    for budget in (budget for budget, threshold in found.items() if threshold is None):
+        print(f"no threshold runs {budget} steps: type for example a smaller schedule.warmup=")
+    return {budget: {**typed, "threshold": value} for budget, value in found.items() if value is not None}
 
 
 def calibrate(config: RunConfig, pipe: Any, budgets: tuple[int, ...]) -> dict[str, Any]:
-    """The method's parameters, thresholds by budget, and on what they were fitted."""
+    """The method's parameters, thresholds by budget, and on what they were fitted.
+
+    A setting of the method that was typed where its file leaves it open (`method.front=1`) is kept as the model's.
+    """
     prompts, name = read_prompts(config.prompts), config.method["name"]
     todo, sampling = samples(prompts, config.seeds), Sampling.of(config)
     grid = [todo[i : i + config.batch] for i in range(0, len(todo), config.batch)]
@@ -166,11 +173,19 @@ def calibrate(config: RunConfig, pipe: Any, budgets: tuple[int, ...]) -> dict[st
                 draw(pipe, batch, sampling)
         fitted, facts = fit.found()
         print(f"{fitted} {facts}", flush=True)
+    typed = {key: config.method[key] for key in config.method.get("usual") or {} if config.method.get(key)}
     rungs = ladder(config, pipe, grid[0], fitted, budgets)
-    first = rungs.get(14) or next(iter(rungs.values()), {})
     about = {"model": model_identity(config.model), "prompts": identity(prompts), "samples": len(todo)}
     about |= {"batch": config.batch, "steps": sampling.steps, **facts}
-    return {**fitted, **first, "ladder": rungs, "fitted_on": about}
+    return {**fitted, **typed, "ladder": {str(budget): rung for budget, rung in rungs.items()}, "fitted_on": about}
+
+
+def joined(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """A fit with the budgets that an earlier one of the same weights and prompts met; 14 runs are the default."""
+    same = known.get("fitted_on") == found["fitted_on"]
+    ladder = {**(known["ladder"] if same else {}), **found["ladder"]}
+    first = ladder.get("14") or next(iter(ladder.values()), {})
+    return {**found, **first, "ladder": ladder}
 
 
 def main() -> None:
@@ -190,11 +205,12 @@ def main() -> None:
     found = calibrate(dataclasses.replace(config, runs=None), pipe, budgets)
     folder = weights_folder(config.model)
     if folder is None:
+        found = joined({}, found)
         print(f"put this under calibration.{name} in configs/model/{config.model.name}.yaml:\n{json.dumps(found)}")
         return
     path = folder / "calibration.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    write_json(path, {**known, name: found})
+    write_json(path, {**known, name: joined(known.get(name, {}), found)})
     print(f"written: {path}")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from spectrum.health import Health
 from spectrum.history import History
 from spectrum.method import Seen, Step
 
@@ -97,6 +98,7 @@ class Trajectory:
     levels: list[tuple[float, float]]
     branches: dict[Hashable, Branch] = field(default_factory=dict)
     decided: dict[int, bool] = field(default_factory=dict)
+    health: Health = field(default_factory=Health)
 
     def report(self) -> dict[str, Any]:
         """What was done, per branch: run steps, diagnostics of the skipped ones, bytes held."""

@@ -1,6 +1,7 @@
 """Where a sampler stands, read from its scheduler, and the clocks that a forecast can run on."""
 
 import copy
+import math
 from enum import StrEnum
 from typing import Any
 
@@ -70,12 +71,13 @@ def readings(scheduler: Any, clock: Clock) -> tuple[list[float], tuple[float, fl
 
 def levels(scheduler: Any) -> list[tuple[float, float]]:
     """(scale of the picture, scale of the noise) in the latents at each step, their squares or they themselves summing
-    to 1: `(1 - sigma, sigma)` for a flow model, else `(1, sigma) / sqrt(1 + sigma^2)`.
+    to 1: `(1 - sigma, sigma)` for a flow model, else `(1, sigma) / sqrt(1 + sigma^2)`,
+    also for the infinite sigma of a terminal SNR of zero.
     """
     sigmas, (_, most) = readings(scheduler, Clock.sigma)
     if most <= 1.0:
         return [(1 - sigma, sigma) for sigma in sigmas]
-    return [(1 / (1 + sigma**2) ** 0.5, sigma / (1 + sigma**2) ** 0.5) for sigma in sigmas]
+    return [(math.cos(math.atan(sigma)), math.sin(math.atan(sigma))) for sigma in sigmas]
 
 
 def _sigmas(scheduler: Any) -> Tensor:

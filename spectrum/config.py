@@ -201,7 +201,8 @@ def build_method(
     """
     name = method["name"]
     fitted = (calibration or {}).get(name, {})
-    own, timing = fill(method, fitted), fill(schedule, fitted, method.get("usual") or {})
+    usual = method.get("usual") or {}
+    own, timing = fill(method, fitted, usual), fill(schedule, fitted, usual)
     missing = (
         f"{name} has no coefficients for the model {model or 'given'}: fit them with python scripts/calibrate.py "
         f"model={model or 'NAME'} method={name}"

@@ -44,17 +44,20 @@ class _RootHook(ModelHook):
         return module
 
 
-def attach(module: nn.Module, around: Around, on_reset: Callable[[], None]) -> None:
+def attach(module: nn.Module, around: Around, on_reset: Callable[[], None]) -> Callable[..., Any]:
     """Route every call of `module` through `around`; `on_reset` is called when a pipeline ends its call.
 
     `around` gets the forward it replaces, the name of the CFG branch if the pipeline gives one, and the arguments.
-    Raises `SpectrumError` if a method is attached already.
+    Returns that forward, for calls of it beside those of the pipeline. Raises `SpectrumError` if a method is attached
+    already.
     """
     fresh = not hasattr(module, "_diffusers_hook")
     registry = HookRegistry.check_if_exists_or_initialize(module)
     if registry.get_hook(HOOK_NAME) is not None:
         refuse("a caching method is on this pipeline already: call restore(pipe) before you put another on it")
-    registry.register_hook(_RootHook(around, on_reset, fresh), HOOK_NAME)
+    hook = _RootHook(around, on_reset, fresh)
+    registry.register_hook(hook, HOOK_NAME)
+    return lambda *args, **kwargs: hook.fn_ref.original_forward(*args, **kwargs)  # pyright: ignore[reportOptionalCall]
 
 
 def detach(module: nn.Module) -> None:
@@ -123,6 +126,36 @@ def gated(module: nn.Module, stacks: tuple[str, ...], front: int, ask: Callable[
 def emptied(module: nn.Module, stacks: tuple[str, ...]) -> AbstractContextManager[None]:
     """Put the block stacks of a denoiser aside: a list that gives no block for a list, None for a single block."""
     return gated(module, stacks, 0, lambda: False)
+
+
+class _Opened(nn.ModuleList):
+    """A stack whose first block is entered without being called, and which has no other."""
+
+    def __init__(self, stack: nn.ModuleList) -> None:
+        super().__init__()
+        self._modules = stack._modules
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        first = next(iter(self._modules.values()))
+        yield lambda *args, **kwargs: first.forward(*args, **kwargs)  # pyright: ignore[reportReturnType, reportOptionalMemberAccess]
+
+
+@contextmanager
+def peeking(module: nn.Module, stacks: tuple[str, ...]) -> Iterator[None]:
+    """Let the forward go as far as into the first block, for what is found out there before anything runs."""
+    stack = module._modules[stacks[0]]
+    assert isinstance(stack, nn.ModuleList)
+    module._modules[stacks[0]] = _Opened(stack)
+    try:
+        yield
+    finally:
+        module._modules[stacks[0]] = stack
+
+
+def first_parts(module: nn.Module, stacks: tuple[str, ...]) -> list[nn.Module]:
+    """The attentions and MLPs in the first block of the first stack."""
+    stored, idle = site_modules(module, stacks)
+    return [part for name, part in (stored | idle).items() if name.startswith(f"{stacks[0]}.0.")]
 
 
 def hidden_output(block: nn.Module, output: Any, like: Tensor) -> Tensor:

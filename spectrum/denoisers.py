@@ -1,25 +1,12 @@
 """The denoiser families: one entry each says where the block stacks are and which module they exit into."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from spectrum.context import block_stacks
 from spectrum.errors import refuse
-from spectrum.signals import (
-    cogvideox_time_embedding,
-    flux_modulated_input,
-    hidream_time_embedding,
-    hunyuan_modulated_input,
-    ltx_modulated_input,
-    lumina2_modulated_input,
-    mochi_modulated_input,
-    wan_time_embedding,
-)
-
-Signal = Callable[[Any, Mapping[str, Any]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,7 +17,8 @@ class Denoiser:
         exit: the module that the last block's output enters; its first argument is the feature.
         stacks: names of the block lists (or single blocks), in the order they run. Left empty, they are the lists of
             blocks that diffusers' own caching hooks would find.
-        signal: for data-dependent schedules, what TeaCache watches: `(model, forward's arguments by name) -> tensor`.
+        signal: the module whose output TeaCache watches, where that is an embedding of the timestep. None where it is
+            the first block's modulated input, which is the same in all families: what its first attention takes.
         condition: the forward argument that tells CFG branches apart when the pipeline does not name them; None where
             its pipelines denoise all branches in one call.
         refused: forward arguments that reach the blocks from outside, with why a skipped step cannot honour them.
@@ -38,7 +26,7 @@ class Denoiser:
 
     exit: str
     stacks: tuple[str, ...] = ()
-    signal: Signal | None = None
+    signal: str | None = None
     condition: str | None = "encoder_hidden_states"
     refused: Mapping[str, str] = field(default_factory=dict)
 
@@ -47,7 +35,6 @@ _CONTROLNET = "ControlNet residuals are added inside the blocks, which a skipped
 
 FLUX = Denoiser(
     exit="norm_out",
-    signal=flux_modulated_input,
     refused={"controlnet_block_samples": _CONTROLNET, "controlnet_single_block_samples": _CONTROLNET},
 )
 
@@ -85,25 +72,25 @@ CHROMA = Denoiser(
 HIDREAM = Denoiser(
     exit="final_layer",
     stacks=("double_stream_blocks", "single_stream_blocks"),
-    signal=hidream_time_embedding,
+    signal="t_embedder",
     condition="encoder_hidden_states_t5",
 )
 
 # By the denoiser's class name.
 DENOISERS: Mapping[str, Denoiser] = {
     "ChromaTransformer2DModel": CHROMA,
-    "CogVideoXTransformer3DModel": Denoiser(exit="norm_final", signal=cogvideox_time_embedding),
+    "CogVideoXTransformer3DModel": Denoiser(exit="norm_final", signal="time_embedding"),
     "CogView4Transformer2DModel": Denoiser(exit="norm_out"),
     "DiTTransformer2DModel": Denoiser(exit="norm_out", condition=None),
     "Flux2Transformer2DModel": FLUX2,
     "FluxTransformer2DModel": FLUX,
     "HiDreamImageTransformer2DModel": HIDREAM,
     "HunyuanImageTransformer2DModel": Denoiser(exit="norm_out"),
-    "HunyuanVideo15Transformer3DModel": Denoiser(exit="norm_out", signal=hunyuan_modulated_input),
-    "HunyuanVideoTransformer3DModel": Denoiser(exit="norm_out", signal=hunyuan_modulated_input),
-    "LTXVideoTransformer3DModel": Denoiser(exit="norm_out", signal=ltx_modulated_input),
-    "Lumina2Transformer2DModel": Denoiser(exit="norm_out", signal=lumina2_modulated_input),
-    "MochiTransformer3DModel": Denoiser(exit="norm_out", signal=mochi_modulated_input),
+    "HunyuanVideo15Transformer3DModel": Denoiser(exit="norm_out"),
+    "HunyuanVideoTransformer3DModel": Denoiser(exit="norm_out"),
+    "LTXVideoTransformer3DModel": Denoiser(exit="norm_out"),
+    "Lumina2Transformer2DModel": Denoiser(exit="norm_out"),
+    "MochiTransformer3DModel": Denoiser(exit="norm_out"),
     "PixArtTransformer2DModel": Denoiser(exit="norm_out", condition=None),
     "QwenImageTransformer2DModel": QWEN_IMAGE,
     "SD3Transformer2DModel": SD3,
@@ -111,7 +98,7 @@ DENOISERS: Mapping[str, Denoiser] = {
         exit="norm_out", condition=None, refused={"controlnet_block_samples": _CONTROLNET}
     ),
     "UNet2DConditionModel": UNET,
-    "WanTransformer3DModel": Denoiser(exit="norm_out", signal=wan_time_embedding),
+    "WanTransformer3DModel": Denoiser(exit="norm_out", signal="condition_embedder.time_embedder"),
     "ZImageTransformer2DModel": Denoiser(
         exit="all_final_layer.2-1", condition="cap_feats", refused={"controlnet_block_samples": _CONTROLNET}
     ),

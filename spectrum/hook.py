@@ -1,5 +1,6 @@
 """The one hook: at each call of a denoiser it runs the blocks or puts a forecast in their place."""
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -9,12 +10,12 @@ from torch import Tensor, nn
 
 from spectrum import clock
 from spectrum.branch import Branch, Observation, Trajectory
-from spectrum.call import EXIT, Call, latents_of, tensor
+from spectrum.call import EXIT, Call, tensor
 from spectrum.context import attach, detach
 from spectrum.denoisers import Denoiser, complete, denoiser_of
 from spectrum.errors import refuse
 from spectrum.method import Method, Step, Watch, plan_method
-from spectrum.signals import token_grid
+from spectrum.signals import token_grid, watchable, watched
 from spectrum.sites import site_of
 
 MOST_BRANCHES = 8
@@ -63,9 +64,10 @@ class CacheHook:
         self._signature = inspect.signature(type(model).forward)
         self._trajectory: Trajectory | None = None
         self._report: dict[str, Any] = {}
-        if not method.foreseeable and method.watch is Watch.modulated and self.denoiser.signal is None:
-            refuse(f"{type(model).__name__} has no signal for {method.name}: use a schedule of time alone")
-        attach(model, self._around, self.reset)
+        named = method.watch is Watch.signal and self.denoiser.signal
+        if not method.foreseeable and method.watch in (Watch.modulated, Watch.signal) and not named:
+            watchable(model, self.denoiser)
+        self._plain = attach(model, self._around, self.reset)
         try:
             self._site = site_of(model, self.denoiser, method)
         except BaseException:
@@ -104,13 +106,20 @@ class CacheHook:
         trajectory = self._follow(step)
         branch = self._branch(trajectory, name, inputs, step)
         branch.last = step
+
+        def watch() -> Tensor:
+            run = functools.partial(self._plain, *args, **kwargs)
+            return watched(self.method.watch, self.model, self.denoiser, inputs, run)
+
         call = self._site.call(
             forward,
             args,
             kwargs,
-            lambda front: self._decide(trajectory, branch, inputs, front),
+            lambda front: self._decide(trajectory, branch, watch if front is None else lambda: front),
             lambda place: self._recall(trajectory, branch, place),
         )
+        last = step == len(trajectory.times) - 1
+        trajectory.health.look(step, call.ran, tensor(call.output), last)
         if call.ran:
             self._keep(trajectory, branch, inputs, call)
         elif self.probe:
@@ -170,13 +179,13 @@ class CacheHook:
             )
         return branch
 
-    def _decide(self, trajectory: Trajectory, branch: Branch, inputs: Mapping[str, Any], front: Tensor | None) -> bool:
+    def _decide(self, trajectory: Trajectory, branch: Branch, watch: Callable[[], Tensor]) -> bool:
         step, steps = branch.last, len(trajectory.times)
         if self.method.follow and branch.runs and step in trajectory.decided:
             go = trajectory.decided[step]
         else:
             if not self.method.foreseeable:
-                self._measure(trajectory, branch, inputs, front)
+                self._measure(trajectory, branch, watch())
             runs = [s - branch.origin for s in branch.runs]
             go = self.method.schedule(step - branch.origin, steps - branch.origin, runs, branch.drift)
             trajectory.decided[step] = go
@@ -185,12 +194,13 @@ class CacheHook:
             branch.drift = 0.0
         return go
 
-    def _measure(self, trajectory: Trajectory, branch: Branch, inputs: Mapping[str, Any], front: Tensor | None) -> None:
+    def _measure(self, trajectory: Trajectory, branch: Branch, signal: Tensor) -> None:
         assert self.method.drift is not None
-        signal = watched(self.method.watch, self.model, self.denoiser, inputs) if front is None else front
         seen = branch.see(signal, trajectory.levels[branch.last])
         if seen is not None and branch.runs:
             moved = self.method.drift(seen)
+            if math.isnan(moved):
+                refuse(f"what {self.method.name} watches has NaN at step {branch.last}: look at the inputs and weights")
             branch.drift = branch.drift + moved if self.method.accumulate else moved
 
     def _recall(self, trajectory: Trajectory, branch: Branch, place: str) -> Tensor:
@@ -203,12 +213,3 @@ class CacheHook:
         history = branch.places[place]
         forecast = history.combine(branch.skipped[-1].weights)
         return forecast if self.method.mend is None else self.method.mend(forecast, history.features[-1], branch.grid)
-
-
-def watched(watch: Watch, model: nn.Module, layout: Denoiser, inputs: Mapping[str, Any]) -> Tensor:
-    """What a method watches before any block runs: the modulated input, or the latents."""
-    if watch is Watch.latents:
-        return latents_of(inputs)
-    if layout.signal is None:
-        refuse(f"{type(model).__name__} has no signal: use a schedule of time alone")
-    return layout.signal(model, inputs)

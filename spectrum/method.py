@@ -39,11 +39,13 @@ Mend = Callable[[Tensor, Tensor, tuple[int, ...] | None], Tensor]
 class Watch(StrEnum):
     """What a method that decides by data looks at.
 
-    The modulated input of the first block, before any block runs; the residual of the front blocks, which then always
-    run; or the latents that the denoiser is given.
+    The modulated input of the first block, before any block runs; TeaCache's signal, which is that or in some families
+    an embedding of the timestep; the residual of the front blocks, which then always run; or the latents that the
+    denoiser is given.
     """
 
     modulated = "modulated"
+    signal = "signal"
     front = "front"
     latents = "latents"
 

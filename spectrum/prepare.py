@@ -36,8 +36,9 @@ def resolve(config: RunConfig) -> tuple[RunConfig, Method]:
     fitted = calibration(config.model)
     config = at_runs(config, fitted)
     own = fitted.get(config.method["name"], {})
-    schedule = fill(config.schedule, own, config.method.get("usual") or {})
-    config = dataclasses.replace(config, method=fill(config.method, own), schedule=schedule)
+    usual = config.method.get("usual") or {}
+    schedule, filled = fill(config.schedule, own, usual), fill(config.method, own, usual)
+    config = dataclasses.replace(config, method=filled, schedule=schedule)
     method = build_method(config.method, config.schedule, fitted, config.model.name)
     steps = Sampling.of(config).steps
     if steps > config.model.steps:

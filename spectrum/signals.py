@@ -1,102 +1,106 @@
-"""What TeaCache watches in each family: `(denoiser, its forward's arguments by name) -> tensor`, and how tokens lie."""
+"""What methods that decide by data watch, got from the denoiser's own forward, and how its tokens lie."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from spectrum.call import hidden_of, latents_of
+from spectrum.context import first_parts, peeking
+from spectrum.denoisers import Denoiser
+from spectrum.errors import refuse
+from spectrum.method import Watch
 
 
-def flux_modulated_input(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """The first FLUX block's input after its adaptive norm, (batch, image tokens, width): TeaCache's signal."""
-    hidden = model.x_embedder(inputs["hidden_states"])
-    times = [inputs["timestep"].to(hidden.dtype) * 1000]
-    if inputs.get("guidance") is not None:
-        times.append(inputs["guidance"].to(hidden.dtype) * 1000)
-    embedding = model.time_text_embed(*times, inputs["pooled_projections"])
-    return model.transformer_blocks[0].norm1(hidden, emb=embedding)[0]
+class _Caught(Exception):  # noqa: N818
+    """Carries a tensor out of a forward that goes no further."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = value
 
 
-def lumina2_modulated_input(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """The first joint block's input after its adaptive norm, (batch, text and image tokens, width).
+def watched(
+    watch: Watch, model: nn.Module, layout: Denoiser, inputs: Mapping[str, Any], run: Callable[[], Any]
+) -> Tensor:
+    """What a method watches before any block runs.
 
-    The refiners before that block run for it. Padding is zero here as there, and weighs nothing in a relative change.
+    `inputs` are the forward's arguments by name; `run` calls the denoiser's own forward with them, which is broken off
+    as soon as the tensor is there. The modulated input is (batch, tokens, width).
     """
-    hidden, mask = inputs["hidden_states"], inputs["encoder_attention_mask"]
-    embedding, text = model.time_caption_embed(hidden, inputs["timestep"], inputs["encoder_hidden_states"])
-    patches, text_rope, image_rope, *_ = model.rope_embedder(hidden, mask)
-    image = model.x_embedder(patches)
-    for layer in model.context_refiner:
-        text = layer(text, mask, text_rope)
-    for layer in model.noise_refiner:
-        image = layer(image, None, image_rope, embedding)
-    joint = torch.cat([text * mask[..., None].to(text.dtype), image], dim=1)
-    return model.layers[0].norm1(joint, embedding)[0]
+    if watch is Watch.latents:
+        return latents_of(inputs)
+    if watch is Watch.signal and layout.signal is not None:
+        part = model.get_submodule(layout.signal)
+        return _broken_off(run, [part.register_forward_hook(_catch_output)], model)
+    parts = watchable(model, layout)
+    with peeking(model, layout.stacks):
+        return _broken_off(run, [part.register_forward_pre_hook(_catch, with_kwargs=True) for part in parts], model)
 
 
-def hidream_time_embedding(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """HiDream's embedding of the timestep, before the text's is added, (batch, width): TeaCache's signal."""
-    return model.t_embedder(inputs["timesteps"], inputs["hidden_states"].dtype)
+def watchable(model: nn.Module, layout: Denoiser) -> list[nn.Module]:
+    """The attentions and MLPs of the first block. Refuses a denoiser that has none there (a UNet)."""
+    return first_parts(model, layout.stacks) or refuse(
+        f"the first block of {type(model).__name__} has no attention whose input could be watched: type a method of "
+        "time alone, for example method=spectrum"
+    )
 
 
-def hunyuan_modulated_input(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """The first HunyuanVideo block's input after its adaptive norm, (batch, video tokens, width)."""
-    hidden, time = model.x_embedder(inputs["hidden_states"]), inputs["timestep"]
-    if hasattr(model, "time_embed"):
-        embedding = model.time_embed(time, timestep_r=inputs.get("timestep_r"))
-    else:
-        embedding = model.time_text_embed(time, inputs["pooled_projections"], inputs.get("guidance"))[0]
-    return model.transformer_blocks[0].norm1(hidden, emb=embedding)[0]
+def _broken_off(run: Callable[[], Any], handles: list[Any], model: nn.Module) -> Tensor:
+    try:
+        run()
+    except _Caught as caught:
+        return caught.value
+    finally:
+        for handle in handles:
+            handle.remove()
+    return refuse(f"{type(model).__name__} did not pass through what is watched")
 
 
-def mochi_modulated_input(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """The first Mochi block's input after its modulated norm, (batch, video tokens, width)."""
-    latents, text = inputs["hidden_states"], inputs["encoder_hidden_states"]
-    mask = inputs["encoder_attention_mask"]
-    embedding, _ = model.time_embed(inputs["timestep"], text, mask, hidden_dtype=latents.dtype)
-    hidden = model.patch_embed(latents.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(latents), -1)).flatten(1, 2)
-    return model.transformer_blocks[0].norm1(hidden, embedding)[0]
+def _catch(module: nn.Module, args: Any, kwargs: Any) -> None:
+    raise _Caught(hidden_of(args, kwargs))
 
 
-def ltx_modulated_input(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """The first LTX-Video block's input after its adaptive norm, (batch, video tokens, width)."""
-    hidden, block = model.proj_in(inputs["hidden_states"]), model.transformer_blocks[0]
-    time = inputs["timestep"].flatten()
-    embedding, _ = model.time_embed(time, batch_size=len(hidden), hidden_dtype=hidden.dtype)
-    shift, scale = (block.scale_shift_table + embedding.view(len(hidden), -1, 6, hidden.shape[-1])).unbind(2)[:2]
-    return block.norm1(hidden) * (1 + scale) + shift
-
-
-def wan_time_embedding(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """Wan's time embedding before its projection, (batch, width): what TeaCache calls `e`."""
-    embedder = model.condition_embedder
-    time = embedder.timesteps_proj(inputs["timestep"].flatten())
-    return embedder.time_embedder(time.to(embedder.time_embedder.linear_1.weight.dtype))
-
-
-def cogvideox_time_embedding(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """CogVideoX's time embedding, (batch, time width)."""
-    time = model.time_proj(inputs["timestep"]).to(inputs["hidden_states"].dtype)
-    return model.time_embedding(time, inputs.get("timestep_cond"))
+def _catch_output(module: nn.Module, args: Any, output: Any) -> None:
+    raise _Caught(output if isinstance(output, Tensor) else output[0])
 
 
 def token_grid(model: Any, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
     """How the image tokens lie, (height, width) or (frames, height, width); None where the inputs do not tell.
 
     Latents that come unpacked are divided by the config's patch size; FLUX's packed ones come with their coordinates,
-    Qwen-Image's with their shape.
+    Qwen-Image's and LTX-Video's with their shape.
     """
     ids, shapes = inputs.get("img_ids"), inputs.get("img_shapes")
     if ids is not None:
         sides = [int(side) + 1 for side in ids.reshape(-1, ids.shape[-1]).amax(0).tolist()]
-        return tuple(sides[-2:])
+        return tuple(sides[1:3])
     if shapes is not None:
         first = shapes[0][0] if isinstance(shapes[0], list) else shapes[0]
         return tuple(int(side) for side in first[-2:])
+    named = [inputs.get(name) for name in ("num_frames", "height", "width")]
+    if all(isinstance(side, int) for side in named):
+        return tuple(int(side) for side in named if side is not None)
     latents = inputs.get("hidden_states", inputs.get("sample"))
     if not isinstance(latents, Tensor) or latents.ndim not in (4, 5):
         return None
+    channels = latents.shape.index(model.config.in_channels, 1) if model.config.in_channels in latents.shape[1:] else 1
+    sides = [side for axis, side in enumerate(latents.shape) if axis not in (0, channels)]
     patch = getattr(model.config, "patch_size", 1) or 1
     time = getattr(model.config, "patch_size_t", 1) or 1
     by = [time, patch, patch] if isinstance(patch, int) else [time, *patch][-3:]
-    return tuple(side // part for side, part in zip(latents.shape[2:], by[5 - latents.ndim :], strict=True))
+    return tuple(side // part for side, part in zip(sides, by[-len(sides) :], strict=True))
+
+
+def check_grid(tokens: int, grid: tuple[int, ...] | None, name: str) -> tuple[int, ...]:
+    """`grid`, if it is that of all the tokens that a method looks at; refuses otherwise."""
+    if grid is None:
+        refuse(f"{name} has to know how the tokens lie, and this denoiser does not tell: type another method")
+    if math.prod(grid) != tokens:
+        sides = "x".join(map(str, grid))
+        refuse(
+            f"{name} takes frequencies over a picture, and the {tokens} tokens here are not those of {sides} alone "
+            "(text or a given picture is among them): type another method"
+        )
+    return grid

@@ -3,6 +3,7 @@
 What a replay cannot see is feedback: in a closed loop a forecast moves the sample, and the next features with it.
 """
 
+import functools
 import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,11 +21,12 @@ from spectrum.errors import refuse
 from spectrum.forecast import Forecast
 from spectrum.generate import Sampling, draw
 from spectrum.history import History
-from spectrum.hook import relative_error, watched
+from spectrum.hook import relative_error
 from spectrum.library import Accelerated
 from spectrum.method import Method, Seen, Site, Space
 from spectrum.prompts import Sample
 from spectrum.schedule import always
+from spectrum.signals import watched
 from spectrum.store import write_bytes
 
 
@@ -176,9 +178,11 @@ def by_distance(
     return scores
 
 
+@torch.no_grad()
 def _moved(method: Method, model: nn.Module, at: Observation, before: Tensor | None) -> tuple[float, Tensor]:
     """A method's drift since the step before, and its signal now."""
-    signal = watched(method.watch, model, denoiser_of(model), at.inputs)
+    run = functools.partial(model, **at.inputs)
+    signal = watched(method.watch, model, denoiser_of(model), at.inputs, run)
     if before is None or method.drift is None:
         return 0.0, signal
     return method.drift(Seen(signal, before, (), ((0.0, 1.0), (0.0, 1.0)))), signal

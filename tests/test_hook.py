@@ -225,6 +225,24 @@ def test_schedules_of_time_add_no_synchronisation(flux, name, clock):
     assert flux.pipe.scheduler.sigmas.device.type == "cpu"
 
 
+@pytest.mark.parametrize("name", SKIPPING)
+@pytest.mark.parametrize("at", [0, 4, 11])
+def test_nan_from_the_denoiser_is_an_error_at_its_step(flux, name, at):
+    calls = []
+
+    def spoil(module, args, output):
+        calls.append(None)
+        return output * float("nan") if len(calls) == at + 1 else output
+
+    with accelerate(flux.pipe, method_of(name)) as accelerated:
+        handle = flux.model.proj_out.register_forward_hook(spoil)
+        with pytest.raises(SpectrumError, match=f"gave NaN or infinite values at step {at}: type another"):
+            flux.sample()
+        handle.remove()
+        assert len(calls) == at + 1
+        assert torch.isfinite(flux.sample()).all() and accelerated.report()
+
+
 def test_two_methods_on_one_pipeline_are_refused(flux):
     with accelerate(flux.pipe, "spectrum"), pytest.raises(SpectrumError, match="restore"):
         accelerate(flux.pipe, "fora")
