@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import torch
 from diffusers.hooks._common import _ALL_TRANSFORMER_BLOCK_IDENTIFIERS as STACK_NAMES
 from diffusers.hooks._common import _ATTENTION_CLASSES, _FEEDFORWARD_CLASSES
 from diffusers.hooks._helpers import TransformerBlockRegistry
 from diffusers.hooks.hooks import HookRegistry, ModelHook, StateManager
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 
 from spectrum.errors import refuse
 
@@ -25,7 +27,11 @@ class _NoState:
 
 
 class _RootHook(ModelHook):
-    """Calls `around(forward, branch name, args, kwargs)` in the place of a denoiser's forward."""
+    """Calls `around(forward, branch name, args, kwargs)` in the place of a denoiser's forward.
+
+    Of a denoiser that is compiled whole it takes the place of the compiled call, so that what `around` does stays
+    outside of what is traced.
+    """
 
     _is_stateful = True
 
@@ -33,39 +39,90 @@ class _RootHook(ModelHook):
         super().__init__()
         self._around, self._on_reset, self.made_registry = around, on_reset, made_registry
         self.manager = StateManager(_NoState)  # pyright: ignore[reportArgumentType]
+        self._inside = False
+        self._slot: tuple[nn.Module, str, Any] | None = None
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if self._inside:
+            return self.fn_ref.original_forward(*args, **kwargs)  # pyright: ignore[reportOptionalCall]
+        if torch.compiler.is_compiling():
+            torch.compiler.disable(_refuse_compiled_later)()  # pyright: ignore[reportCallIssue]
+        return self._call(self.fn_ref.original_forward, args, kwargs)
+
+    def _call(self, forward: Any, args: Any, kwargs: Any) -> Any:
         context = self.manager._context
-        name = None if context is None else context.name
-        return self._around(self.fn_ref.original_forward, name, args, kwargs)  # pyright: ignore[reportArgumentType]
+        return self._around(forward, None if context is None else context.name, args, kwargs)
+
+    def wrap(self, owner: nn.Module, name: str) -> None:
+        """Take the place of a compiled call, the attribute `name` of `owner`."""
+        compiled = getattr(owner, name)
+        self._slot = (owner, name, compiled)
+
+        def through(*args: Any, **kwargs: Any) -> Any:
+            self._inside = True
+            try:
+                return compiled(*args, **kwargs)
+            finally:
+                self._inside = False
+
+        setattr(owner, name, lambda *args, **kwargs: self._call(through, args, kwargs))
+
+    def unwrap(self) -> None:
+        """Give the compiled call its place back."""
+        if self._slot is not None:
+            setattr(*self._slot)
 
     def reset_state(self, module: nn.Module) -> nn.Module:
         self._on_reset()
         return module
 
 
+def _refuse_compiled_later() -> None:
+    refuse(
+        "the denoiser was compiled whole after a method was put on it: restore(pipe), compile, and put it on again; or "
+        "compile its blocks alone, pipe.transformer.compile_repeated_blocks()"
+    )
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module that `torch.compile` wrapped, or the module itself."""
+    return module._orig_mod if isinstance(module, OptimizedModule) else module
+
+
+def compiled_whole(module: nn.Module) -> bool:
+    """Whether a denoiser was compiled as a whole, by `torch.compile(module)` or `module.compile()`."""
+    return isinstance(module, OptimizedModule) or module._compiled_call_impl is not None
+
+
 def attach(module: nn.Module, around: Around, on_reset: Callable[[], None]) -> Callable[..., Any]:
     """Route every call of `module` through `around`; `on_reset` is called when a pipeline ends its call.
 
     `around` gets the forward it replaces, the name of the CFG branch if the pipeline gives one, and the arguments.
-    Returns that forward, for calls of it beside those of the pipeline. Raises `SpectrumError` if a method is attached
-    already.
+    Returns that forward uncompiled, for calls of it beside those of the pipeline. Raises `SpectrumError` if a method is
+    attached already.
     """
-    fresh = not hasattr(module, "_diffusers_hook")
-    registry = HookRegistry.check_if_exists_or_initialize(module)
+    root = uncompiled(module)
+    fresh = not hasattr(root, "_diffusers_hook")
+    registry = HookRegistry.check_if_exists_or_initialize(root)
     if registry.get_hook(HOOK_NAME) is not None:
         refuse("a caching method is on this pipeline already: call restore(pipe) before you put another on it")
     hook = _RootHook(around, on_reset, fresh)
     registry.register_hook(hook, HOOK_NAME)
+    if root is not module:
+        hook.wrap(module, "forward")
+    elif root._compiled_call_impl is not None:
+        hook.wrap(root, "_compiled_call_impl")
     return lambda *args, **kwargs: hook.fn_ref.original_forward(*args, **kwargs)  # pyright: ignore[reportOptionalCall]
 
 
 def detach(module: nn.Module) -> None:
     """Undo `attach`: same forward, no instance attribute left over. Does nothing where nothing is attached."""
+    module = uncompiled(module)
     registry = getattr(module, "_diffusers_hook", None)
     hook = None if registry is None else registry.get_hook(HOOK_NAME)
     if registry is None or not isinstance(hook, _RootHook):
         return
+    hook.unwrap()
     registry.remove_hook(HOOK_NAME, recurse=False)
     own = module.__dict__.get("forward")
     if getattr(own, "__func__", None) is type(module).forward:
@@ -80,22 +137,19 @@ def block_stacks(module: nn.Module) -> tuple[str, ...]:
     return names or refuse(f"{type(module).__name__} has no list of blocks that diffusers knows: name its stacks")
 
 
-class _Gate(nn.ModuleList):
-    """A stack that gives its first `front` blocks, and then, if `ask` says so, the others.
+class _Front(nn.ModuleList):
+    """A stack that gives its first blocks alone when it is iterated.
 
     All of them can still be counted and looked up: Chroma shares out its modulation by their number, DiT reads an
     embedding of its first block.
     """
 
-    def __init__(self, stack: nn.ModuleList, front: int, ask: Callable[[], bool]) -> None:
+    def __init__(self, stack: nn.ModuleList, front: int = 0) -> None:
         super().__init__()
-        self._modules, self._front, self._ask = stack._modules, front, ask
+        self._modules, self._front = stack._modules, front
 
     def __iter__(self) -> Iterator[nn.Module]:
-        blocks = list(self._modules.values())
-        yield from blocks[: self._front]
-        if self._ask():
-            yield from blocks[self._front :]  # pyright: ignore[reportReturnType]
+        yield from list(self._modules.values())[: self._front]  # pyright: ignore[reportReturnType]
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -104,28 +158,48 @@ class _Gate(nn.ModuleList):
         return list(self._modules.values())[index]
 
 
+class _Gate(_Front):
+    """One that gives the others too if `ask`, once the first ones have run, says so."""
+
+    def __init__(self, stack: nn.ModuleList, front: int, ask: Callable[[], bool]) -> None:
+        super().__init__(stack, front)
+        self._ask = ask
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        yield from super().__iter__()
+        if self._ask():
+            yield from list(self._modules.values())[self._front :]  # pyright: ignore[reportReturnType]
+
+
+StandIns = dict[str, nn.Module | None]
+
+
+def empty_stacks(module: nn.Module, stacks: tuple[str, ...]) -> StandIns:
+    """What takes the place of the block stacks so that none runs: a list that gives none, None for a single block."""
+    found = {name: module._modules[name] for name in stacks}
+    return {name: _Front(stack) if isinstance(stack, nn.ModuleList) else None for name, stack in found.items()}
+
+
+def gated_stacks(module: nn.Module, stacks: tuple[str, ...], front: int, ask: Callable[[], bool]) -> StandIns:
+    """What lets the first `front` blocks of the first stack run, and the others if `ask`, once these have, says so."""
+    found: StandIns = {}
+    for number, name in enumerate(stacks):
+        stack = module._modules[name]
+        if not isinstance(stack, nn.ModuleList):
+            refuse(f"{type(module).__name__}.{name} is a single block, so no front of it can run: leave method.front=0")
+        found[name] = _Gate(stack, 0 if number else front, ask)
+    return found
+
+
 @contextmanager
-def gated(module: nn.Module, stacks: tuple[str, ...], front: int, ask: Callable[[], bool]) -> Iterator[None]:
-    """Let the first `front` blocks of the first stack run, and the others if `ask`, once these have, says so."""
-    aside = {name: module._modules[name] for name in stacks}
+def in_place_of(module: nn.Module, stand_ins: StandIns) -> Iterator[None]:
+    """Put the stand-ins where the stacks are, until the context ends."""
+    aside = {name: module._modules[name] for name in stand_ins}
+    module._modules.update(stand_ins)
     try:
-        for number, (name, stack) in enumerate(aside.items()):
-            if isinstance(stack, nn.ModuleList):
-                module._modules[name] = _Gate(stack, 0 if number else front, ask)
-            elif front:
-                refuse(
-                    f"{type(module).__name__}.{name} is a single block, so no front of it can run: leave method.front=0"
-                )
-            else:
-                module._modules[name] = None
         yield
     finally:
         module._modules.update(aside)
-
-
-def emptied(module: nn.Module, stacks: tuple[str, ...]) -> AbstractContextManager[None]:
-    """Put the block stacks of a denoiser aside: a list that gives no block for a list, None for a single block."""
-    return gated(module, stacks, 0, lambda: False)
 
 
 class _Opened(nn.ModuleList):
@@ -140,16 +214,11 @@ class _Opened(nn.ModuleList):
         yield lambda *args, **kwargs: first.forward(*args, **kwargs)  # pyright: ignore[reportReturnType, reportOptionalMemberAccess]
 
 
-@contextmanager
-def peeking(module: nn.Module, stacks: tuple[str, ...]) -> Iterator[None]:
+def peeking(module: nn.Module, stacks: tuple[str, ...]) -> AbstractContextManager[None]:
     """Let the forward go as far as into the first block, for what is found out there before anything runs."""
     stack = module._modules[stacks[0]]
     assert isinstance(stack, nn.ModuleList)
-    module._modules[stacks[0]] = _Opened(stack)
-    try:
-        yield
-    finally:
-        module._modules[stacks[0]] = stack
+    return in_place_of(module, {stacks[0]: _Opened(stack)})
 
 
 def first_parts(module: nn.Module, stacks: tuple[str, ...]) -> list[nn.Module]:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from spectrum import clock
 from spectrum.branch import Branch, Observation, Trajectory
 from spectrum.call import EXIT, Call, tensor
-from spectrum.context import attach, detach
+from spectrum.context import attach, compiled_whole, detach, uncompiled
 from spectrum.denoisers import Denoiser, complete, denoiser_of
 from spectrum.errors import refuse
-from spectrum.method import Method, Step, Watch, plan_method
+from spectrum.method import Method, Site, Step, Watch, plan_method
 from spectrum.signals import token_grid, watchable, watched
 from spectrum.sites import site_of
 
@@ -36,7 +36,7 @@ class CacheHook:
     """Applies a `Method` to one denoiser until `remove` is called.
 
     Args:
-        model: the denoiser.
+        model: the denoiser, also as `torch.compile` gave it.
         scheduler: called at every step for the pipeline's scheduler, which says where the trajectory is.
         method: what to apply.
         probe: also run the blocks at each skipped step and record how far the forecast was off. Slow; the samples are
@@ -57,6 +57,7 @@ class CacheHook:
         observe: Callable[[Observation], None] | None = None,
         denoiser: Denoiser | None = None,
     ) -> None:
+        self._shell, model = model, uncompiled(model)
         self.model, self.method, self.probe, self.observe = model, method, probe, observe
         self.denoiser: Denoiser = complete(denoiser, model) if denoiser else denoiser_of(model)
         self.on_start: Callable[[], None] = lambda: None
@@ -67,16 +68,21 @@ class CacheHook:
         named = method.watch is Watch.signal and self.denoiser.signal
         if not method.foreseeable and method.watch in (Watch.modulated, Watch.signal) and not named:
             watchable(model, self.denoiser)
-        self._plain = attach(model, self._around, self.reset)
+        if compiled_whole(self._shell) and (method.front or method.site is Site.modules):
+            refuse(
+                f"{method.name} works inside of the denoiser, which is compiled whole: compile its blocks alone, "
+                "pipe.transformer.compile_repeated_blocks()"
+            )
+        self._plain = attach(self._shell, self._around, self.reset)
         try:
             self._site = site_of(model, self.denoiser, method)
         except BaseException:
-            detach(model)
+            detach(self._shell)
             raise
 
     def remove(self) -> None:
         """Take the hook off and free what it stored."""
-        detach(self.model)
+        detach(self._shell)
         self._site.remove()
         self.reset()
 

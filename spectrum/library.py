@@ -8,7 +8,7 @@ from typing import Any
 
 from spectrum.branch import Observation
 from spectrum.clock import starts
-from spectrum.context import detach
+from spectrum.context import detach, uncompiled
 from spectrum.denoisers import Denoiser
 from spectrum.errors import refuse
 from spectrum.hook import CacheHook
@@ -34,7 +34,7 @@ class Accelerated:
         observe: Callable[[Observation], None] | None = None,
         denoiser: Denoiser | None = None,
     ) -> None:
-        models = denoisers(pipe)
+        models = _as_called(pipe)
         self.pipe, self.method = pipe, method
         self.hooks: list[CacheHook] = []
         try:
@@ -90,7 +90,11 @@ class Accelerated:
 
 
 def denoisers(pipe: Any) -> list[Any]:
-    """The denoiser modules of a pipeline: its transformer(s), or its UNet."""
+    """The denoiser modules of a pipeline: its transformer(s), or its UNet. Of compiled ones what was compiled."""
+    return [uncompiled(model) for model in _as_called(pipe)]
+
+
+def _as_called(pipe: Any) -> list[Any]:
     found = [getattr(pipe, name, None) for name in ("transformer", "transformer_2", "unet")]
     models = [model for model in found if model is not None]
     if not models:
@@ -142,6 +146,6 @@ def restore(pipe: Any) -> None:
     if handle is not None:
         handle.restore()
         return
-    for model in denoisers(pipe):
+    for model in _as_called(pipe):
         for module in model.modules():
             detach(module)

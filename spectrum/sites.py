@@ -11,7 +11,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from spectrum.call import EXIT, OUTPUT, Call, Decide, Forward, Place, Recall, hidden_of, latents_of, tensor, with_tensor
-from spectrum.context import attach, detach, emptied, gated, hidden_output, site_modules
+from spectrum.context import (
+    attach,
+    detach,
+    empty_stacks,
+    gated_stacks,
+    hidden_output,
+    in_place_of,
+    site_modules,
+)
 from spectrum.denoisers import Denoiser
 from spectrum.errors import refuse
 from spectrum.method import Method, Site, Space
@@ -24,30 +32,39 @@ def site_of(model: nn.Module, layout: Denoiser, method: Method) -> Place:
 
 
 class Exit:
-    """The last block's output, at the module that it enters. With `method.front` the first blocks always run."""
+    """The last block's output, at the module that it enters. With `method.front` the first blocks always run.
+
+    Its hooks on modules do no more than set attributes, so that they can be traced with a denoiser compiled whole.
+    """
 
     def __init__(self, model: nn.Module, layout: Denoiser, method: Method) -> None:
         self._model, self._stacks, self._front = model, layout.stacks, method.front
         self._residual, self._name = method.space is Space.residual, layout.exit
-        self._start: Tensor | None = None
-        self._entry: Tensor | None = None
-        self._at_exit: Callable[[Tensor], Tensor | None] | None = None
+        self._open = False
+        self._put: Tensor | None = None
+        self._clear()
         first = model.get_submodule(layout.stacks[0])
         blocks = list(first) if isinstance(first, nn.ModuleList) else [first]
         if self._front >= len(blocks):
             refuse(f"method.front={self._front} must be below the {len(blocks)} blocks of {layout.stacks[0]}")
+        self._empty = empty_stacks(model, layout.stacks)
         exit_module = model.get_submodule(layout.exit)
         self._handles = [
             exit_module.register_forward_pre_hook(self._exit_hook, with_kwargs=True),
             blocks[0].register_forward_pre_hook(self._start_hook, with_kwargs=True),
         ]
         if self._front:
+            gated_stacks(model, layout.stacks, self._front, lambda: True)
             self._handles.append(blocks[self._front - 1].register_forward_hook(self._front_hook))
 
     def remove(self) -> None:
         """See `Place`."""
         for handle in self._handles:
             handle.remove()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._start = self._entry = self._arrived = self._used = None
 
     def call(self, forward: Forward, args: Any, kwargs: Any, decide: Decide, recall: Recall) -> Call:
         """See `Place`."""
@@ -55,19 +72,18 @@ class Exit:
             return self._gated(forward, args, kwargs, decide, recall)
         if decide(None):
             return self.full(forward, args, kwargs)
-        with emptied(self._model, self._stacks):
-            output, arrived, used = self._through(forward, args, kwargs, lambda entry: self._forecast(entry, recall))
-        return Call(False, output, arrived, {EXIT: used})
+        with in_place_of(self._model, self._empty):
+            return self._skipped(self._through(forward, args, kwargs, recall(EXIT)))
 
     def full(self, forward: Forward, args: Any, kwargs: Any) -> Call:
         """See `Place`."""
-        output, feature, _ = self._through(forward, args, kwargs, lambda feature: None)
-        return self._ran(output, feature)
+        return self._ran(self._through(forward, args, kwargs, None))
 
-    def _ran(self, output: Any, feature: Tensor) -> Call:
-        if self._entry is None:
+    def _ran(self, output: Any) -> Call:
+        entry, feature = self._entry, self._arrived
+        self._clear()
+        if entry is None or feature is None:
             refuse(f"{type(self._model).__name__} ran no block: nothing could be stored")
-        entry, self._entry = self._entry, None
         feature = feature.to(entry.dtype)
         if self._residual and entry.shape != feature.shape:
             refuse(
@@ -76,6 +92,12 @@ class Exit:
             )
         return Call(True, output, entry, {EXIT: feature}, {EXIT: feature - entry if self._residual else feature})
 
+    def _skipped(self, output: Any) -> Call:
+        arrived, used = self._arrived, self._used
+        assert used is not None
+        self._clear()
+        return Call(False, output, arrived, {EXIT: used})
+
     def _gated(self, forward: Forward, args: Any, kwargs: Any, decide: Decide, recall: Recall) -> Call:
         verdict: list[bool] = []
 
@@ -83,54 +105,49 @@ class Exit:
             if not verdict:
                 assert self._entry is not None and self._start is not None
                 verdict.append(decide(self._entry - self._start))
+                self._put = None if verdict[0] else recall(EXIT)
             return verdict[0]
 
-        with gated(self._model, self._stacks, self._front, ask):
-            output, arrived, used = self._through(
-                forward, args, kwargs, lambda value: None if ask() else self._forecast(value, recall)
-            )
-        return self._ran(output, arrived) if ask() else Call(False, output, arrived, {EXIT: used})
+        with in_place_of(self._model, gated_stacks(self._model, self._stacks, self._front, ask)):
+            output = self._through(forward, args, kwargs, None)
+        return self._ran(output) if ask() else self._skipped(output)
 
-    def _forecast(self, entry: Tensor, recall: Recall) -> Tensor:
-        forecast = recall(EXIT)
-        return entry.to(forecast.dtype) + forecast if self._residual else forecast
-
-    def _through(
-        self, forward: Forward, args: Any, kwargs: Any, at_exit: Callable[[Tensor], Tensor | None]
-    ) -> tuple[Any, Tensor, Tensor]:
-        """The denoiser's output, what arrived at the exit, and what went on from there."""
-        seen: list[Tensor] = []
-
-        def once(value: Tensor) -> Tensor | None:
-            replaced = at_exit(value)
-            seen[:] = [value, value if replaced is None else replaced]
-            return None if replaced is None else replaced.to(value.dtype)
-
-        self._at_exit = once
+    def _through(self, forward: Forward, args: Any, kwargs: Any, put: Tensor | None) -> Any:
+        """The denoiser's output, with `put`, if it is given, in the place of what arrives at the exit."""
+        self._clear()
+        self._open, self._put = True, put
         try:
             output = forward(*args, **kwargs)
+        except BaseException:
+            self._clear()
+            raise
         finally:
-            self._at_exit = self._start = None
-        if not seen:
-            refuse(f"{type(self._model).__name__} did not pass through {self._name}: nothing could be stored")
-        return output, seen[0], seen[1]
+            self._open, self._put = False, None
+        if self._arrived is None:
+            refuse(
+                f"{type(self._model).__name__} did not pass through {self._name}, so nothing could be stored: if it "
+                "was compiled and called before the method was put on it, call torch.compiler.reset()"
+            )
+        return output
 
     def _start_hook(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if self._at_exit is not None:
+        if self._open:
             self._start = hidden_of(args, kwargs)
             self._entry = self._start
 
     def _front_hook(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._at_exit is not None and self._start is not None:
+        if self._open and self._start is not None:
             self._entry = hidden_output(module, output, self._start)
 
     def _exit_hook(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if self._at_exit is None:
+        if not self._open:
             return None
         name = None if args else next(iter(kwargs))
-        replaced = self._at_exit(args[0] if name is None else kwargs[name])
-        if replaced is None:
+        self._arrived = value = args[0] if name is None else kwargs[name]
+        if self._put is None:
             return None
+        self._used = value.to(self._put.dtype) + self._put if self._residual else self._put
+        replaced = self._used.to(value.dtype)
         return ((replaced, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: replaced})
 
 

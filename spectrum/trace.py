@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from spectrum import clock
 from spectrum.branch import Observation
 from spectrum.clock import Clock
-from spectrum.context import emptied
+from spectrum.context import empty_stacks, in_place_of
 from spectrum.denoisers import denoiser_of
 from spectrum.errors import refuse
 from spectrum.forecast import Forecast
@@ -129,7 +129,7 @@ def head(model: nn.Module, seen: Observation, feature: Tensor) -> Tensor:
 
     handle = model.get_submodule(layout.exit).register_forward_pre_hook(substitute, with_kwargs=True)
     try:
-        with emptied(model, layout.stacks):
+        with in_place_of(model, empty_stacks(model, layout.stacks)):
             return model(**inputs)[0].cpu()
     finally:
         handle.remove()

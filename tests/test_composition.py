@@ -8,6 +8,7 @@ import pytest
 import torch
 from cases import METHODS, Subject, method_of, skipping, subject_of
 from diffusers import FirstBlockCacheConfig, TaylorSeerCacheConfig
+from diffusers.hooks.hooks import HookRegistry
 
 from spectrum import SpectrumError, accelerate
 from spectrum.denoisers import Denoiser
@@ -140,6 +141,64 @@ def test_15_compiled_blocks_are_not_compiled_again_at_every_step():
         assert runs(handle) == [SPECTRUM]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == frames > 0
     torch.testing.assert_close(image, expected, rtol=1e-3, atol=1e-3)
+
+
+def compiled_whole(pipe, how):
+    if how == "wrapped":
+        pipe.transformer = torch.compile(pipe.transformer, backend="eager", fullgraph=True)
+    else:
+        pipe.transformer.compile(backend="eager", fullgraph=True)
+
+
+@pytest.mark.parametrize("how", ["wrapped", "in place"])
+@pytest.mark.parametrize("name", ["flux", "sd35", "wan21_14b", "hunyuan_video", "qwen_image"])
+def test_15_a_denoiser_compiled_whole_has_a_graph_for_run_steps_and_one_for_skipped_ones(name, how):
+    subject = fresh(name)
+    with Accelerated(subject.pipe, method_of("spectrum")) as handle:
+        expected, did = subject.sample(), runs(handle)
+    torch._dynamo.reset()
+    stats = torch._dynamo.utils.counters["stats"]
+    model = subject.pipe.transformer
+    compiled_whole(subject.pipe, how)
+    assert torch.equal(subject.sample(), subject.plain)
+    before = stats["unique_graphs"]
+    with Accelerated(subject.pipe, method_of("spectrum")) as handle:
+        assert torch.equal(subject.sample(), expected) and runs(handle) == did
+        graphs = stats["unique_graphs"]
+        assert 2 <= graphs - before <= 2 * len(did)
+        assert torch.equal(subject.sample(), expected) and stats["unique_graphs"] == graphs
+    assert torch.equal(subject.sample(), subject.plain)
+    assert "forward" not in vars(model) and not getattr(model, "_diffusers_hook", HookRegistry(model)).hooks
+
+
+@pytest.mark.parametrize("method", ["teacache", "seacache", "easycache"])
+def test_15_what_decides_by_data_before_the_blocks_works_on_a_compiled_denoiser(method):
+    subject, found = fresh(), skipping("flux", method)
+    with Accelerated(subject.pipe, found) as handle:
+        expected, did = subject.sample(), runs(handle)
+    compiled_whole(subject.pipe, "wrapped")
+    with Accelerated(subject.pipe, found) as handle:
+        assert torch.equal(subject.sample(), expected) and runs(handle) == did
+
+
+@pytest.mark.parametrize("method", ["first_block_cache", "taylorseer_modules"])
+def test_15_what_works_inside_of_a_compiled_denoiser_is_refused(method):
+    subject = fresh()
+    compiled_whole(subject.pipe, "in place")
+    with pytest.raises(SpectrumError, match="compile its blocks alone"):
+        Accelerated(
+            subject.pipe, method_of(method, *(["schedule.threshold=0.05"] if method != "taylorseer_modules" else []))
+        )
+    assert torch.equal(subject.sample(), subject.plain)
+
+
+def test_15_compiling_after_the_method_is_put_on_is_refused():
+    subject = fresh()
+    with Accelerated(subject.pipe, method_of("spectrum")):
+        subject.pipe.transformer.compile(backend="eager")
+        with pytest.raises(SpectrumError, match=r"restore\(pipe\), compile, and put it on again"):
+            subject.sample()
+    assert torch.equal(subject.sample(), subject.plain)
 
 
 def test_a_family_that_is_not_registered_comes_in_one_call(monkeypatch):
