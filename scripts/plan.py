@@ -20,14 +20,14 @@ from spectrum.main import guarded
 from spectrum.method import Plan
 
 
-def as_json(config: RunConfig, plan: Plan, size: int) -> str:
+def as_json(config: RunConfig, plan: Plan, size: int | None) -> str:
     """One object: `run_steps`, `nfe`, `weights` from skipped step to list (oldest first), `cache_bytes`."""
     found: dict[str, Any] = {"model": config.model.name, "method": config.method["name"], "steps": plan.steps}
     found |= {"run_steps": plan.runs, "nfe": plan.nfe, "weights": {str(s.step): s.weights for s in plan.skipped}}
     return json.dumps({**found, "cache_bytes": size})
 
 
-def as_text(console: Console, config: RunConfig, plan: Plan, size: int) -> None:
+def as_text(console: Console, config: RunConfig, plan: Plan, size: int | None) -> None:
     """The same for people, with `sum w` and `|w|_1`."""
     console.print(f"[bold]{config.method['name']}[/bold] on {config.model.name}, {plan.steps} steps")
     if plan.runs is None:
@@ -35,7 +35,8 @@ def as_text(console: Console, config: RunConfig, plan: Plan, size: int) -> None:
     else:
         console.print(f"run steps ({plan.nfe}): {' '.join(map(str, plan.runs))}", highlight=False)
         console.print(f"ideal speed-up: {config.model.steps / len(plan.runs):.2f}x")
-    console.print(f"cache: {size:,} bytes a sample ({size / 2**20:.1f} MiB)", highlight=False)
+    known = "known from the first run step on" if size is None else f"{size:,} bytes a sample ({size / 2**20:.1f} MiB)"
+    console.print(f"cache: {known}", highlight=False)
     if not plan.skipped:
         return
     table = Table("step", "sum w", "|w|_1", "weights, oldest first", box=None, pad_edge=False)

@@ -108,11 +108,10 @@ def announce(console: Console, job: Job) -> None:
     steps = config.model.steps
     runs = "decided by the data" if plan.nfe is None else f"{plan.nfe} of {steps}"
     ideal = "" if not plan.nfe else f", ideal speed-up {steps / plan.nfe:.2f}x"
-    size = cache_bytes(config, plan, min(len(job.todo), config.batch)) / 2**20
+    size = cache_bytes(config, plan, min(len(job.todo), config.batch))
     most = "at most " if plan.nfe is None else ""
-    console.print(
-        f"[bold]{label(config)}[/bold] on {config.model.name}: block runs {runs}{ideal}, cache {most}{size:.1f} MiB"
-    )
+    cache = f"at {job.method.site}, its size in the record" if size is None else f"{most}{size / 2**20:.1f} MiB"
+    console.print(f"[bold]{label(config)}[/bold] on {config.model.name}: block runs {runs}{ideal}, cache {cache}")
     if plan.runs and plan.skipped:
         console.print(f"run steps: {' '.join(map(str, plan.runs))}", highlight=False)
 

@@ -27,7 +27,9 @@ class Logger(Protocol):
 
 def scalars(record: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a record, by the names that dashboards show."""
-    found = {"nfe": record["nfe"], "cache_bytes_per_sample": record["cache_bytes"]["predicted_per_sample"]}
+    known = record["cache_bytes"]
+    size = known["seen_per_sample"] if known["predicted_per_sample"] is None else known["predicted_per_sample"]
+    found = {"nfe": record["nfe"], "cache_bytes_per_sample": size}
     for name, entry in record["metrics"].items():
         parts = {name: entry["mean"], f"{name}_worst_5_percent": entry.get("worst_5_percent")}
         found |= {key: value for key, value in parts.items() if value is not None}

@@ -7,7 +7,7 @@ from spectrum.config import DTYPES, RunConfig, at_runs, build_method, fill
 from spectrum.errors import refuse
 from spectrum.files import method_file, nearest_schedule
 from spectrum.generate import Sampling
-from spectrum.method import Method, Plan, plan_method
+from spectrum.method import Method, Plan, Site, plan_method
 from spectrum.pipeline import calibration
 
 NONE = {"name": "none", "forecast": None}
@@ -20,8 +20,13 @@ def plan_of(config: RunConfig, method: Method) -> Plan:
     return plan_method(method, steps, starts=starts_of(config.model, steps))
 
 
-def cache_bytes(config: RunConfig, plan: Plan, batch: int = 1) -> int:
-    """Bytes that a plan's features take: kept features x CFG branches x the batch's feature."""
+def cache_bytes(config: RunConfig, plan: Plan, batch: int = 1) -> int | None:
+    """Bytes that a plan's features take at most: kept features x CFG branches x the batch's feature.
+
+    None where a method stores elsewhere than at the exit of the blocks: that is known from the first run step on.
+    """
+    if config.method.get("site", Site.exit) != Site.exit:
+        return None
     tokens, width = config.model.feature
     return plan.kept * config.model.branches * batch * tokens * width * DTYPES[config.model.dtype].itemsize
 
