@@ -214,7 +214,7 @@ def build_method(
     space = _enum(Space, own.pop("space", "feature"), "method.space")
     site = _enum(Site, own.pop("site", "exit"), "method.site")
     clock = _enum(Clock, own.pop("clock", "step"), "method.clock")
-    watch = _enum(Watch, own.pop("watch", "modulated"), "method.watch")
+    watch = _enum(Watch, own.pop("watch", "signal"), "method.watch")
     plain: dict[str, Any] = {key: own.pop(key) for key in ("accumulate", "follow", "front") if key in own}
     paths = {key: own.pop(key, None) for key in ("forecast", "drift", "mend")}
     parts = {key: _bind(path, "method", own, missing) if path else None for key, path in paths.items()}

@@ -94,6 +94,24 @@ def compiled_whole(module: nn.Module) -> bool:
     return isinstance(module, OptimizedModule) or module._compiled_call_impl is not None
 
 
+@contextmanager
+def _beneath_offload(module: nn.Module) -> Iterator[None]:
+    """Change the forward below the wrapper that accelerate's offload puts around it.
+
+    A pipeline that offloads takes that wrapper off at the end of each call, with all that lies on top of it.
+    """
+    wrapper = module.__dict__.get("forward") if "_old_forward" in module.__dict__ else None
+    if wrapper is None:
+        yield
+        return
+    module.forward = module._old_forward  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        module._old_forward = module.forward  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        module.forward = wrapper
+
+
 def attach(module: nn.Module, around: Around, on_reset: Callable[[], None]) -> Callable[..., Any]:
     """Route every call of `module` through `around`; `on_reset` is called when a pipeline ends its call.
 
@@ -107,7 +125,8 @@ def attach(module: nn.Module, around: Around, on_reset: Callable[[], None]) -> C
     if registry.get_hook(HOOK_NAME) is not None:
         refuse("a caching method is on this pipeline already: call restore(pipe) before you put another on it")
     hook = _RootHook(around, on_reset, fresh)
-    registry.register_hook(hook, HOOK_NAME)
+    with _beneath_offload(root):
+        registry.register_hook(hook, HOOK_NAME)
     if root is not module:
         hook.wrap(module, "forward")
     elif root._compiled_call_impl is not None:
@@ -123,7 +142,8 @@ def detach(module: nn.Module) -> None:
     if registry is None or not isinstance(hook, _RootHook):
         return
     hook.unwrap()
-    registry.remove_hook(HOOK_NAME, recurse=False)
+    with _beneath_offload(module):
+        registry.remove_hook(HOOK_NAME, recurse=False)
     own = module.__dict__.get("forward")
     if getattr(own, "__func__", None) is type(module).forward:
         del module.__dict__["forward"]

@@ -155,6 +155,11 @@ class CacheHook:
         same = current is not None and current.timesteps is scheduler.timesteps
         if current is not None and same and step >= max(branch.last for branch in current.branches.values()):
             return current
+        if not self.method.foreseeable and getattr(self.model, "_parallel_config", None) is not None:
+            refuse(
+                f"{self.method.name} decides by data, of which each rank of a parallel denoiser has a part, so the "
+                "ranks could part ways: type a method of time alone, for example method=spectrum"
+            )
         times, span = clock.readings(scheduler, self.method.clock)
         plan_method(self.method, len(times), times, span)
         levels = [] if self.method.foreseeable else clock.levels(scheduler)

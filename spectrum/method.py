@@ -39,13 +39,13 @@ Mend = Callable[[Tensor, Tensor, tuple[int, ...] | None], Tensor]
 class Watch(StrEnum):
     """What a method that decides by data looks at.
 
-    The modulated input of the first block, before any block runs; TeaCache's signal, which is that or in some families
-    an embedding of the timestep; the residual of the front blocks, which then always run; or the latents that the
-    denoiser is given.
+    TeaCache's signal, which in some families is an embedding of the timestep, and in the others the modulated input of
+    the first block; that input in any family; the residual of the front blocks, which then always run; or the latents
+    that the denoiser is given.
     """
 
-    modulated = "modulated"
     signal = "signal"
+    modulated = "modulated"
     front = "front"
     latents = "latents"
 
@@ -89,7 +89,7 @@ class Method:
     site: Site = Site.exit
     clock: Clock = Clock.step
     drift: Drift | None = None
-    watch: Watch = Watch.modulated
+    watch: Watch = Watch.signal
     accumulate: bool = True
     follow: bool = False
     front: int = 0

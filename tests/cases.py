@@ -95,6 +95,11 @@ class Pair:
             return subject.sample(**kwargs), handle.report()
 
 
+def runs_of(handle):
+    """The run steps of each CFG branch."""
+    return [branch["run_steps"] for branch in handle.report().values()]
+
+
 def same(a, b):
     return a.shape == b.shape and torch.equal(a, b)
 

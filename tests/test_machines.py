@@ -1,0 +1,87 @@
+"""Where a denoiser runs: offloaded, with another attention backend, split over ranks."""
+
+import os
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from cases import Subject, runs_of, skipping
+from diffusers import ContextParallelConfig, attention_backend
+
+from spectrum import SpectrumError
+from spectrum.library import Accelerated
+
+METHODS = ["spectrum", "teacache", "first_block_cache", "taylorseer_modules", "easycache"]
+
+
+@pytest.mark.parametrize("first", ["offload", "method"])
+@pytest.mark.parametrize("method", METHODS)
+def test_15_a_denoiser_that_is_offloaded_after_every_call_is_cached_in_every_call(method, first):
+    found = skipping("flux", method)
+    subject = Subject("flux")
+    with Accelerated(subject.pipe, found) as handle:
+        expected, did = subject.sample(), runs_of(handle)
+    if first == "offload":
+        subject.pipe.enable_model_cpu_offload(device="cpu")
+    with Accelerated(subject.pipe, found) as handle:
+        if first == "method":
+            subject.pipe.enable_model_cpu_offload(device="cpu")
+        for _ in range(3):
+            assert torch.equal(subject.sample(), expected) and runs_of(handle) == did
+    for _ in range(2):
+        assert torch.equal(subject.sample(), subject.plain) and hasattr(subject.pipe.transformer, "_hf_hook")
+    subject.pipe.remove_all_hooks()
+    model = subject.pipe.transformer
+    assert model.forward.__func__ is type(model).forward
+
+
+@pytest.mark.parametrize("backend", ["native", "_native_math"])
+@pytest.mark.parametrize("name", ["flux", "wan21_14b", "qwen_image"])
+def test_an_attention_backend_is_that_of_the_steps_that_run(name, backend):
+    subject = Subject(name)
+    with Accelerated(subject.pipe, skipping(name, "spectrum")) as handle:
+        expected, did = subject.sample(), runs_of(handle)
+    with Accelerated(subject.pipe, skipping(name, "spectrum")) as handle, attention_backend(backend):
+        image = subject.sample()
+        assert runs_of(handle) == did
+    torch.testing.assert_close(image, expected, rtol=1e-4, atol=1e-4)
+
+
+def _rank(rank, name, port, results):
+    """One of two ranks that share a denoiser: what it samples, with and without a method."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    # diffusers takes the rank modulo the number of accelerators, of which a CPU counts as none
+    torch.accelerator.device_count = lambda: 1
+    subject = Subject(name)
+    methods = [skipping(name, method) for method in ("spectrum", "taylorseer_modules")]
+    expected, alone = [], []
+    for method in methods:
+        with Accelerated(subject.pipe, method) as handle:
+            expected.append((subject.sample(), runs_of(handle)))
+            alone.append(max(branch["cache_bytes"] for branch in handle.report().values()))
+    deciding = skipping(name, "teacache")
+    subject.pipe.transformer.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
+    torch.testing.assert_close(subject.sample(), subject.plain, rtol=1e-4, atol=1e-4)
+    for method, (image, did), held in zip(methods, expected, alone, strict=True):
+        with Accelerated(subject.pipe, method) as handle:
+            torch.testing.assert_close(subject.sample(), image, rtol=1e-4, atol=1e-4)
+            assert runs_of(handle) == did
+            assert max(branch["cache_bytes"] for branch in handle.report().values()) < held
+    with Accelerated(subject.pipe, deciding), pytest.raises(SpectrumError, match="ranks could part ways"):
+        subject.sample()
+    torch.testing.assert_close(subject.sample(), subject.plain, rtol=1e-4, atol=1e-4)
+    results.put(rank)
+    dist.destroy_process_group()
+
+
+def test_ranks_that_share_a_denoiser_each_keep_their_part():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    results = mp.get_context("spawn").SimpleQueue()
+    mp.spawn(_rank, args=("wan21_14b", port, results), nprocs=2)
+    assert {results.get(), results.get()} == {0, 1}

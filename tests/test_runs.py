@@ -1,0 +1,31 @@
+"""`run.py` on every model's toy, from the command to the pictures."""
+
+import json
+
+import numpy as np
+import pytest
+from cases import MODELS
+from PIL import Image
+from test_cli import call
+
+from spectrum.files import read
+
+SHORT = ["method=spectrum", "model.steps=16", "batch=2", "prompts=examples", "prompts.limit=2", "timing=0", "probe=0"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_run_ends_with_a_table_and_pictures(model, tmp_path, capsys):
+    words = [f"model={model}", "model.weights=tiny", *SHORT, f"out={tmp_path}", f"records={tmp_path / 'records'}"]
+    code, out = call("run.py", *words, capsys=capsys)
+    assert code == 0, out.err
+    assert "spectrum" in out.out and "PSNR" in out.out and "random weights, toy width" in out.out
+    (record,) = [json.loads(path.read_text()) for path in tmp_path.rglob("record.json")]
+    assert (
+        record["method"]["name"] == "spectrum" and record["nfe"] < 16 and len(record["metrics"]["psnr"]["values"]) == 2
+    )
+    (folder,) = {path.parent for path in tmp_path.rglob("record.json")}
+    for name in ("sheet.png", "timeline.png"):
+        assert np.asarray(Image.open(folder / name)).std() > 0
+    frames = read("model", model)["tiny"].get("frames") or read("model", model).get("frames")
+    pictures = sorted((folder / "images").glob("*.png"))
+    assert len(pictures) == 2 and getattr(Image.open(pictures[0]), "n_frames", 1) == (frames or 1)
