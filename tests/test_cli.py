@@ -56,6 +56,8 @@ BAD = [
     (["method=specrum"], "there is no method=specrum; there are"),
     (["schedule=explicit"], "must start with step 0"),
     (["schedule=explicit", "schedule.run_steps=[3,4]"], "must start with step 0"),
+    (["schedule=explicit", "schedule.run_steps=[0,3,2]"], "must ascend without repeats, got [0, 3, 2]"),
+    (["schedule=explicit", "schedule.run_steps=[0,3,7]"], "the steps of this run are 0 to 6"),
     (["schedule.growth=-1"], "schedule.growth must be at least 0"),
     (["schedule.growth=nan"], "schedule.growth must be finite"),
     (["method.ridge=-0.5"], "method.ridge must be at least 0"),

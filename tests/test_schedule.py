@@ -3,7 +3,9 @@ import functools
 import pytest
 
 from spectrum import schedule
+from spectrum.config import compose
 from spectrum.errors import SpectrumError
+from spectrum.prepare import plan_of, resolve
 from spectrum.schedule import plan
 
 
@@ -57,6 +59,19 @@ def test_accumulated_distance():
     assert rule(0, 10, [], 0.0) and rule(9, 10, [0], 0.0)
     assert not rule(4, 10, [0], 0.19)
     assert rule(4, 10, [0], 0.2)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("flux", [0, 1, 2, 3, 4, 6, 9, 13, 17, 23, 29, 35, 41, 45, 48]),
+        ("wan21_14b", [*range(10), 16, 23, 30, 36, 41, 44, 47, 49]),
+        ("wan21_1_3b", [*range(10), 14, 19, 24, 29, 34, 38, 41, 44, 46, 48, 49]),
+    ],
+)
+def test_magcache_with_its_authors_ratios_runs_their_steps(model, expected):
+    config, method = resolve(compose([f"model={model}", "method=magcache"]))
+    assert plan_of(config, method).runs == expected
 
 
 @pytest.mark.parametrize(
