@@ -94,12 +94,12 @@ def find(row: Row, records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The record of a row among those of its experiment's data: every setting of its method and schedule is the same.
 
     A setting that a file leaves null is the model's own fit and matches any value. With `runs` asked for, the record
-    whose runs are nearest is taken, less than half a run off.
+    whose runs are nearest is taken, at most half a run off.
     """
     same = [r for r in records if _same_method(r, row.keys)]
     runs = row.keys.get("runs")
     if runs is not None:
-        same = sorted((r for r in same if abs(r["nfe"] - runs) < 0.5), key=lambda r: abs(r["nfe"] - runs))
+        same = sorted((r for r in same if abs(r["nfe"] - runs) <= 0.5), key=lambda r: abs(r["nfe"] - runs))
     return same[0] if same else None
 
 

@@ -211,6 +211,9 @@ def save(figure: Any, path: Path) -> None:
     """Write a figure whole, in the format of its name, and close it."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if path.suffix == ".svg" else {}
-    figure.savefig(buffer, format=path.suffix[1:], dpi=130, bbox_inches="tight", metadata=metadata)
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(buffer, format=path.suffix[1:], dpi=130, bbox_inches="tight", metadata=metadata)
     pyplot().close(figure)
     write_bytes(path, buffer.getvalue())
