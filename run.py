@@ -27,7 +27,7 @@ def main(composed: DictConfig) -> str:
     folders: list[Path] = []
     hydra_config = HydraConfig.get()
     group = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
-    code = guarded(lambda: folders.append(run(parse(composed), group)))
+    code = guarded(lambda: folders.append(run(parse(composed, hydra_config.overrides.task), group)))
     if code:
         sys.exit(code)
     return str(folders[0])

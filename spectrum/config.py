@@ -44,6 +44,8 @@ class ModelConfig:
     """Shape of one sample's feature, (image tokens, width)."""
     licence: str
     size_gb: float
+    batch: int = 1
+    """Samples per denoiser call, unless another number is typed."""
     frames: int | None = None
     """Frames of a video; None for a picture."""
     fps: int | None = None
@@ -83,7 +85,7 @@ class RunConfig:
     prompts: PromptsConfig
     runs: int | None = None
     seeds: list[int] = field(default_factory=lambda: [0])
-    batch: int = 16
+    batch: int = 1
     device: str = "auto"
     out: str = "outputs"
     records: str | None = None
@@ -111,10 +113,11 @@ def _typed(cls: type[Any], values: Mapping[str, Any], group: str) -> Any:
     return cls(**values)
 
 
-def parse(composed: DictConfig) -> RunConfig:
-    """Check a composed config. Raises `SpectrumError` with the key to change."""
+def parse(composed: DictConfig, typed: Sequence[str] = ()) -> RunConfig:
+    """Check a composed config, with the words that were typed for it. Raises `SpectrumError` with the key to change."""
     raw: Any = OmegaConf.to_container(composed, resolve=True)
-    raw["model"] = _typed(ModelConfig, _at_width(raw["model"]), "model")
+    raw["model"] = _typed(ModelConfig, _at_width(raw["model"], [word.partition("=")[0] for word in typed]), "model")
+    raw["batch"] = raw["model"].batch if raw["batch"] is None else raw["batch"]
     raw["prompts"] = _typed(PromptsConfig, raw["prompts"], "prompts")
     config: RunConfig = _typed(RunConfig, raw, "")
     if config.model.dtype not in DTYPES:
@@ -135,7 +138,7 @@ def parse(composed: DictConfig) -> RunConfig:
     return config
 
 
-def _at_width(model: dict[str, Any]) -> dict[str, Any]:
+def _at_width(model: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     """A model's settings with, for `weights=tiny`, what its file says under `tiny`; what was typed stays."""
     tiny = model.pop("tiny", None)
     if model.get("weights") != "tiny":
@@ -143,7 +146,8 @@ def _at_width(model: dict[str, Any]) -> dict[str, Any]:
     if tiny is None:
         refuse(f"model={model['name']} has no toy width: type model.weights=pretrained")
     usual = read("model", model["name"])
-    own = {key: value for key, value in tiny.items() if key == "architecture" or model.get(key) == usual.get(key)}
+    kept = {key for key in tiny if f"model.{key}" in typed or model.get(key) != usual.get(key)} - {"architecture"}
+    own = {key: value for key, value in tiny.items() if key not in kept}
     merged: Any = OmegaConf.to_container(OmegaConf.merge(model, {k: v for k, v in own.items() if k != "call"}))
     return {**merged, "call": {**model["call"], **own.get("call", {})}}
 
@@ -262,7 +266,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     from hydra import initialize_config_dir
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return parse(hydra_compose("config", list(overrides)))
+        return parse(hydra_compose("config", list(overrides)), overrides)
 
 
 def load_method(name: str, overrides: Sequence[str] = (), calibration: Mapping[str, Any] | None = None) -> Method:

@@ -77,6 +77,14 @@ def test_every_clock_runs(subject, clock):
     assert all(branch["skipped"] for branch in report.values()) and torch.isfinite(image).all()
 
 
+def test_what_was_typed_stays_at_toy_width_also_where_it_is_the_file_s_own():
+    usual = compose(["model=flux", "model.weights=tiny"])
+    typed = compose(["model=flux", "model.weights=tiny", "model.dtype=bfloat16", "model.height=1024", "batch=3"])
+    assert (usual.model.dtype, usual.model.height, usual.batch) == ("float32", 64, 1)
+    assert (typed.model.dtype, typed.model.height, typed.batch) == ("bfloat16", 1024, 3)
+    assert typed.model.width == 64 and compose([]).batch == 16
+
+
 def test_another_solver_keeps_what_the_scheduler_is_configured_with(subject):
     own = subject.pipe.scheduler.config
     if own.get("invert_sigmas") or "snr_shift_scale" in own:
