@@ -1,11 +1,12 @@
 """What a config asks for, worked out before anything is loaded: its method, its reference, its name in tables."""
 
 import dataclasses
+import math
 
 from spectrum.architecture import starts_of
 from spectrum.config import DTYPES, RunConfig, at_runs, build_method, fill
 from spectrum.errors import refuse
-from spectrum.files import method_file, nearest_schedule
+from spectrum.files import method_file, nearest_schedule, read
 from spectrum.generate import Sampling
 from spectrum.method import Method, Plan, Site, plan_method
 from spectrum.pipeline import calibration
@@ -23,11 +24,17 @@ def plan_of(config: RunConfig, method: Method) -> Plan:
 def cache_bytes(config: RunConfig, plan: Plan, batch: int = 1) -> int | None:
     """Bytes that a plan's features take at most: kept features x CFG branches x the batch's feature.
 
-    None where a method stores elsewhere than at the exit of the blocks: that is known from the first run step on.
+    Another height or width than the model's own changes the number of tokens with the area. None where a method stores
+    elsewhere than at the exit of the blocks, or the number of frames is another: that is known from the first run step
+    on.
     """
-    if config.method.get("site", Site.exit) != Site.exit:
+    model = config.model
+    own = read("model", model.name)
+    own = {**own, **own.get("tiny", {})} if model.weights == "tiny" else own
+    if config.method.get("site", Site.exit) != Site.exit or model.frames != own.get("frames"):
         return None
-    tokens, width = config.model.feature
+    tokens, width = model.feature
+    tokens = math.ceil(tokens * model.height * model.width / (own["height"] * own["width"]))
     return plan.kept * config.model.branches * batch * tokens * width * DTYPES[config.model.dtype].itemsize
 
 

@@ -1,5 +1,6 @@
 """Every model of `configs/model` that has a toy width: its real pipeline, built and hooked."""
 
+import dataclasses
 import json
 
 import pytest
@@ -69,6 +70,17 @@ def test_the_predicted_bytes_are_what_is_held(subject):
     _, report = cached(subject, "spectrum")
     held = sum(branch["cache_bytes"] for branch in report.values())
     assert held == cache_bytes(subject.config, plan_of(subject.config, load_method("spectrum")), 2)
+
+
+@pytest.mark.parametrize("name", ["flux", "sdxl", "qwen_image", "sd35"])
+def test_the_predicted_bytes_follow_another_size(name):
+    subject = subject_of(name)
+    larger = dataclasses.replace(subject.config.model, height=96, width=128)
+    config = dataclasses.replace(subject.config, model=larger)
+    with Accelerated(subject.pipe, load_method("spectrum")) as handle:
+        draw(subject.pipe, PROMPTS[:2], Sampling.of(config))
+        held = sum(branch["cache_bytes"] for branch in handle.report().values())
+    assert held == cache_bytes(config, plan_of(config, load_method("spectrum")), 2)
 
 
 @pytest.mark.parametrize("clock", ["timestep", "sigma"])
