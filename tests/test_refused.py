@@ -1,0 +1,73 @@
+"""What the hook refuses, at the start or at the step, and that nothing of it is left behind."""
+
+import pytest
+import torch
+from test_hook import SKIPPING, STACKS, method_of
+from toys import BlockCounter
+
+from spectrum import SpectrumError, accelerate, restore
+
+
+@pytest.mark.parametrize("name", SKIPPING)
+@pytest.mark.parametrize("at", [0, 4, 11])
+def test_nan_from_the_denoiser_is_an_error_at_its_step(flux, name, at):
+    calls = []
+
+    def spoil(module, args, output):
+        calls.append(None)
+        return output * float("nan") if len(calls) == at + 1 else output
+
+    with accelerate(flux.pipe, method_of(name)) as accelerated:
+        handle = flux.model.proj_out.register_forward_hook(spoil)
+        with pytest.raises(SpectrumError, match=f"gave NaN or infinite values at step {at}: type another"):
+            flux.sample()
+        handle.remove()
+        assert len(calls) == at + 1
+        assert torch.isfinite(flux.sample()).all() and accelerated.report()
+
+
+def test_two_methods_on_one_pipeline_are_refused(flux):
+    with accelerate(flux.pipe, "spectrum"), pytest.raises(SpectrumError, match="restore"):
+        accelerate(flux.pipe, "fora")
+    accelerate(flux.pipe, "fora")
+    restore(flux.pipe)
+    restore(flux.pipe)
+
+
+def test_controlnet_residuals_are_refused(flux):
+    with accelerate(flux.pipe, "spectrum"), pytest.raises(SpectrumError, match="ControlNet"):
+        flux.model(hidden_states=torch.zeros(1, 4, 16), controlnet_block_samples=[torch.zeros(1)])
+
+
+@pytest.mark.parametrize(("steps", "says"), [([0, 1, 40], "steps of this run are 0 to 11"), ([0, 4, 2], "must ascend")])
+def test_a_list_of_steps_that_does_not_fit_the_run_is_refused_before_anything_runs(flux, steps, says):
+    counter = BlockCounter(flux.model, STACKS)
+    with accelerate(flux.pipe, "taylorseer", schedule=steps), pytest.raises(SpectrumError, match=says):
+        flux.sample()
+    assert sum(counter.close()) == 0
+    assert torch.isfinite(flux.sample()).all()
+
+
+@pytest.mark.parametrize("clock", ["step", "sigma"])
+def test_a_scheduler_that_the_clock_cannot_read_is_refused(flux, clock):
+    class Blind:
+        """A scheduler that says neither at which step it is nor, in its timesteps, what the denoiser is told."""
+
+        def __init__(self, inner):
+            self._inner = inner
+
+        def __getattr__(self, name):
+            if name in ("step_index", "begin_index"):
+                raise AttributeError(name)
+            return self._inner.timesteps + 7 if name == "timesteps" else getattr(self._inner, name)
+
+    with accelerate(flux.pipe, "spectrum", f"method.clock={clock}") as handle:
+        handle.hooks[0]._scheduler = lambda: Blind(flux.pipe.scheduler)
+        with pytest.raises(SpectrumError, match="does not tell which step it is at: use a scheduler with"):
+            flux.sample()
+
+
+def test_an_unregistered_denoiser_is_refused(flux):
+    flux.pipe.transformer = torch.nn.Linear(2, 2)
+    with pytest.raises(SpectrumError, match="not a registered denoiser"):
+        accelerate(flux.pipe, "spectrum")
