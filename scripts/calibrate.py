@@ -201,7 +201,7 @@ def main() -> None:
     budgets = tuple(int(word) for word in given[0].split(",")) if given else BUDGETS
     pipe = load_pipeline(config.model, device_of(config.device))
     if len(denoisers(pipe)) > 1:
-        refuse(f"model={config.model.name} has two denoisers: fit each by its own, on a pipeline with one of them")
+        refuse(f"model={config.model.name} has two denoisers, and a fit is of one: type a method of time alone")
     found = calibrate(dataclasses.replace(config, runs=None), pipe, budgets)
     folder = weights_folder(config.model)
     if folder is None:
