@@ -175,8 +175,8 @@ def calibrate(config: RunConfig, pipe: Any, budgets: tuple[int, ...]) -> dict[st
         print(f"{fitted} {facts}", flush=True)
     typed = {key: config.method[key] for key in config.method.get("usual") or {} if config.method.get(key)}
     rungs = ladder(config, pipe, grid[0], fitted, budgets)
-    about = {"model": model_identity(config.model), "prompts": identity(prompts), "samples": len(todo)}
-    about |= {"batch": config.batch, "steps": sampling.steps, **facts}
+    about = {"config": config.model.name, "model": model_identity(config.model), "prompts": identity(prompts)}
+    about |= {"samples": len(todo), "batch": config.batch, "steps": sampling.steps, **facts}
     return {**fitted, **typed, "ladder": {str(budget): rung for budget, rung in rungs.items()}, "fitted_on": about}
 
 
@@ -203,14 +203,20 @@ def main() -> None:
     if len(denoisers(pipe)) > 1:
         refuse(f"model={config.model.name} has two denoisers, and a fit is of one: type a method of time alone")
     found = calibrate(dataclasses.replace(config, runs=None), pipe, budgets)
-    folder = weights_folder(config.model)
-    if folder is None:
-        found = joined({}, found)
-        print(f"put this under calibration.{name} in configs/model/{config.model.name}.yaml:\n{json.dumps(found)}")
+    keep(config, found)
+
+
+def keep(config: RunConfig, found: dict[str, Any]) -> None:
+    """Write a fit beside the weights; print it where these come from the hub, or another config's fit is there."""
+    name, folder = config.method["name"], weights_folder(config.model)
+    path = folder / "calibration.json" if folder else None
+    known = json.loads(path.read_text()) if path and path.exists() else {}
+    mine = known.get(name, {})
+    if path is None or mine.get("fitted_on", {}).get("config", config.model.name) != config.model.name:
+        fit = json.dumps(joined({}, found))
+        print(f"put this under calibration.{name} in configs/model/{config.model.name}.yaml:\n{fit}")
         return
-    path = folder / "calibration.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    write_json(path, {**known, name: joined(known.get(name, {}), found)})
+    write_json(path, {**known, name: joined(mine, found)})
     print(f"written: {path}")
 
 

@@ -76,6 +76,7 @@ def main() -> None:
         cells = [r["model"], short, r["size"], str(r["steps"]), r["weights"]]
         table.add_row(*cells, ", ".join(r["fitted"]), ", ".join(r["refused"]))
     Console().print(table)
+    print("teacache and magcache need a fit (scripts/calibrate.py); every other method that is not refused runs")
     print("model.weights=pretrained (the weights above), random (full architecture, drawn weights), tiny (toy width)")
 
 

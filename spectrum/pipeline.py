@@ -80,14 +80,16 @@ def _commit(hub: str, file: str) -> str:
 def calibration(model: ModelConfig) -> dict[str, Any]:
     """What was fitted for this model, by method: from its config, or `calibration.json` beside its weights.
 
-    What was fitted on other weights than those that lie there now is left out, as if it had never been fitted.
+    What was fitted on other weights than those that lie there now, or with another config (another grid of steps on the
+    same weights), is left out, as if it had never been fitted.
     """
     if model.weights in BUILT:
         return {}
     folder = weights_folder(model)
     stored = folder / "calibration.json" if folder else None
     found = json.loads(stored.read_text()) if stored and stored.exists() else {}
-    own = {name: fit for name, fit in found.items() if fit["fitted_on"]["model"] == model_identity(model)}
+    here = {"config": model.name, "model": model_identity(model)} if found else {}
+    own = {name: fit for name, fit in found.items() if here.items() <= fit["fitted_on"].items()}
     return {**own, **(model.calibration or {})}
 
 

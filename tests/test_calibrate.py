@@ -1,6 +1,7 @@
 """Fitting what methods need on a model."""
 
 import json
+import shutil
 
 import calibrate
 import numpy as np
@@ -12,6 +13,7 @@ from spectrum.branch import Observation
 from spectrum.config import build_method, compose
 from spectrum.errors import SpectrumError
 from spectrum.library import Accelerated
+from spectrum.pipeline import EMBEDDED, calibration, model_identity
 
 PROMPTS = ["prompts=inline", "prompts.text=['a cat on blue','two pears']"]
 TOY = ["model=flux", "model.weights=tiny", "model.steps=10", "batch=2", "device=cpu", *PROMPTS]
@@ -60,6 +62,19 @@ def test_fits_of_the_same_weights_and_prompts_add_their_budgets():
     assert list(both["ladder"]) == ["14", "10"] and both["threshold"] == 0.1 and "warmup" not in both
     other = calibrate.joined(old, {**new, "fitted_on": {**about, "model": "n"}})
     assert list(other["ladder"]) == ["10"] and other["threshold"] == 0.2
+
+
+def test_a_fit_is_kept_beside_the_weights_and_not_over_another_config_s(tmp_path, capsys):
+    shutil.copytree(EMBEDDED, tmp_path / "tiny")
+    path = tmp_path / "tiny" / "calibration.json"
+    path.unlink()
+    for name in ("tiny", "tiny_shifted"):
+        config = compose([f"model={name}", f"model.weights={tmp_path / 'tiny'}", "method=teacache"])
+        about = {"config": name, "model": model_identity(config.model)}
+        calibrate.keep(config, {"coefficients": [1.0], "ladder": {"5": {"threshold": 0.1}}, "fitted_on": about})
+        assert ("teacache" in calibration(config.model)) is (name == "tiny")
+    assert json.loads(path.read_text())["teacache"]["fitted_on"]["config"] == "tiny"
+    assert "configs/model/tiny_shifted.yaml" in capsys.readouterr().out
 
 
 def test_a_method_of_time_has_nothing_to_fit(monkeypatch):
