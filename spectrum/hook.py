@@ -155,7 +155,8 @@ class CacheHook:
         same = current is not None and current.timesteps is scheduler.timesteps
         if current is not None and same and step >= max(branch.last for branch in current.branches.values()):
             return current
-        if not self.method.foreseeable and getattr(self.model, "_parallel_config", None) is not None:
+        split = getattr(getattr(self.model, "_parallel_config", None), "context_parallel_config", None)
+        if not self.method.foreseeable and split is not None:
             refuse(
                 f"{self.method.name} decides by data, of which each rank of a parallel denoiser has a part, so the "
                 "ranks could part ways: type a method of time alone, for example method=spectrum"

@@ -228,13 +228,13 @@ def _dtype(value):
 
 
 def the_bytes_are_known(pair):
-    """17: five calls on one hook hold as much as one; at the exit no more than was predicted."""
+    """17: three calls on one hook hold as much as one; at the exit no more than was predicted."""
 
     def held(report):
         return [branch["cache_bytes"] for branch in report.values()]
 
     with Accelerated(pair.subject.pipe, pair.method) as handle:
-        for _ in range(5):
+        for _ in range(3):
             pair.subject.sample()
             assert held(handle.report()) == held(pair.report)
     predicted = cache_bytes(pair.subject.config, plan_method(pair.method, STEPS), 2)

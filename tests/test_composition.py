@@ -1,4 +1,4 @@
-"""What a pipeline is combined with: other starts and solvers, LoRA, offload, compiled blocks, diffusers' own hooks."""
+"""What a pipeline is combined with: other solvers, compilation, other families, diffusers' own hooks."""
 
 import dataclasses
 import functools
@@ -6,7 +6,7 @@ import functools
 import diffusers
 import pytest
 import torch
-from cases import METHODS, Subject, method_of, skipping, subject_of
+from cases import METHODS, Subject, method_of, runs_of, skipping, subject_of
 from diffusers import FirstBlockCacheConfig, TaylorSeerCacheConfig
 from diffusers.hooks.hooks import HookRegistry
 
@@ -24,46 +24,14 @@ def fresh(name="flux"):
     return Subject(name)
 
 
-def runs(handle):
-    return [branch["run_steps"] for branch in handle.report().values()]
-
-
-def embeds(subject):
-    from spectrum.architecture import prompt_inputs
-
-    return prompt_inputs(subject.pipe, subject.config.model.architecture["embeds"], ["a cat", "two pears"])
-
-
-def test_11_image_to_image_starts_in_the_middle():
-    subject = subject_of("flux")
-    parts = subject.pipe.components
-    pipe = diffusers.FluxImg2ImgPipeline(**{k: parts.get(k) for k in diffusers.FluxPipeline._get_signature_keys(
-        diffusers.FluxImg2ImgPipeline)[0]})  # fmt: skip
-    pipe.set_progress_bar_config(disable=True)
-    picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-
-    def call(strength):
-        return pipe(image=picture, strength=strength, num_inference_steps=16, height=64, width=64, output_type="pt",
-                    generator=torch.Generator().manual_seed(1), **embeds(subject)).images  # fmt: skip
-
-    plain = call(0.75)
-    with accelerate(pipe, "spectrum", "schedule=always"):
-        assert torch.equal(call(0.75), plain)
-    with accelerate(pipe, "spectrum") as handle:
-        image = call(0.75)
-        (own,) = runs(handle)
-    assert own[:5] == [4, 5, 6, 7, 8] and own[-1] < 16 and len(own) < 12
-    assert torch.isfinite(image).all() and not torch.equal(image, plain)
-
-
 def test_11_a_solver_that_calls_twice_a_step_has_a_step_for_each_call():
     subject = fresh("sdxl")
     subject.pipe.scheduler = diffusers.HeunDiscreteScheduler.from_config(subject.pipe.scheduler.config)
     plain = subject.sample()
     with accelerate(subject.pipe, "spectrum", "schedule=always") as handle:
-        assert torch.equal(subject.sample(), plain) and runs(handle) == [list(range(19))]
+        assert torch.equal(subject.sample(), plain) and runs_of(handle) == [list(range(19))]
     with accelerate(subject.pipe, "spectrum") as handle:
-        assert not torch.equal(subject.sample(), plain) and runs(handle) == [handle.plan(19).runs]
+        assert not torch.equal(subject.sample(), plain) and runs_of(handle) == [handle.plan(19).runs]
 
 
 def test_12_two_experts_have_a_history_each():
@@ -77,44 +45,12 @@ def test_12_two_experts_have_a_history_each():
         assert min(second[name]["run_steps"]) > max(first[name]["run_steps"])
 
 
-@pytest.mark.parametrize("method", ["spectrum", "first_block_cache", "taylorseer_modules"])
-def test_14_lora_reaches_what_runs(method):
-    subject = fresh()
-    found = method_of(method, *(["schedule.threshold=0.05"] if method == "first_block_cache" else []))
-    with Accelerated(subject.pipe, found):
-        before = subject.sample()
-    peft = pytest.importorskip("peft")
-    config = peft.LoraConfig(r=2, target_modules=["to_q", "to_k"], init_lora_weights=False)
-    torch.manual_seed(0)
-    subject.pipe.transformer.add_adapter(config)
-    plain = subject.sample()
-    assert not torch.equal(plain, subject.plain)
-    with Accelerated(subject.pipe, dataclasses.replace(found, schedule=method_of("none").schedule)):
-        assert torch.equal(subject.sample(), plain)
-    with Accelerated(subject.pipe, found):
-        assert not torch.equal(subject.sample(), before)
-
-
 def test_several_pictures_a_prompt_are_a_batch(_tiny):
     with accelerate(_tiny, "spectrum") as handle:
         image = _tiny(prompt=["a cat on blue", "two pears on teal"], num_images_per_prompt=3, num_inference_steps=10,
                       height=96, width=96, true_cfg_scale=4.0, negative_prompt=["", ""], max_sequence_length=16,
                       output_type="pt", generator=torch.Generator().manual_seed(0)).images  # fmt: skip
-        assert len(image) == 6 and runs(handle) == [SPECTRUM, SPECTRUM]
-
-
-@pytest.mark.parametrize("method", ["spectrum", "first_block_cache", "taylorseer_modules"])
-def test_15_layerwise_casting_and_group_offload_still_skip(method):
-    subject = fresh()
-    found = method_of(method, *(["schedule.threshold=0.05"] if method == "first_block_cache" else []))
-    with Accelerated(subject.pipe, found) as handle:
-        expected, did = subject.sample(), runs(handle)
-    subject.pipe.transformer.enable_group_offload(
-        onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type="block_level",
-        num_blocks_per_group=1,
-    )  # fmt: skip
-    with Accelerated(subject.pipe, found) as handle:
-        assert torch.equal(subject.sample(), expected) and runs(handle) == did
+        assert len(image) == 6 and runs_of(handle) == [SPECTRUM, SPECTRUM]
 
 
 def test_15_layerwise_casting():
@@ -124,7 +60,7 @@ def test_15_layerwise_casting():
     with Accelerated(subject.pipe, method_of("spectrum", "schedule=always")):
         assert torch.equal(subject.sample(), plain)
     with Accelerated(subject.pipe, method_of("spectrum")) as handle:
-        assert torch.isfinite(subject.sample()).all() and runs(handle) == [SPECTRUM]
+        assert torch.isfinite(subject.sample()).all() and runs_of(handle) == [SPECTRUM]
 
 
 def test_15_compiled_blocks_are_not_compiled_again_at_every_step():
@@ -138,7 +74,7 @@ def test_15_compiled_blocks_are_not_compiled_again_at_every_step():
         subject.sample()
         frames = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         image = subject.sample()
-        assert runs(handle) == [SPECTRUM]
+        assert runs_of(handle) == [SPECTRUM]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == frames > 0
     torch.testing.assert_close(image, expected, rtol=1e-3, atol=1e-3)
 
@@ -155,7 +91,7 @@ def compiled_whole(pipe, how):
 def test_15_a_denoiser_compiled_whole_has_a_graph_for_run_steps_and_one_for_skipped_ones(name, how):
     subject = fresh(name)
     with Accelerated(subject.pipe, method_of("spectrum")) as handle:
-        expected, did = subject.sample(), runs(handle)
+        expected, did = subject.sample(), runs_of(handle)
     torch._dynamo.reset()
     stats = torch._dynamo.utils.counters["stats"]
     model = subject.pipe.transformer
@@ -163,7 +99,7 @@ def test_15_a_denoiser_compiled_whole_has_a_graph_for_run_steps_and_one_for_skip
     assert torch.equal(subject.sample(), subject.plain)
     before = stats["unique_graphs"]
     with Accelerated(subject.pipe, method_of("spectrum")) as handle:
-        assert torch.equal(subject.sample(), expected) and runs(handle) == did
+        assert torch.equal(subject.sample(), expected) and runs_of(handle) == did
         graphs = stats["unique_graphs"]
         assert 2 <= graphs - before <= 2 * len(did)
         assert torch.equal(subject.sample(), expected) and stats["unique_graphs"] == graphs
@@ -175,10 +111,10 @@ def test_15_a_denoiser_compiled_whole_has_a_graph_for_run_steps_and_one_for_skip
 def test_15_what_decides_by_data_before_the_blocks_works_on_a_compiled_denoiser(method):
     subject, found = fresh(), skipping("flux", method)
     with Accelerated(subject.pipe, found) as handle:
-        expected, did = subject.sample(), runs(handle)
+        expected, did = subject.sample(), runs_of(handle)
     compiled_whole(subject.pipe, "wrapped")
     with Accelerated(subject.pipe, found) as handle:
-        assert torch.equal(subject.sample(), expected) and runs(handle) == did
+        assert torch.equal(subject.sample(), expected) and runs_of(handle) == did
 
 
 @pytest.mark.parametrize("method", ["first_block_cache", "taylorseer_modules"])
@@ -221,7 +157,7 @@ def test_a_schedule_by_name_as_a_list_and_as_a_function(schedule):
     subject = subject_of("flux")
     with accelerate(subject.pipe, "taylorseer", schedule=schedule) as handle:
         subject.sample()
-        assert runs(handle) == [[0, 1, 2, 6] if schedule == "fixed_interval" else [0, 1, 2, 5]]
+        assert runs_of(handle) == [[0, 1, 2, 6] if schedule == "fixed_interval" else [0, 1, 2, 5]]
 
 
 def test_what_is_fitted_for_the_weights_is_found(_tiny):
@@ -248,7 +184,7 @@ def test_taylorseer_agrees_with_diffusers_own_hook_where_they_coincide():
         (hook,) = handle.hooks
         attention_alone(hook._site, own.pipe.transformer)
         ours = own.sample()
-        assert runs(handle) == [steps]
+        assert runs_of(handle) == [steps]
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     with Accelerated(own.pipe, method):
         assert (own.sample() - theirs).abs().max() > 1e-3, "with MLPs the two are different methods"
@@ -275,7 +211,7 @@ def test_first_block_cache_agrees_with_diffusers_own_hook():
     own = fresh()
     with Accelerated(own.pipe, method) as handle:
         ours = own.sample()
-        assert 1 < len(runs(handle)[0]) < 10
+        assert 1 < len(runs_of(handle)[0]) < 10
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -286,4 +222,4 @@ def test_the_plan_says_what_is_done(method):
     subject = subject_of("flux")
     with Accelerated(subject.pipe, method_of(method)) as handle:
         subject.sample()
-        assert runs(handle) == [handle.plan(10).runs]
+        assert runs_of(handle) == [handle.plan(10).runs]

@@ -1,13 +1,16 @@
-"""Where a denoiser runs: offloaded, with another attention backend, split over ranks."""
+"""Where and with what a denoiser runs: LoRA, offloaded, with another attention backend, split over ranks."""
 
+import dataclasses
+import functools
 import os
 import socket
 
+import peft
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from cases import Subject, runs_of, skipping
+from cases import Subject, method_of, runs_of, skipping
 from diffusers import ContextParallelConfig, attention_backend
 
 from spectrum import SpectrumError
@@ -35,6 +38,43 @@ def test_15_a_denoiser_that_is_offloaded_after_every_call_is_cached_in_every_cal
     subject.pipe.remove_all_hooks()
     model = subject.pipe.transformer
     assert model.forward.__func__ is type(model).forward
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_14_lora_reaches_what_runs_in_its_scale(method):
+    subject, found = Subject("flux"), skipping("flux", method)
+    with Accelerated(subject.pipe, found):
+        before = subject.sample()
+    config = peft.LoraConfig(r=2, target_modules=["to_q", "to_k"], init_lora_weights=False)
+    torch.manual_seed(0)
+    subject.pipe.transformer.add_adapter(config)
+    half = {**subject.config.model.call, "joint_attention_kwargs": {"scale": 0.5}}
+    plain, scaled = subject.sample(), subject.sample(call=half)
+    assert not torch.equal(plain, subject.plain) and not torch.equal(plain, scaled)
+    for schedule in (method_of("none").schedule, functools.partial(found.schedule, **_always(method))):
+        with Accelerated(subject.pipe, dataclasses.replace(found, schedule=schedule)):
+            assert torch.equal(subject.sample(call=half), scaled) and torch.equal(subject.sample(), plain)
+    with Accelerated(subject.pipe, found):
+        assert not torch.equal(subject.sample(), before)
+
+
+def _always(method):
+    """Parameters with which a method's own schedule runs every step, what it decides by measured all the same."""
+    own = {"spectrum": {"window": 1, "growth": 0}, "taylorseer_modules": {"interval": 1}}
+    return own.get(method, {"threshold": 0.0})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_15_group_offload_still_skips(method):
+    subject, found = Subject("flux"), skipping("flux", method)
+    with Accelerated(subject.pipe, found) as handle:
+        expected, did = subject.sample(), runs_of(handle)
+    subject.pipe.transformer.enable_group_offload(
+        onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type="block_level",
+        num_blocks_per_group=1,
+    )  # fmt: skip
+    with Accelerated(subject.pipe, found) as handle:
+        assert torch.equal(subject.sample(), expected) and runs_of(handle) == did
 
 
 @pytest.mark.parametrize("backend", ["native", "_native_math"])
