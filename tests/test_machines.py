@@ -64,17 +64,32 @@ def _always(method):
     return own.get(method, {"threshold": 0.0})
 
 
+OFFLOADS = {
+    "group offload": lambda model: model.enable_group_offload(
+        onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type="block_level",
+        num_blocks_per_group=1,
+    ),
+    "layerwise casting": lambda model: model.enable_layerwise_casting(
+        storage_dtype=torch.float32, compute_dtype=torch.float32
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("first", ["machine", "method"])
+@pytest.mark.parametrize("kind", OFFLOADS)
 @pytest.mark.parametrize("method", METHODS)
-def test_15_group_offload_still_skips(method):
+def test_15_diffusers_own_hooks_for_memory_and_ours_go_together_in_either_order(method, kind, first):
     subject, found = Subject("flux"), skipping("flux", method)
     with Accelerated(subject.pipe, found) as handle:
         expected, did = subject.sample(), runs_of(handle)
-    subject.pipe.transformer.enable_group_offload(
-        onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type="block_level",
-        num_blocks_per_group=1,
-    )  # fmt: skip
+    if first == "machine":
+        OFFLOADS[kind](subject.pipe.transformer)
     with Accelerated(subject.pipe, found) as handle:
-        assert torch.equal(subject.sample(), expected) and runs_of(handle) == did
+        if first == "method":
+            OFFLOADS[kind](subject.pipe.transformer)
+        for _ in range(2):
+            assert torch.equal(subject.sample(), expected) and runs_of(handle) == did
+    assert torch.equal(subject.sample(), subject.plain)
 
 
 @pytest.mark.parametrize("backend", ["native", "_native_math"])

@@ -67,6 +67,19 @@ def test_a_scheduler_that_the_clock_cannot_read_is_refused(flux, clock):
             flux.sample()
 
 
+def test_the_library_prints_nothing_and_says_on_request(flux, capfd):
+    with accelerate(flux.pipe, "spectrum") as handle:
+        flux.sample()
+        plan, report = handle.plan(12), handle.report()
+    restore(flux.pipe)
+    out = capfd.readouterr()
+    assert out.out == out.err == ""
+    (branch,) = report.values()
+    assert branch["run_steps"] == plan.runs and branch["cache_bytes"] > 0
+    assert [entry["step"] for entry in branch["skipped"]] == [step.step for step in plan.skipped]
+    assert all(entry["sum"] and entry["l1"] >= abs(entry["sum"]) - 1e-9 for entry in branch["skipped"])
+
+
 def test_an_unregistered_denoiser_is_refused(flux):
     flux.pipe.transformer = torch.nn.Linear(2, 2)
     with pytest.raises(SpectrumError, match="not a registered denoiser"):
