@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spectrum.config import ModelConfig, compose
+from spectrum.denoisers import DENOISERS
 from spectrum.errors import refuse
 from spectrum.files import names, read
 from spectrum.main import guarded, pairs
@@ -49,6 +50,7 @@ def row(name: str, refused: list[str]) -> dict[str, Any]:
     return {
         "model": name,
         "denoiser": denoiser,
+        "exit": DENOISERS[denoiser].exit,
         "size": size,
         "steps": model.steps,
         "fitted": sorted(calibration(model)),
@@ -69,11 +71,11 @@ def main() -> None:
         print(json.dumps(rows, indent=1))
         return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for head in ("model", "denoiser", "size", "steps", "weights", "fitted", "refuses"):
+    for head in ("model", "denoiser", "exit", "size", "steps", "weights", "fitted", "refuses"):
         table.add_column(head, overflow="fold", justify="right" if head == "steps" else "left")
     for r in rows:
         short = re.sub(r"Transformer[23]DModel|ConditionModel", "", r["denoiser"])
-        cells = [r["model"], short, r["size"], str(r["steps"]), r["weights"]]
+        cells = [r["model"], short, r["exit"], r["size"], str(r["steps"]), r["weights"]]
         table.add_row(*cells, ", ".join(r["fitted"]), ", ".join(r["refused"]))
     Console().print(table)
     print("teacache and magcache need a fit (scripts/calibrate.py); every other method that is not refused runs")

@@ -8,9 +8,21 @@ from cases import MODELS
 from PIL import Image
 from test_cli import call
 
-from spectrum.files import read
+from spectrum.files import names, read
 
 SHORT = ["method=spectrum", "model.steps=16", "batch=2", "prompts=examples", "prompts.limit=2", "timing=0", "probe=0"]
+
+
+def test_the_list_of_models(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    code, out = call("scripts/models.py", "format=json", capsys=capsys)
+    rows = {row["model"]: row for row in json.loads(out.out)}
+    assert code == 0 and set(rows) == set(names("model")) and len(MODELS) == 24
+    assert rows["flux"]["fitted"] == ["magcache", "teacache"] and rows["flux"]["exit"] == "norm_out"
+    assert rows["flux"]["weights"] == "34 GB" and rows["tiny"]["weights"] == "here"
+    assert rows["sdxl"]["refused"] == ["dbcache", "first_block_cache", "seacache", "teacache"]
+    code, out = call("scripts/models.py", capsys=capsys)
+    assert code == 0 and all(name in out.out for name in rows)
 
 
 @pytest.mark.parametrize("model", MODELS)
