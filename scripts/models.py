@@ -72,7 +72,8 @@ def main() -> None:
         return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for head in ("model", "denoiser", "exit", "size", "steps", "weights", "fitted", "refuses"):
-        table.add_column(head, overflow="fold", justify="right" if head == "steps" else "left")
+        right = "right" if head == "steps" else "left"
+        table.add_column(head, overflow="fold", justify=right, no_wrap=head in ("model", "size", "weights"))
     for r in rows:
         short = re.sub(r"Transformer[23]DModel|ConditionModel", "", r["denoiser"])
         cells = [r["model"], short, r["exit"], r["size"], str(r["steps"]), r["weights"]]
