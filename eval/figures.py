@@ -13,8 +13,11 @@ from spectrum.report import pyplot, save
 COLOURS = {
     "fewer_steps": "#8a8f98", "fewer_steps_unipc": "#3d4350", "fora": "#c98a1b", "taylorseer": "#2f8f5b",
     "teacache": "#b0413e", "spectrum": "#1f5fbf", "spectrum_blend": "#7aa7ea", "lagrange": "#7a4fa3",
+    "fora_modules": "#c98a1b", "taylorseer_modules": "#2f8f5b", "magcache": "#0aa1a8", "first_block_cache": "#e0679a",
+    "dbcache": "#8c2d5a", "easycache": "#7fbf3f", "seacache": "#ff8c42", "hicache": "#8d6748", "resilphase": "#16181d",
+    "foca": "#b8b000", "freqca": "#c6a3dd",
 }  # fmt: skip
-DASHED = ("fewer_steps", "fewer_steps_unipc")
+LINES = {"fewer_steps": "--", "fewer_steps_unipc": "--", "fora_modules": ":", "taylorseer_modules": ":"}
 Records = Sequence[dict[str, Any]]
 
 
@@ -38,7 +41,7 @@ def curve(path: Path, records: Records, metric: str, title: str) -> None:
     for number, (name, rows) in enumerate(grouped(records).items()):
         style = {
             "color": colour(name, number),
-            "ls": "--" if name in DASHED else "-",
+            "ls": LINES.get(name, "-"),
             "marker": "o",
             "ms": 4,
             "lw": 1.5,
@@ -54,7 +57,7 @@ def curve(path: Path, records: Records, metric: str, title: str) -> None:
     axes[0].set(xlabel="block runs of 50 (NFE)", ylabel=METRICS[metric].title)
     axes[0].invert_xaxis()
     axes[1].set(xlabel="measured speed-up (uncached / cached, same process)")
-    axes[1].legend(fontsize=8, frameon=False)
+    axes[1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     for axis in axes:
         axis.grid(alpha=0.25)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")

@@ -41,7 +41,7 @@ def of_experiment(name: str, filled: Filled, to: Path) -> None:
     both(figures.curve, to, name, filled.records, "psnr", on)
     if len(budgets) > 2:
         return
-    few = [r for r in filled.records if abs(r["nfe"] - 14) < 0.5]
+    few = [r for r in filled.records if abs(r["nfe"] - 14) <= 0.5]
     both(figures.errors, to, f"{name}_errors", few, f"{on}: forecast error at 14 runs")
     both(figures.timelines, to, f"{name}_timelines", [r for r in few if r["method"]["forecast"]], "Steps that ran")
     weighted = [r for r in filled.records if r["weights"] and r["method"]["name"].startswith("spectrum")]
