@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import socket
+import sys
 
 import peft
 import pytest
@@ -16,6 +17,7 @@ from diffusers import ContextParallelConfig, attention_backend
 from spectrum import SpectrumError
 from spectrum.library import Accelerated
 
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 METHODS = ["spectrum", "teacache", "first_block_cache", "taylorseer_modules", "easycache"]
 
 
@@ -106,7 +108,8 @@ def test_an_attention_backend_is_that_of_the_steps_that_run(name, backend):
 
 def _rank(rank, name, port, results):
     """One of two ranks that share a denoiser: what it samples, with and without a method."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": LOOPBACK}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     # diffusers takes the rank modulo the number of accelerators, of which a CPU counts as none
