@@ -20,6 +20,7 @@ from spectrum.method import Method, Site, Space, Watch
 from spectrum.schedule import plan
 
 PARTS = ("samples", "metrics", "timing")
+TOY_BATCH = 8
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -149,7 +150,7 @@ def _at_width(model: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     kept = {key for key in tiny if f"model.{key}" in typed or model.get(key) != usual.get(key)} - {"architecture"}
     own = {key: value for key, value in tiny.items() if key not in kept}
     merged: Any = OmegaConf.to_container(OmegaConf.merge(model, {k: v for k, v in own.items() if k != "call"}))
-    return {**merged, "call": {**model["call"], **own.get("call", {})}}
+    return {"batch": TOY_BATCH, **merged, "call": {**model["call"], **own.get("call", {})}}
 
 
 def _function(path: str, group: str) -> Callable[..., Any]:

@@ -92,9 +92,9 @@ def test_every_clock_runs(subject, clock):
 def test_what_was_typed_stays_at_toy_width_also_where_it_is_the_file_s_own():
     usual = compose(["model=flux", "model.weights=tiny"])
     typed = compose(["model=flux", "model.weights=tiny", "model.dtype=bfloat16", "model.height=1024", "batch=3"])
-    assert (usual.model.dtype, usual.model.height, usual.batch) == ("float32", 64, 1)
+    assert (usual.model.dtype, usual.model.height, usual.batch) == ("float32", 64, 8)
     assert (typed.model.dtype, typed.model.height, typed.batch) == ("bfloat16", 1024, 3)
-    assert typed.model.width == 64 and compose([]).batch == 16
+    assert typed.model.width == 64 and compose([]).batch == 16 and compose(["model=flux"]).batch == 1
 
 
 def test_another_solver_keeps_what_the_scheduler_is_configured_with(subject):
