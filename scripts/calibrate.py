@@ -32,7 +32,7 @@ from spectrum.method import Method, Watch
 from spectrum.pipeline import device_of, load_pipeline, model_identity, weights_folder
 from spectrum.prompts import Sample, read_prompts, samples
 from spectrum.schedule import always, plan
-from spectrum.signals import watched
+from spectrum.signals import watcher
 from spectrum.store import identity, write_json
 
 BUDGETS = (18, 14, 12, 10, 9, 8)
@@ -58,13 +58,13 @@ class Polynomial:
 
     def __init__(self, model: Any) -> None:
         self.pairs: list[tuple[float, float]] = []
-        self._model, self._layout = model, denoiser_of(model)
+        self._forward = functools.partial(type(model).forward, model)
+        self._watched = watcher(Watch.signal, model, denoiser_of(model))
         self._last: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, seen: Observation) -> None:
         """Pair this step with the one before it in the same branch and trajectory."""
-        run = functools.partial(type(self._model).forward, self._model, **seen.inputs)
-        now = watched(Watch.signal, self._model, self._layout, seen.inputs, run), seen.feature
+        now = self._watched(seen.inputs, functools.partial(self._forward, **seen.inputs)), seen.feature
         if seen.step:
             signals, features = (each(a, b) for a, b in zip(now, self._last[seen.branch], strict=True))
             self.pairs += zip(signals, features, strict=True)

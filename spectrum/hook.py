@@ -14,8 +14,8 @@ from spectrum.call import EXIT, Call, tensor
 from spectrum.context import attach, compiled_whole, detach, uncompiled
 from spectrum.denoisers import Denoiser, complete, denoiser_of
 from spectrum.errors import refuse
-from spectrum.method import Method, Site, Step, Watch, plan_method
-from spectrum.signals import token_grid, watchable, watched
+from spectrum.method import Method, Site, Step, plan_method
+from spectrum.signals import token_grid, watcher
 from spectrum.sites import site_of
 
 MOST_BRANCHES = 8
@@ -65,9 +65,7 @@ class CacheHook:
         self._signature = inspect.signature(type(model).forward)
         self._trajectory: Trajectory | None = None
         self._report: dict[str, Any] = {}
-        named = method.watch is Watch.signal and self.denoiser.signal
-        if not method.foreseeable and method.watch in (Watch.modulated, Watch.signal) and not named:
-            watchable(model, self.denoiser)
+        self._watched = None if method.foreseeable else watcher(method.watch, model, self.denoiser)
         if compiled_whole(self._shell) and (method.front or method.site is Site.modules):
             refuse(
                 f"{method.name} works inside of the denoiser, which is compiled whole: compile its blocks alone, "
@@ -114,8 +112,8 @@ class CacheHook:
         branch.last = step
 
         def watch() -> Tensor:
-            run = functools.partial(self._plain, *args, **kwargs)
-            return watched(self.method.watch, self.model, self.denoiser, inputs, run)
+            assert self._watched is not None
+            return self._watched(inputs, functools.partial(self._plain, *args, **kwargs))
 
         call = self._site.call(
             forward,

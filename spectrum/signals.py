@@ -21,30 +21,31 @@ class _Caught(Exception):  # noqa: N818
         self.value = value
 
 
-def watched(
-    watch: Watch, model: nn.Module, layout: Denoiser, inputs: Mapping[str, Any], run: Callable[[], Any]
-) -> Tensor:
-    """What a method watches before any block runs.
+Watcher = Callable[[Mapping[str, Any], Callable[[], Any]], Tensor]
 
-    `inputs` are the forward's arguments by name; `run` calls the denoiser's own forward with them, which is broken off
-    as soon as the tensor is there. The modulated input is (batch, tokens, width).
+
+def watcher(watch: Watch, model: nn.Module, layout: Denoiser) -> Watcher:
+    """What a method watches before any block runs, as a function of the forward's arguments by name and of a call.
+
+    The call runs the denoiser's own forward, which is broken off as soon as the tensor is there; a modulated input is
+    (batch, tokens, width). Modules are looked up once, here. Refuses a denoiser without an attention in its first block
+    (a UNet) where that would be watched.
     """
-    if watch is Watch.latents:
-        return latents_of(inputs)
+    if watch in (Watch.latents, Watch.front):
+        return lambda inputs, run: latents_of(inputs)
     if watch is Watch.signal and layout.signal is not None:
         part = model.get_submodule(layout.signal)
-        return _broken_off(run, [part.register_forward_hook(_catch_output)], model)
-    parts = watchable(model, layout)
-    with peeking(model, layout.stacks):
-        return _broken_off(run, [part.register_forward_pre_hook(_catch, with_kwargs=True) for part in parts], model)
-
-
-def watchable(model: nn.Module, layout: Denoiser) -> list[nn.Module]:
-    """The attentions and MLPs of the first block. Refuses a denoiser that has none there (a UNet)."""
-    return first_parts(model, layout.stacks) or refuse(
+        return lambda inputs, run: _broken_off(run, [part.register_forward_hook(_catch_output)], model)
+    parts = first_parts(model, layout.stacks) or refuse(
         f"the first block of {type(model).__name__} has no attention whose input could be watched: type a method of "
         "time alone, for example method=spectrum"
     )
+
+    def modulated(inputs: Mapping[str, Any], run: Callable[[], Any]) -> Tensor:
+        with peeking(model, layout.stacks):
+            return _broken_off(run, [part.register_forward_pre_hook(_catch, with_kwargs=True) for part in parts], model)
+
+    return modulated
 
 
 def _broken_off(run: Callable[[], Any], handles: list[Any], model: nn.Module) -> Tensor:
@@ -85,7 +86,8 @@ def token_grid(model: Any, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
     latents = inputs.get("hidden_states", inputs.get("sample"))
     if not isinstance(latents, Tensor) or latents.ndim not in (4, 5):
         return None
-    channels = latents.shape.index(model.config.in_channels, 1) if model.config.in_channels in latents.shape[1:] else 1
+    count = getattr(model.config, "in_channels", None)
+    channels = latents.shape.index(count, 1) if count in latents.shape[1:] else 1
     sides = [side for axis, side in enumerate(latents.shape) if axis not in (0, channels)]
     patch = getattr(model.config, "patch_size", 1) or 1
     time = getattr(model.config, "patch_size_t", 1) or 1

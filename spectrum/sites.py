@@ -4,6 +4,7 @@ A site runs the denoiser's own forward. At a step that runs it reports what is t
 it asks `recall(place)` for the forecast of each place and puts it where it belongs.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,19 +43,21 @@ class Exit:
         self._residual, self._name = method.space is Space.residual, layout.exit
         self._open = False
         self._put: Tensor | None = None
+        self._runs: bool | None = None
+        self._asked: tuple[Decide, Recall] | None = None
         self._clear()
         first = model.get_submodule(layout.stacks[0])
         blocks = list(first) if isinstance(first, nn.ModuleList) else [first]
         if self._front >= len(blocks):
             refuse(f"method.front={self._front} must be below the {len(blocks)} blocks of {layout.stacks[0]}")
-        self._empty = empty_stacks(model, layout.stacks)
+        make = functools.partial(gated_stacks, front=self._front, ask=self._ask) if self._front else empty_stacks
+        self._stand_ins = make(model, layout.stacks)
         exit_module = model.get_submodule(layout.exit)
         self._handles = [
             exit_module.register_forward_pre_hook(self._exit_hook, with_kwargs=True),
             blocks[0].register_forward_pre_hook(self._start_hook, with_kwargs=True),
         ]
         if self._front:
-            gated_stacks(model, layout.stacks, self._front, lambda: True)
             self._handles.append(blocks[self._front - 1].register_forward_hook(self._front_hook))
 
     def remove(self) -> None:
@@ -72,7 +75,7 @@ class Exit:
             return self._gated(forward, args, kwargs, decide, recall)
         if decide(None):
             return self.full(forward, args, kwargs)
-        with in_place_of(self._model, self._empty):
+        with in_place_of(self._model, self._stand_ins):
             return self._skipped(self._through(forward, args, kwargs, recall(EXIT)))
 
     def full(self, forward: Forward, args: Any, kwargs: Any) -> Call:
@@ -99,18 +102,19 @@ class Exit:
         return Call(False, output, arrived, {EXIT: used})
 
     def _gated(self, forward: Forward, args: Any, kwargs: Any, decide: Decide, recall: Recall) -> Call:
-        verdict: list[bool] = []
-
-        def ask() -> bool:
-            if not verdict:
-                assert self._entry is not None and self._start is not None
-                verdict.append(decide(self._entry - self._start))
-                self._put = None if verdict[0] else recall(EXIT)
-            return verdict[0]
-
-        with in_place_of(self._model, gated_stacks(self._model, self._stacks, self._front, ask)):
+        self._asked, self._runs = (decide, recall), None
+        with in_place_of(self._model, self._stand_ins):
             output = self._through(forward, args, kwargs, None)
-        return self._ran(output) if ask() else self._skipped(output)
+        return self._ran(output) if self._runs else self._skipped(output)
+
+    def _ask(self) -> bool:
+        """Whether the blocks behind the front run, decided once a call, when the front has run."""
+        if self._runs is None:
+            assert self._entry is not None and self._start is not None and self._asked is not None
+            decide, recall = self._asked
+            self._runs = decide(self._entry - self._start)
+            self._put = None if self._runs else recall(EXIT)
+        return self._runs
 
     def _through(self, forward: Forward, args: Any, kwargs: Any, put: Tensor | None) -> Any:
         """The denoiser's output, with `put`, if it is given, in the place of what arrives at the exit."""
@@ -122,7 +126,7 @@ class Exit:
             self._clear()
             raise
         finally:
-            self._open, self._put = False, None
+            self._open, self._put, self._asked = False, None, None
         if self._arrived is None:
             refuse(
                 f"{type(self._model).__name__} did not pass through {self._name}, so nothing could be stored: if it "

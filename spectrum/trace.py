@@ -26,7 +26,7 @@ from spectrum.library import Accelerated
 from spectrum.method import Method, Seen, Site, Space
 from spectrum.prompts import Sample
 from spectrum.schedule import always
-from spectrum.signals import watched
+from spectrum.signals import Watcher, watcher
 from spectrum.store import write_bytes
 
 
@@ -142,13 +142,14 @@ def replay(trace: Trace, model: nn.Module, method: Method) -> tuple[dict[str, li
     times, span = trace.clocks[str(method.clock)]
     runs: dict[str, list[int]] = {}
     scores = []
+    look = watcher(method.watch, model, denoiser_of(model))
     for name, calls in trace.branches.items():
         first, signal, drift = calls[0].step, None, 0.0
         done: list[int] = []
         history = History(method.keep)
         for seen in calls:
             if not method.foreseeable:
-                moved, signal = _moved(method, model, seen, signal)
+                moved, signal = _moved(method, model, look, seen, signal)
                 drift = drift + moved if method.accumulate else moved
             if method.schedule(seen.step - first, trace.steps - first, [s - first for s in done], drift):
                 drift = 0.0
@@ -179,10 +180,11 @@ def by_distance(
 
 
 @torch.no_grad()
-def _moved(method: Method, model: nn.Module, at: Observation, before: Tensor | None) -> tuple[float, Tensor]:
+def _moved(
+    method: Method, model: nn.Module, look: Watcher, at: Observation, before: Tensor | None
+) -> tuple[float, Tensor]:
     """A method's drift since the step before, and its signal now."""
-    run = functools.partial(model, **at.inputs)
-    signal = watched(method.watch, model, denoiser_of(model), at.inputs, run)
+    signal = look(at.inputs, functools.partial(model, **at.inputs))
     if before is None or method.drift is None:
         return 0.0, signal
     return method.drift(Seen(signal, before, (), ((0.0, 1.0), (0.0, 1.0)))), signal

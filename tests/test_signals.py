@@ -14,7 +14,7 @@ from spectrum.denoisers import denoiser_of
 from spectrum.errors import SpectrumError
 from spectrum.library import denoisers
 from spectrum.method import Watch
-from spectrum.signals import check_grid, token_grid, watched
+from spectrum.signals import check_grid, token_grid, watcher
 
 
 def watched_at_the_first_call(subject, watch):
@@ -29,7 +29,8 @@ def watched_at_the_first_call(subject, watch):
         first = getattr(model, denoiser_of(model).stacks[0])
         handles = [part.register_forward_pre_hook(lambda *a: calls.append(None)) for part in first]
         inputs = inspect.signature(forward).bind(*args, **kwargs).arguments
-        found["value"] = watched(watch, model, denoiser_of(model), inputs, functools.partial(forward, *args, **kwargs))
+        look = watcher(watch, model, denoiser_of(model))
+        found["value"] = look(inputs, functools.partial(forward, *args, **kwargs))
         for handle in handles:
             handle.remove()
         found["calls"], found["inputs"] = calls, inputs

@@ -1,5 +1,8 @@
 """Pipelines that start from something given: a picture, a mask, a first frame; and what else reaches the blocks."""
 
+import inspect
+import re
+
 import diffusers
 import pytest
 import torch
@@ -7,6 +10,7 @@ from cases import Subject, method_of, runs_of, subject_of
 
 from spectrum import SpectrumError, accelerate
 from spectrum.architecture import prompt_inputs, randomise
+from spectrum.denoisers import DENOISERS
 
 STEPS, STRENGTH = 16, 0.75
 KINDS = {"image to image": diffusers.AutoPipelineForImage2Image, "inpainting": diffusers.AutoPipelineForInpainting}
@@ -92,9 +96,8 @@ def load_ip_adapter(model, width):
 
     if isinstance(model, diffusers.UNet2DConditionModel):
         text = model.config.cross_attention_dim
-        layers = [part.processor for name, part in model.named_modules() if name.endswith("attn2")]
         sizes = [part.to_k.out_features for name, part in model.named_modules() if name.endswith("attn2")]
-        keys, bias = [2 * number + 1 for number in range(len(layers))], False
+        keys, bias = [2 * number + 1 for number in range(len(sizes))], False
     else:
         text = model.config.joint_attention_dim
         sizes = [model.inner_dim] * len(model.transformer_blocks)
@@ -131,11 +134,14 @@ def test_14_an_ip_adapter_s_picture_reaches_the_blocks_that_run(name):
     assert not torch.equal(images[0], images[1])
 
 
-def test_14_controlnet_s_residuals_are_refused_in_every_family_that_takes_them():
-    from spectrum.denoisers import DENOISERS
+@pytest.mark.parametrize("name", sorted(DENOISERS))
+def test_14_residuals_from_outside_are_refused_in_every_family_that_takes_them(name):
+    taken = inspect.signature(getattr(diffusers, name).forward).parameters
+    outside = {key for key in taken if re.search(r"controlnet.*(samples|states)|additional_residual", key)}
+    assert outside <= set(DENOISERS[name].refused)
 
-    taking = {name for name, entry in DENOISERS.items() if any("controlnet" in key for key in entry.refused)}
-    assert len(taking) >= 6
+
+def test_14_controlnet_s_residuals_are_refused_at_the_call():
     subject = Subject("flux")
     given = [torch.zeros(2, 16, 32)]
     subject.pipe.transformer.register_forward_pre_hook(
