@@ -1,9 +1,15 @@
-"""First-Block-Cache and DBCache's rule: how far the front blocks' residual has left that of the last run."""
+"""First-Block-Cache and DBCache: decide by how far the front blocks' residual has moved since the last run."""
 
 from baselines.teacache import relative_l1
-from spectrum.method import Seen
+from spectrum.core.method import DriftContext
 
 
-def change(seen: Seen) -> float:
-    """`mean|r_s - r_n| / mean|r_n|`, `r_n` the residual at the newest run step. Not accumulated."""
-    return relative_l1(seen.signal, seen.runs[-1][0])
+def change(context: DriftContext) -> float:
+    """`mean|r_s - r_n| / mean|r_n|` with `r_s` the front blocks' residual now and `r_n` that at the last run.
+
+    It is compared with the threshold as it stands: not accumulated over steps.
+
+    Args:
+        context: what is known at this step; its signal is the residual of the front blocks.
+    """
+    return relative_l1(context.signal, context.at_runs[-1][0])

@@ -1,23 +1,34 @@
-"""FreqCa (arXiv 2510.08669): low frequencies are reused, high ones are forecast."""
+"""FreqCa (arXiv 2510.08669): the low frequencies of the feature are reused, the high ones are forecast."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from spectrum.errors import check_number
-from spectrum.signals import check_grid
+from spectrum.core.errors import check_number
+from spectrum.core.grid import check_grid
 
 
 def low_band(forecast: Tensor, newest: Tensor, grid: tuple[int, ...] | None, *, cutoff: float = 0.1) -> Tensor:
-    """`forecast` with the low band of `newest` in the place of its own.
+    """A forecast with its low frequencies replaced by those of the newest feature.
 
-    Both are (batch, tokens, width), the tokens in rows of `grid`, or (batch, width, height, width). A bin of the
-    orthonormal DCT-II over the grid is low where its distance to the origin is at most `cutoff` of the farthest bin's.
-    The authors have square grids alone; this is the same for any. As the split is linear, splitting the difference of
-    the two is splitting both.
+    A bin of the orthonormal DCT-II over the grid is low if its distance to the origin is at most `cutoff` times that of
+    the farthest bin. The authors have square grids only; this is the same for any. The split is linear, so splitting
+    the difference of the two features is splitting both.
+
+    Args:
+        forecast: (batch, tokens, width), the tokens in rows of `grid`; or (batch, channels, height, width).
+        newest: the newest stored feature, same shape.
+        grid: layout of the tokens; not needed for spatial features.
+        cutoff: the share of the frequency range that is low.
+
+    Returns:
+        The corrected forecast, in the shape and dtype of `forecast`.
+
+    Raises:
+        SpectrumError: if the layout of the tokens is not known.
     """
-    check_number("method.cutoff", cutoff, low=0)
+    check_number("method.correct.cutoff", cutoff, low=0)
     spatial = newest.ndim == 4
     sides = tuple(newest.shape[-2:]) if spatial else check_grid(newest.shape[1], grid, "method=freqca")
     gap = (newest.float() - forecast.float()).movedim(1, -1) if spatial else newest.float() - forecast.float()

@@ -4,7 +4,7 @@ python scripts/bench_compile.py [repeats=4] [model=tiny] [method=spectrum] [key=
 
 In one process a batch is sampled in full and with the method in turn, first as it is, then with its blocks compiled,
 then compiled whole; what may be quoted is the ratio. Graphs are counted before and after the timed calls: none may be
-added. Writes results/bench_compile.json. Needs a C++ compiler on a CPU.
+added. Writes outputs/bench_compile.json, or the file of to=. Needs a C++ compiler on a CPU.
 """
 
 import sys
@@ -19,15 +19,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spectrum.config import compose
-from spectrum.generate import Sampling, draw
-from spectrum.library import Accelerated, denoisers
-from spectrum.main import guarded
-from spectrum.pipeline import device_of, load_pipeline, model_identity
-from spectrum.prepare import resolve
-from spectrum.prompts import read_prompts, samples
-from spectrum.record import environment
-from spectrum.store import write_json
+from spectrum.api import Accelerated, denoisers
+from spectrum.bench.prompts import numbered_samples, read_prompts
+from spectrum.bench.provenance import environment
+from spectrum.bench.resolve import resolve
+from spectrum.bench.sampling import sample_batch
+from spectrum.commands.guard import guarded, quiet
+from spectrum.config.compose import compose
+from spectrum.config.sampling import Sampling
+from spectrum.config.schema import changed_settings
+from spectrum.models.identity import model_identity
+from spectrum.models.pipelines import device_of, load_pipeline
+from spectrum.records.files import write_json
 
 MODES = ("as it is", "blocks compiled", "compiled whole")
 
@@ -45,12 +48,14 @@ def compiled(model: Any, mode: str) -> None:
 
 def main() -> None:
     """Time the three modes, print them and write them down."""
-    words = [word for word in sys.argv[1:] if not word.startswith("repeats=")]
-    repeats = int(next((word.partition("=")[2] for word in sys.argv[1:] if word.startswith("repeats=")), "4"))
+    quiet()
+    own = {"repeats": "4", "to": "outputs/bench_compile.json"}
+    own |= dict(word.split("=", 1) for word in sys.argv[1:] if word.partition("=")[0] in own)
+    words, repeats = [word for word in sys.argv[1:] if word.partition("=")[0] not in own], int(own["repeats"])
     config, method = resolve(compose(["batch=4", *words]))
     device = device_of(config.device)
     pipe, sampling = load_pipeline(config.model, device), Sampling.of(config)
-    batch = samples(read_prompts(config.prompts), config.seeds)[: config.batch]
+    batch = numbered_samples(read_prompts(config.prompts), config.seeds)[: config.batch]
     counters = torch._dynamo.utils.counters["stats"]
 
     def seconds(cached: bool) -> float:
@@ -59,9 +64,9 @@ def main() -> None:
         began = time.perf_counter()
         if cached:
             with Accelerated(pipe, method):
-                draw(pipe, batch, sampling)
+                sample_batch(pipe, batch, sampling)
         else:
-            draw(pipe, batch, sampling)
+            sample_batch(pipe, batch, sampling)
         return time.perf_counter() - began
 
     found: dict[str, dict[str, Any]] = {}
@@ -82,9 +87,13 @@ def main() -> None:
         cells = [f"{row['full']:.2f} s", f"{row['speedup']:.2f}x", str(row["graphs"]), str(row["added"])]
         table.add_row(mode, *cells)
     Console().print(table)
-    about = {"model": model_identity(config.model), "method": config.method, "schedule": config.schedule}
+    about = {
+        "model": model_identity(config.model),
+        "method": changed_settings(config.method),
+        "schedule": config.schedule,
+    }
     about |= {"batch": len(batch), "repeats": repeats, "environment": environment(device)}
-    write_json(ROOT / "results" / "bench_compile.json", {**about, "modes": found})
+    write_json(Path(own["to"]), {**about, "modes": found})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Each case runs in a process of its own, ours and theirs in turn, and what may be
 distance is that of `fid` with a small network in Inception's place, so that the overhead shows and not the backbone.
 """
 
+import dataclasses
 import json
 import resource
 import subprocess
@@ -19,8 +20,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from spectrum.main import guarded, pairs
-from spectrum.store import read_records, write_json
+from spectrum.commands.guard import guarded, options
+from spectrum.records.record import read_records, write_record
 
 USAGE = "python scripts/bench_metrics.py [count=10000] [side=64] [records=1000]"
 CASES = ("fidelity, ours", "fidelity, torchmetrics", "frechet, ours", "frechet, clean-fid", "tables and figures")
@@ -57,8 +58,8 @@ def network() -> Any:
 
 def fidelity_ours(folder: Path) -> None:
     """PSNR and SSIM as the bench computes them."""
-    from eval import fidelity
-    from eval.pictures import Pictures
+    from eval.metrics import fidelity
+    from eval.metrics.pictures import Pictures
 
     pair = Pictures.folder(folder / "samples"), Pictures.folder(folder / "reference")
     for metric in (fidelity.psnr, fidelity.ssim):
@@ -86,8 +87,8 @@ def fidelity_torchmetrics(folder: Path) -> None:
 
 def frechet_ours(folder: Path) -> None:
     """`fid` over the two folders."""
-    from eval import distribution
-    from eval.pictures import Pictures
+    from eval.metrics import distribution
+    from eval.metrics.pictures import Pictures
 
     pair = Pictures.folder(folder / "samples"), Pictures.folder(folder / "reference")
     distribution.fid(*pair, [], weights=str(folder / "network.pt"))
@@ -115,7 +116,8 @@ def copies(folder: Path, count: int) -> None:
     stored = read_records(ROOT / "results" / "records")
     for number in range(count):
         record = stored[number % len(stored)]
-        write_json(folder / "records" / f"{number:05d}.json", {**record, "id": f"{record['id']}-{number}"})
+        copy = dataclasses.replace(record, id=f"{record.id}-{number}")
+        write_record(folder / "records" / f"{number:05d}.json", copy)
 
 
 def measured(case: str, folder: Path) -> dict[str, float]:
@@ -127,7 +129,6 @@ def measured(case: str, folder: Path) -> dict[str, float]:
         import cleanfid.fid  # noqa: F401
         import torchmetrics.image  # noqa: F401
 
-        import eval.distribution  # noqa: F401
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
     work[case](folder)
@@ -137,8 +138,8 @@ def measured(case: str, folder: Path) -> dict[str, float]:
 
 def main() -> None:
     """Run every case and print the ratios."""
-    usual = {"count": "10000", "side": "64", "records": "1000"}
-    given = usual | pairs(sys.argv[1:], (*usual, "case", "folder"), USAGE)
+    defaults = {"count": "10000", "side": "64", "records": "1000"}
+    given = defaults | options(sys.argv[1:], dict.fromkeys((*defaults, "case", "folder"), ""), USAGE)
     if "case" in given:
         print(json.dumps(measured(given["case"], Path(given["folder"]))))
         return
@@ -158,4 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main, models=False))
+    sys.exit(guarded(main))

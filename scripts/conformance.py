@@ -1,6 +1,6 @@
-"""Run every case of tests/cases.py on every pair of model and method, and write results/conformance.md.
+"""Run every case of tests/cases.py on every pair of model and method, and write the matrix. CPU alone, ten minutes.
 
-python scripts/conformance.py [models=flux,wan21_14b] [methods=fora] [to=FILE]        about ten minutes; CPU alone
+python scripts/conformance.py [models=flux,wan21_14b] [methods=fora] [to=FILE]
 """
 
 import sys
@@ -10,12 +10,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from spectrum.errors import refuse
-from spectrum.main import guarded, pairs
-from spectrum.report import pipes
-from spectrum.store import write_bytes
+from eval.tables.comparison import markdown_table
+from spectrum.commands.guard import guarded, options, wants_help
+from spectrum.core.errors import refuse
+from spectrum.records.files import write_bytes
 
 USAGE = "python scripts/conformance.py [models=NAME,NAME] [methods=NAME,NAME] [to=FILE]"
+OPTIONS = {
+    "models": "models to run, all by default",
+    "methods": "methods to run, all by default",
+    "to": "the file to write; outputs/conformance.md by default, results/conformance.md is the committed one",
+}
 INTRO = """# Conformance
 
 Every method on every model's toy (its own classes at toy width, weights drawn at random, the real pipeline), through
@@ -36,7 +41,10 @@ experts) and 15 (compile) in `tests/test_composition.py`, 14 (LoRA, IP-Adapter, 
 
 def main() -> None:
     """Run the pairs and write the matrix."""
-    given = pairs(sys.argv[1:], ("models", "methods", "to"), USAGE)
+    words = sys.argv[1:]
+    if wants_help(words, __doc__ or "", OPTIONS):
+        return
+    given = options(words, OPTIONS, USAGE)
     warnings.filterwarnings("ignore")
     import cases
 
@@ -56,10 +64,10 @@ def main() -> None:
             rows.append([model, method, *cells])
             print(f"{model:16} {method:20} {', '.join(sorted(set(cells)))}", flush=True)
     listed = "\n".join(f"- {check.__doc__.strip()}" for check in cases.CASES.values() if check.__doc__)
-    table = pipes(["model", "method", *(f"case {case}" for case in cases.CASES)], rows)
+    table = markdown_table(["model", "method", *(f"case {case}" for case in cases.CASES)], rows)
     notes = "".join(f"\n{number}. {reason}" for reason, number in reasons.items())
     text = INTRO.format(cases=listed) + table + (f"\nRefused, because:\n{notes}\n" if notes else "")
-    write_bytes(Path(given.get("to", ROOT / "results" / "conformance.md")), text.encode())
+    write_bytes(Path(given.get("to", Path("outputs") / "conformance.md")), text.encode())
 
 
 if __name__ == "__main__":

@@ -1,67 +1,11 @@
-"""Print what a method will do on a model, with no weights needed.
+"""Print what a method will do: see spectrum/commands/plan.py."""
 
-python scripts/plan.py model=flux method=spectrum schedule.growth=3.0
-python scripts/plan.py model=flux method=taylorseer runs=10 format=json
-"""
-
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from rich.console import Console
-from rich.table import Table
-
-from spectrum.config import RunConfig, compose
-from spectrum.errors import refuse
-from spectrum.main import guarded
-from spectrum.method import Plan
-
-
-def as_json(config: RunConfig, plan: Plan, size: int | None) -> str:
-    """One object: `run_steps`, `nfe`, `weights` from skipped step to list (oldest first), `cache_bytes`."""
-    found: dict[str, Any] = {"model": config.model.name, "method": config.method["name"], "steps": plan.steps}
-    found |= {"run_steps": plan.runs, "nfe": plan.nfe, "weights": {str(s.step): s.weights for s in plan.skipped}}
-    return json.dumps({**found, "cache_bytes": size})
-
-
-def as_text(console: Console, config: RunConfig, plan: Plan, size: int | None) -> None:
-    """The same for people, with `sum w` and `|w|_1`."""
-    console.print(f"[bold]{config.method['name']}[/bold] on {config.model.name}, {plan.steps} steps")
-    if plan.runs is None:
-        console.print("run steps: decided by the data")
-    else:
-        console.print(f"run steps ({plan.nfe}): {' '.join(map(str, plan.runs))}", highlight=False)
-        console.print(f"ideal speed-up: {config.model.steps / len(plan.runs):.2f}x")
-    known = "known from the first run step on" if size is None else f"{size:,} bytes a sample ({size / 2**20:.1f} MiB)"
-    console.print(f"cache: {known}", highlight=False)
-    if not plan.skipped:
-        return
-    table = Table("step", "sum w", "|w|_1", "weights, oldest first", box=None, pad_edge=False)
-    for skipped in plan.skipped:
-        weights = " ".join(f"{w:.4f}" if w else "0" for w in skipped.weights)
-        table.add_row(str(skipped.step), f"{skipped.total:.4f}", f"{skipped.l1:.4f}", weights)
-    console.print(table)
-
-
-def main() -> None:
-    """Read the command line and print the plan."""
-    words = [word for word in sys.argv[1:] if not word.startswith("format=")]
-    formats = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("format=")] or ["text"]
-    if formats[-1] not in ("text", "json"):
-        refuse(f"format={formats[-1]} is unknown: type format=text or format=json")
-    from spectrum.prepare import cache_bytes, plan_of, resolve
-
-    config, method = resolve(compose(words))
-    plan = plan_of(config, method)
-    size = cache_bytes(config, plan)
-    if formats[-1] == "json":
-        print(as_json(config, plan, size))
-    else:
-        as_text(Console(), config, plan, size)
-
+from spectrum.commands import main
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(main(["plan", *sys.argv[1:]]))

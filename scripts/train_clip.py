@@ -22,8 +22,8 @@ from tiny.optim import optimisers, set_lr, warmup_then_decay
 from torch import Tensor
 from train_tiny import fetch
 
-from eval.text import EMBEDDED, UNKNOWN, Words, embedded, retrieval
-from spectrum.main import guarded
+from eval.metrics.text import EMBEDDED, UNKNOWN, Words, embedded, retrieval
+from spectrum.commands.guard import guarded
 
 CONTEXT = 20
 CARD = """# The CLIP that ships here

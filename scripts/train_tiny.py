@@ -18,8 +18,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 
 from tiny import autoencoder, curvature, denoiser, export, scenes
 
-from spectrum.errors import refuse
-from spectrum.main import guarded
+from spectrum.commands.guard import guarded
+from spectrum.core.errors import refuse
 
 PACKAGE = "emoji-datasource-google@16.0.0"
 PICTURES = "package/img/google/64"

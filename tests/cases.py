@@ -9,27 +9,29 @@ import functools
 
 import torch
 
-from spectrum.config import build_method, compose
-from spectrum.context import site_modules
-from spectrum.denoisers import denoiser_of
-from spectrum.errors import SpectrumError
-from spectrum.files import method_file, names, read
-from spectrum.generate import Sampling, draw
-from spectrum.library import Accelerated, denoisers
-from spectrum.method import Site, plan_method
-from spectrum.pipeline import load_pipeline
-from spectrum.prepare import cache_bytes
-from spectrum.prompts import Sample
+from spectrum.api import Accelerated, denoisers
+from spectrum.bench.prompts import Sample
+from spectrum.bench.resolve import cache_bytes
+from spectrum.bench.sampling import sample_batch
+from spectrum.config.compose import compose
+from spectrum.config.methods import build_method
+from spectrum.config.reader import choices, group_file, method_file
+from spectrum.config.sampling import Sampling
+from spectrum.core.errors import SpectrumError
+from spectrum.core.method import Site, plan_method
+from spectrum.hooks.discovery import site_modules
+from spectrum.models.layouts import denoiser_of
+from spectrum.models.pipelines import load_pipeline
 
 STEPS = 10
 PROMPTS = [Sample(i, text, 0) for i, text in enumerate(("a cat on blue", "two pears", "a drum"))]
-MODELS = [name for name in names("model") if "tiny" in read("model", name)]
-METHODS = [name for name in names("method") if method_file(name)["forecast"]]
+MODELS = [name for name in choices("model") if "tiny" in group_file("model", name)]
+METHODS = [name for name in choices("method") if method_file(name)[0]["forecast"]]
 FITTED = {
     "teacache": {"coefficients": [1.0, 0.0]},
     "magcache": {"ratios": [1.0, 1.2, 1.1, 1.05, 1.0, 1.0, 0.98, 0.97, 0.95, 0.9]},
 }
-TYPED = {"dbcache": ["method.front=1", "schedule.warmup=3"], "easycache": ["schedule.warmup=3"]}
+TYPED = {"dbcache": ["method.front_blocks=1", "schedule.warmup=3"], "easycache": ["schedule.warmup=3"]}
 TRIES = 16
 NOT_APPLICABLE = "-"
 
@@ -44,7 +46,7 @@ class Subject:
         self.plain = self.sample()
 
     def sample(self, prompts=PROMPTS[:2], **changes):
-        return draw(self.pipe, prompts, dataclasses.replace(Sampling.of(self.config), **changes))
+        return sample_batch(self.pipe, prompts, dataclasses.replace(Sampling.of(self.config), **changes))
 
 
 @functools.cache
@@ -67,7 +69,7 @@ def method_of(name, *words):
 @functools.cache
 def skipping(model, name):
     """The method with a threshold, found by bisection, that runs some steps and skips others on a model's toy."""
-    if method_file(name).get("drift") is None:
+    if method_file(name)[0]["drift"] is None:
         return method_of(name)
     low, high = -5.0, 3.0
     for _ in range(TRIES):
@@ -131,7 +133,7 @@ def skipped_steps_run_nothing(pair):
         handle.remove()
     skipped = sum(len(branch["skipped"]) for branch in report.values())
     low = min(counts)
-    assert low <= pair.method.front and counts.count(low) == skipped > 0 and max(counts) > low
+    assert low <= pair.method.front_blocks and counts.count(low) == skipped > 0 and max(counts) > low
     assert same(image, pair.image) and torch.isfinite(image).all() and not same(image, pair.subject.plain)
 
 
@@ -179,7 +181,7 @@ def an_exception_leaves_no_state(pair):
         with contextlib.suppress(KeyboardInterrupt):
             pair.subject.sample(PROMPTS[1:])
         wrench.remove()
-        assert handle.hooks[0]._trajectory is None
+        assert not handle.hooks[0].running
         assert same(pair.subject.sample(), pair.image)
 
 
@@ -202,7 +204,7 @@ def branches_have_their_own_histories(pair):
 
 def batch_items_do_not_meet(pair):
     """9: item i of a batch equals item i alone, for schedules of time."""
-    if not pair.method.foreseeable:
+    if not pair.method.time_only:
         return NOT_APPLICABLE
     for number in range(2):
         alone, _ = pair.cached(prompts=PROMPTS[number : number + 1])

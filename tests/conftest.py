@@ -8,8 +8,9 @@ import pytest
 import torch
 from toys import Toy, toy_flux
 
-from spectrum.config import ModelConfig, compose
-from spectrum.pipeline import load_pipeline
+from spectrum.config.compose import compose
+from spectrum.config.schema import ModelConfig
+from spectrum.models.pipelines import load_pipeline
 
 
 def pytest_collection_modifyitems(items):

@@ -9,11 +9,13 @@ import pytest
 import torch
 from cases import subject_of
 
-from spectrum.branch import Observation
-from spectrum.config import build_method, compose
-from spectrum.errors import SpectrumError
-from spectrum.library import Accelerated
-from spectrum.pipeline import EMBEDDED, calibration, model_identity
+from spectrum.api import Accelerated
+from spectrum.config.compose import compose
+from spectrum.config.methods import build_method
+from spectrum.core.errors import SpectrumError
+from spectrum.hooks.trajectory import Observation
+from spectrum.models.fitted import calibration
+from spectrum.models.identity import EMBEDDED, model_identity
 
 PROMPTS = ["prompts=inline", "prompts.text=['a cat on blue','two pears']"]
 TOY = ["model=flux", "model.weights=tiny", "model.steps=10", "batch=2", "device=cpu", *PROMPTS]
@@ -27,10 +29,10 @@ def fitted(monkeypatch, capsys, *words):
 
 @pytest.mark.parametrize("method", ["teacache", "first_block_cache", "seacache", "dbcache"])
 def test_the_threshold_runs_so_many_steps(method, monkeypatch, capsys):
-    front = ["method.front=1", "schedule.warmup=2"] if method == "dbcache" else []
+    front = ["method.front_blocks=1", "schedule.warmup=2"] if method == "dbcache" else []
     found = fitted(monkeypatch, capsys, f"method={method}", "budgets=5", *front)
     config = compose([*TOY, f"method={method}"])
-    rule = {**config.schedule, **found["ladder"]["5"]}
+    rule = {**config.schedule, **found["by_runs"]["5"]}
     built = build_method(config.method, rule, {method: found}, "flux")
     subject = subject_of("flux")
     with Accelerated(subject.pipe, built) as handle:
@@ -56,12 +58,12 @@ def test_ratios_are_means_of_the_residual_s_size():
 
 def test_fits_of_the_same_weights_and_prompts_add_their_budgets():
     about = {"model": "m", "prompts": "p"}
-    old = {"ladder": {"14": {"threshold": 0.1}}, "fitted_on": about}
-    new = {"ladder": {"10": {"threshold": 0.2, "warmup": 3}}, "fitted_on": about}
+    old = {"by_runs": {"14": {"threshold": 0.1}}, "fitted_on": about}
+    new = {"by_runs": {"10": {"threshold": 0.2, "warmup": 3}}, "fitted_on": about}
     both = calibrate.joined(old, new)
-    assert list(both["ladder"]) == ["14", "10"] and both["threshold"] == 0.1 and "warmup" not in both
+    assert list(both["by_runs"]) == ["14", "10"] and both["threshold"] == 0.1 and "warmup" not in both
     other = calibrate.joined(old, {**new, "fitted_on": {**about, "model": "n"}})
-    assert list(other["ladder"]) == ["10"] and other["threshold"] == 0.2
+    assert list(other["by_runs"]) == ["10"] and other["threshold"] == 0.2
 
 
 def test_a_fit_is_kept_beside_the_weights_and_not_over_another_config_s(tmp_path, capsys):
@@ -71,7 +73,7 @@ def test_a_fit_is_kept_beside_the_weights_and_not_over_another_config_s(tmp_path
     for name in ("tiny", "tiny_shifted"):
         config = compose([f"model={name}", f"model.weights={tmp_path / 'tiny'}", "method=teacache"])
         about = {"config": name, "model": model_identity(config.model)}
-        calibrate.keep(config, {"coefficients": [1.0], "ladder": {"5": {"threshold": 0.1}}, "fitted_on": about})
+        calibrate.keep(config, {"coefficients": [1.0], "by_runs": {"5": {"threshold": 0.1}}, "fitted_on": about})
         assert ("teacache" in calibration(config.model)) is (name == "tiny")
     assert json.loads(path.read_text())["teacache"]["fitted_on"]["config"] == "tiny"
     assert "configs/model/tiny_shifted.yaml" in capsys.readouterr().out

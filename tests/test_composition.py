@@ -11,10 +11,10 @@ from diffusers import FirstBlockCacheConfig, TaylorSeerCacheConfig
 from diffusers.hooks.hooks import HookRegistry
 
 from spectrum import SpectrumError, accelerate
-from spectrum.denoisers import Denoiser
-from spectrum.files import method_file
-from spectrum.library import Accelerated
-from spectrum.schedule import explicit
+from spectrum.api import Accelerated
+from spectrum.config.reader import method_file
+from spectrum.core.schedule import explicit
+from spectrum.hooks.layout import Denoiser
 
 SPECTRUM = [0, 1, 2, 3, 4, 6, 8]
 
@@ -138,7 +138,7 @@ def test_15_compiling_after_the_method_is_put_on_is_refused():
 
 
 def test_a_family_that_is_not_registered_comes_in_one_call(monkeypatch):
-    from spectrum import denoisers
+    from spectrum.models import layouts as denoisers
 
     subject = subject_of("flux")
     with Accelerated(subject.pipe, method_of("spectrum")):
@@ -192,7 +192,7 @@ def test_taylorseer_agrees_with_diffusers_own_hook_where_they_coincide():
 
 def attention_alone(site, model):
     """Leave of a modules' site the attentions, which is what diffusers' hook stores."""
-    from spectrum.context import attach
+    from spectrum.hooks.registry import attach
 
     site.remove()
     stored = {name: part for name, part in model.named_modules() if name.endswith(".attn")}
@@ -217,7 +217,7 @@ def test_first_block_cache_agrees_with_diffusers_own_hook():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_plan_says_what_is_done(method):
-    if method_file(method).get("drift"):
+    if method_file(method)[0]["drift"]:
         pytest.skip("decided by the data")
     subject = subject_of("flux")
     with Accelerated(subject.pipe, method_of(method)) as handle:

@@ -6,10 +6,10 @@ import skimage.data
 import torch
 from PIL import Image
 
-from eval import distribution as d
-from eval.metric import AbsentError
-from eval.pictures import Pictures
-from spectrum.errors import SpectrumError
+from eval.metrics import distribution as d
+from eval.metrics.metric import AbsentError
+from eval.metrics.pictures import Pictures
+from spectrum.core.errors import SpectrumError
 
 clean = pytest.importorskip("cleanfid.fid")
 

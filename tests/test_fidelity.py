@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from eval import fidelity, pictures, statistics
-from spectrum.errors import SpectrumError
+from eval import statistics
+from eval.metrics import fidelity, pictures
+from spectrum.core.errors import SpectrumError
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import inspect
 import numpy as np
 import pytest
 
-from spectrum import forecast
-from spectrum.errors import SpectrumError
+from spectrum.core import forecast
+from spectrum.core.errors import SpectrumError
 
 SPAN = (0.0, 50.0)
 CHEBYSHEV = [
@@ -76,7 +76,7 @@ def test_the_declared_exact_degree_is_the_highest_that_holds(name, degree, param
 
 def test_every_forecaster_declares_its_exact_degree():
     forecasters = {n for n, f in inspect.getmembers(forecast, inspect.isfunction) if f.__module__ == forecast.__name__}
-    assert {n for n in forecasters if n[0] != "_"} - {"exact", "reach"} == {name for name, _, _ in DECLARED}
+    assert {n for n in forecasters if n[0] != "_"} - {"exact", "features_used"} == {name for name, _, _ in DECLARED}
 
 
 def test_ridge_shrinks_the_constant_too():
@@ -105,19 +105,19 @@ def test_an_affine_clock_changes_nothing(name):
     [("reuse", 1), ("newton", 2), ("taylor", 2), ("chebyshev", None), ("spectrum", None)],
 )
 def test_reach(function, expected):
-    assert forecast.reach(getattr(forecast, function)) == expected
+    assert forecast.features_used(getattr(forecast, function)) == expected
 
 
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
-        ({"degree": -1}, "method.degree"),
+        ({"degree": -1}, "method.forecast.degree"),
         ({"degree": 1.5}, "whole number"),
-        ({"degree": 7}, "lower method.degree to 4"),
-        ({"ridge": -0.1}, "method.ridge"),
-        ({"ridge": float("nan")}, "method.ridge must be finite"),
-        ({"blend": 1.5}, "method.blend"),
-        ({"blend": float("inf")}, "method.blend"),
+        ({"degree": 7}, "lower method.forecast.degree to 4"),
+        ({"ridge": -0.1}, "method.forecast.ridge"),
+        ({"ridge": float("nan")}, "method.forecast.ridge must be finite"),
+        ({"blend": 1.5}, "method.forecast.blend"),
+        ({"blend": float("inf")}, "method.forecast.blend"),
     ],
 )
 def test_bad_parameters(parameters, says):
@@ -129,7 +129,7 @@ def test_bad_parameters(parameters, says):
 def test_no_more_is_forgotten_than_the_forecast_can_do_without(blend):
     """With blend 0 only the two newest features count, and the fit, which would need five, is not made."""
     blended = functools.partial(forecast.spectrum, blend=blend)
-    depth = forecast.reach(blended)
+    depth = forecast.features_used(blended)
     assert depth == (2 if blend == 0 else None)
     times = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0][-(depth or 6) :]
     assert len(blended(times, 7.0, (0.0, 50.0))) == len(times)
@@ -139,4 +139,4 @@ def test_a_forecast_that_fails_on_fewer_features_keeps_them_all():
     def stubborn(times, target, span):
         return forecast.newton(times, target, span) if len(times) > 4 else forecast.reuse(times, target, span)
 
-    assert forecast.reach(stubborn) is None
+    assert forecast.features_used(stubborn) is None

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from spectrum import generate as g
-from spectrum.config import build_method, compose
-from spectrum.prompts import Sample, samples
+from spectrum.bench import generate as g
+from spectrum.bench.prompts import Sample
+from spectrum.config.compose import compose
+from spectrum.config.methods import build_method
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["model.steps=7", "batch=2", "prompts.limit=5"]
@@ -112,7 +113,7 @@ def test_the_id_changes_with_all_that_changes_pixels_and_nothing_else():
 
     base = name()
     for words in (
-        ["model.steps=49"], ["method.blend=0.5"], ["schedule.growth=1"], ["seeds=[1]"], ["model.dtype=bfloat16"],
+        ["model.steps=49"], ["method.forecast.blend=0.5"], ["schedule.growth=1"], ["seeds=[1]"], ["model.dtype=bfloat16"],
         ["model.call.true_cfg_scale=2"], ["batch=3"], ["method=fora"], ["model.height=128"],
     ):  # fmt: skip
         assert name(*words) != base
@@ -126,7 +127,7 @@ def test_the_second_order_control_shares_the_weights(_tiny):
     assert other.transformer is _tiny.transformer and type(other.scheduler).__name__ == "UniPCMultistepScheduler"
     assert type(_tiny.scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
     _, sampling = job()
-    images = [g.draw(pipe, samples(["a cat"], [0]), sampling) for pipe in (_tiny, other)]
+    images = [g.sample_batch(pipe, samples(["a cat"], [0]), sampling) for pipe in (_tiny, other)]
     assert torch.isfinite(images[1]).all() and not torch.equal(*images)
     _, many = job("model.steps=60")
     fine = g.draw(_tiny, samples(["a cat"], [0]), many)

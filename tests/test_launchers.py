@@ -1,12 +1,14 @@
 """Sweeps on every launcher, and jobs that ask for the same thing at once."""
 
+import dataclasses
 import importlib.util
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from spectrum.records.record import read_record, read_records, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["model.steps=8", "prompts.limit=2", "probe=0", "timing=0"]
@@ -18,13 +20,9 @@ PLUGINS = {
 }
 
 
-def start(*words):
-    return subprocess.Popen([sys.executable, "run.py", *words], cwd=ROOT, stdout=subprocess.PIPE,
+def start(*words, python=()):
+    return subprocess.Popen([sys.executable, *python, "run.py", *words], cwd=ROOT, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True)  # fmt: skip
-
-
-def stored(folder):
-    return {path.name: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 
 def installed(module):
@@ -42,8 +40,7 @@ def test_a_sweep_ends_with_one_comparison(launcher, tmp_path):
     job = start(*words, f"out={tmp_path}/o", f"records={tmp_path}/r")
     out, err = job.communicate(timeout=500)
     assert job.returncode == 0, err
-    records = stored(tmp_path / "r")
-    assert sorted(r["method"]["name"] for r in records.values()) == ["fewer_steps", "fora"]
+    assert sorted(record.name for record in read_records(tmp_path / "r")) == ["fewer_steps", "fora"]
     (table,) = (tmp_path / "o" / "multirun").rglob("comparison.md")
     assert len(table.read_text().splitlines()) == 4 and (table.parent / "sheet.png").exists()
     assert len(list((tmp_path / "o" / "tiny").glob("none-*"))) == 1
@@ -52,24 +49,29 @@ def test_a_sweep_ends_with_one_comparison(launcher, tmp_path):
 
 def test_two_processes_asked_for_the_same_run_share_it(tmp_path):
     words = ["method=fora", *QUICK, f"out={tmp_path}/o", f"records={tmp_path}/r"]
-    jobs = [start(*words) for _ in range(2)]
+    jobs = [start(*words, python=["-X", "importtime"]) for _ in range(2)]
     said = [job.communicate(timeout=500) for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], said
-    assert len(stored(tmp_path / "r")) == 1
+    assert len(read_records(tmp_path / "r")) == 1
     assert not list(tmp_path.rglob(".draft-*"))
-    for ledger in (tmp_path / "o").rglob("samples.jsonl"):
-        assert len(ledger.read_text().splitlines()) == 2
-    assert sorted("sample steps" in out for out, _ in said) == [False, True], "the second found the first one's record"
+    ledgers = list((tmp_path / "o").rglob("samples.jsonl"))
+    assert [len(ledger.read_text().splitlines()) for ledger in ledgers] == [2, 2]
+    loaded = ["diffusers.models.transformers.transformer_flux" in imports for _, imports in said]
+    assert sorted(loaded) == [False, True], "the process that came second loads no model: it finds the record"
 
 
 def test_what_has_a_record_is_not_sampled_again(tmp_path):
     words = ["method=fora", *QUICK, f"out={tmp_path}/o", f"records={tmp_path}/r"]
-    assert start(*words).communicate(timeout=300) and len(stored(tmp_path / "r")) == 1
-    (path,) = (tmp_path / "r").glob("*.json")
-    before = path.stat().st_mtime_ns, path.read_text()
-    job = start(*words, f"out={tmp_path}/elsewhere")
-    _, err = job.communicate(timeout=300)
+    _, err = (job := start(*words)).communicate(timeout=300)
     assert job.returncode == 0, err
-    assert path.read_text() == before[1] and not list((tmp_path / "elsewhere").rglob("*.png"))
-    job = start(*words, "fresh=[metrics]", f"out={tmp_path}/o")
-    assert job.communicate(timeout=300) and stored(tmp_path / "r")[path.name]["metrics"].keys() == {"psnr", "ssim"}
+    (path,) = (tmp_path / "r").glob("*.json")
+    before = path.read_text()
+    _, err = (job := start(*words, f"out={tmp_path}/elsewhere")).communicate(timeout=300)
+    assert job.returncode == 0, err
+    assert path.read_text() == before and not list((tmp_path / "elsewhere").rglob("*.png"))
+    record = read_record(path)
+    wrong = {name: dataclasses.replace(entry, mean=1.0) for name, entry in record.metrics.items()}
+    write_record(path, dataclasses.replace(record, metrics=wrong))
+    _, err = (job := start(*words, "redo=[metrics]")).communicate(timeout=300)
+    assert job.returncode == 0, err
+    assert read_record(path).metrics == record.metrics

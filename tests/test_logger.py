@@ -83,7 +83,7 @@ def test_config_metrics_images_and_tables_are_the_records(offline, method):
     record = stored(out)[method]
     (name,) = [n for n, (about, config, _) in runs.items() if config.get("record") == record["id"]]
     _, config, values = runs[name]
-    assert config["method"] == record["method"] and config["schedule"]["function"] == record["schedule"]["function"]
+    assert config["method"] == record["method"] and config["schedule"] == record["schedule"]
     assert values["psnr"] == pytest.approx(record["metrics"]["psnr"]["mean"])
     assert values["speedup"] == pytest.approx(record["timing"]["speedup"]) and values["nfe"] == record["nfe"]
     files = out / "wandb" / name / "files"

@@ -15,7 +15,7 @@ from cases import Subject, method_of, runs_of, skipping
 from diffusers import ContextParallelConfig, attention_backend
 
 from spectrum import SpectrumError
-from spectrum.library import Accelerated
+from spectrum.api import Accelerated
 
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 METHODS = ["spectrum", "teacache", "first_block_cache", "taylorseer_modules", "easycache"]

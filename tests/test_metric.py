@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from eval import fidelity, measure, metric
-from eval.columns import METRICS
-from eval.pictures import Pictures
-from spectrum.errors import SpectrumError
+from eval.metrics import fidelity, measure, metric
+from eval.metrics.columns import METRICS
+from eval.metrics.pictures import Pictures
+from spectrum.core.errors import SpectrumError
 
 
 def pair(count=5, side=24):
@@ -59,9 +59,9 @@ def test_absent_metrics_are_left_out_with_their_message_and_never_zero(tmp_path)
 def test_only_what_is_missing_is_measured_again():
     own, other = pair()
     have, _ = measure.measure({"psnr": {}}, own, other, [], ("a", "b"), print)
-    assert measure.missing({"psnr": {}, "ssim": {}}, have, "a", "b") == {"ssim": {}}
+    assert measure.missing_metrics({"psnr": {}, "ssim": {}}, have, "a", "b") == {"ssim": {}}
     for names in (("a", "c"), ("c", "b")):
-        assert "psnr" in measure.missing({"psnr": {}}, have, *names)
+        assert "psnr" in measure.missing_metrics({"psnr": {}}, have, *names)
 
 
 def test_ms_ssim_where_the_size_allows():

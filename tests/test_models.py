@@ -10,16 +10,19 @@ from cases import MODELS, PROMPTS, STEPS, Subject, subject_of
 from tokenizers import Tokenizer, models, pre_tokenizers
 from toys import BlockCounter
 
-from spectrum.config import compose, load_method
-from spectrum.denoisers import denoiser_of
-from spectrum.errors import SpectrumError
-from spectrum.generate import Sampling, draw
-from spectrum.history import History
-from spectrum.library import Accelerated, denoisers
-from spectrum.pipeline import load_pipeline, model_identity
-from spectrum.prepare import cache_bytes, plan_of
-from spectrum.prompts import check_length
-from spectrum.solver import with_solver
+from spectrum.api import Accelerated, denoisers
+from spectrum.bench.prompts import check_length
+from spectrum.bench.resolve import cache_bytes, plan_of
+from spectrum.bench.sampling import sample_batch
+from spectrum.config.compose import compose
+from spectrum.config.sampling import Sampling
+from spectrum.core.errors import SpectrumError
+from spectrum.core.history import History
+from spectrum.models.identity import model_identity
+from spectrum.models.layouts import denoiser_of
+from spectrum.models.pipelines import load_pipeline
+from spectrum.models.solvers import with_solver
+from spectrum.named_methods import load_method
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -59,7 +62,7 @@ def test_skipped_steps_call_no_block_and_the_true_feature_is_bit_exact(subject, 
 def test_the_plan_is_what_is_done_and_every_step_is_told(subject):
     told = []
     with Accelerated(subject.pipe, load_method("spectrum")) as handle:
-        draw(subject.pipe, PROMPTS[:2], Sampling.of(subject.config), lambda: told.append(None))
+        sample_batch(subject.pipe, PROMPTS[:2], Sampling.of(subject.config), lambda: told.append(None))
         report, plan = handle.report(), handle.plan(STEPS)
     assert len(told) == STEPS and plan == plan_of(subject.config, handle.method)
     assert all(branch["run_steps"] == plan.runs for branch in report.values())
@@ -78,7 +81,7 @@ def test_the_predicted_bytes_follow_another_size(name):
     larger = dataclasses.replace(subject.config.model, height=96, width=128)
     config = dataclasses.replace(subject.config, model=larger)
     with Accelerated(subject.pipe, load_method("spectrum")) as handle:
-        draw(subject.pipe, PROMPTS[:2], Sampling.of(config))
+        sample_batch(subject.pipe, PROMPTS[:2], Sampling.of(config))
         held = sum(branch["cache_bytes"] for branch in handle.report().values())
     assert held == cache_bytes(config, plan_of(config, load_method("spectrum")), 2)
 

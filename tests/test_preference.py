@@ -8,9 +8,9 @@ from blip import Toy, reward
 from PIL import Image
 from torch.nn import functional as F
 
-from eval import metric, preference
-from eval.pictures import Pictures
-from spectrum.errors import SpectrumError
+from eval.metrics import metric, preference
+from eval.metrics.pictures import Pictures
+from spectrum.core.errors import SpectrumError
 
 pytest.importorskip("torchvision")
 open_clip = pytest.importorskip("open_clip")

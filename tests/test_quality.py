@@ -5,13 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from eval import fidelity, quality, vbench, video
-from eval.measure import measure
-from eval.metric import AbsentError
-from eval.pictures import Pictures, load_images
-from spectrum import report
-from spectrum.errors import SpectrumError
-from spectrum.generate import encoded
+from eval.figures.sheets import write_film
+from eval.metrics import fidelity, vbench, video
+from eval.metrics import vbench_quality as quality
+from eval.metrics.measure import measure
+from eval.metrics.metric import AbsentError
+from eval.metrics.pictures import Pictures, load_images
+from spectrum.bench.sampling import encoded
+from spectrum.core.errors import SpectrumError
 
 FRAMES = 5
 
@@ -43,9 +44,9 @@ def test_fidelity_of_a_video_is_the_mean_over_its_frames(tmp_path):
     pair = stored(tmp_path / "a", own), stored(tmp_path / "b", other)
     found, _ = measure({"psnr": {}, "ssim": {}}, *pair, ["x"] * 3, ("a", "b"), print)
     by_frame = np.reshape(fidelity.psnr_of(own.flatten(0, 1), other.flatten(0, 1)), (3, FRAMES))
-    np.testing.assert_allclose(found["psnr"]["values"], by_frame.mean(1), rtol=1e-6)
-    assert found["psnr"]["mean"] == pytest.approx(by_frame.mean())
-    assert len(found["ssim"]["values"]) == 3
+    np.testing.assert_allclose(found["psnr"].values, by_frame.mean(1), rtol=1e-6)
+    assert found["psnr"].mean == pytest.approx(by_frame.mean())
+    assert len(found["ssim"].values) == 3
 
 
 def test_a_video_of_other_length_or_torn_is_named(tmp_path):
@@ -94,7 +95,7 @@ def test_a_picture_is_a_video_of_one_frame(tmp_path):
 
 def test_a_film_holds_every_frame(tmp_path):
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
-    report.film(tmp_path / "film.mp4", [list(clips(2)), list(clips(2, noise=0.1))], fps=16)
+    write_film(tmp_path / "film.mp4", [list(clips(2)), list(clips(2, noise=0.1))], fps=16)
     reader = ffmpeg.read_frames(str(tmp_path / "film.mp4"))
     about = next(reader)
     assert about["size"] == (48, 32) and about["fps"] == 16 and len(list(reader)) == FRAMES

@@ -90,7 +90,7 @@ def test_an_unregistered_denoiser_is_refused(flux):
 @pytest.mark.parametrize("method", ["first_block_cache", "teacache"])
 def test_a_refused_method_leaves_no_hook_behind(method):
     subject = subject_of("sdxl")
-    words = ["schedule.threshold=0.1", *(["method.coefficients=[1.0,0.0]"] if method == "teacache" else [])]
+    words = ["schedule.threshold=0.1", *(["method.drift.coefficients=[1.0,0.0]"] if method == "teacache" else [])]
     before = [(set(vars(m)), len(m._forward_pre_hooks), len(m._forward_hooks)) for m in subject.pipe.unet.modules()]
     with pytest.raises(SpectrumError, match=r"front of it can run|no attention whose input"):
         accelerate(subject.pipe, method, *words)

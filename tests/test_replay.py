@@ -46,7 +46,7 @@ def test_a_study_has_every_distance_and_ablation(trace, tmp_path):
     assert code == 0, err
     found = json.loads((tmp_path / "s.json").read_text())
     assert set(found["ablations"]) == {
-        "method.degree", "method.ridge", "method.blend", "method.clock", "schedule.growth",
+        "method.forecast.degree", "method.forecast.ridge", "method.forecast.blend", "method.clock", "schedule.growth",
     }  # fmt: skip
     for points in found["by_distance"].values():
         assert points[0]["distance"] == 1 and points[0]["feature"] > 0

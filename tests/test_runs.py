@@ -8,7 +8,7 @@ from cases import MODELS
 from PIL import Image
 from test_cli import call
 
-from spectrum.files import names, read
+from spectrum.config.reader import names, read
 
 SHORT = ["method=spectrum", "model.steps=16", "batch=2", "prompts=examples", "prompts.limit=2", "timing=0", "probe=0"]
 

@@ -2,11 +2,11 @@ import functools
 
 import pytest
 
-from spectrum import schedule
-from spectrum.config import compose
-from spectrum.errors import SpectrumError
-from spectrum.prepare import plan_of, resolve
-from spectrum.schedule import plan
+from spectrum.bench.resolve import plan_of, resolve
+from spectrum.config.compose import compose
+from spectrum.core import schedule
+from spectrum.core.errors import SpectrumError
+from spectrum.core.schedule import plan
 
 
 def runs(function, steps=50, **parameters):

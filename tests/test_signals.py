@@ -1,4 +1,4 @@
-"""What methods that decide by data watch: the tensors that TeaCache's authors name, and how tokens lie."""
+"""The signals of data-dependent methods are the tensors that their authors name; the layout of the tokens."""
 
 import functools
 import inspect
@@ -9,19 +9,20 @@ import pytest
 import torch
 from cases import MODELS, subject_of
 
-from spectrum import clock
-from spectrum.denoisers import denoiser_of
-from spectrum.errors import SpectrumError
-from spectrum.library import denoisers
-from spectrum.method import Watch
-from spectrum.signals import check_grid, token_grid, watcher
+from spectrum.api import denoisers
+from spectrum.core.errors import SpectrumError
+from spectrum.core.grid import check_grid
+from spectrum.core.method import Signal
+from spectrum.hooks import scheduler as schedulers
+from spectrum.hooks.signals import signal_reader, token_grid
+from spectrum.models.layouts import denoiser_of
 
 
-def watched_at_the_first_call(subject, watch):
-    """What is watched in the first call of a denoiser, that call's arguments, and how far the denoiser went for it."""
+def signal_at_the_first_call(subject, signal):
+    """The signal in the first call of a denoiser, that call's arguments, and how far the denoiser went for it."""
     model, found = denoisers(subject.pipe)[0], {}
 
-    def look(module, args, kwargs):
+    def read_once(module, args, kwargs):
         if found:
             return
         forward = functools.partial(type(model).forward, model)
@@ -29,20 +30,20 @@ def watched_at_the_first_call(subject, watch):
         first = getattr(model, denoiser_of(model).stacks[0])
         handles = [part.register_forward_pre_hook(lambda *a: calls.append(None)) for part in first]
         inputs = inspect.signature(forward).bind(*args, **kwargs).arguments
-        look = watcher(watch, model, denoiser_of(model))
-        found["value"] = look(inputs, functools.partial(forward, *args, **kwargs))
+        read = signal_reader(signal, model, denoiser_of(model))
+        found["value"] = read(inputs, functools.partial(forward, *args, **kwargs))
         for handle in handles:
             handle.remove()
         found["calls"], found["inputs"] = calls, inputs
 
-    handle = model.register_forward_pre_hook(look, with_kwargs=True)
+    handle = model.register_forward_pre_hook(read_once, with_kwargs=True)
     subject.sample()
     handle.remove()
     return model, found["inputs"], found["value"], found["calls"]
 
 
 def test_of_flux_it_is_the_modulated_input_of_the_first_block():
-    model, given, value, calls = watched_at_the_first_call(subject_of("flux"), Watch.signal)
+    model, given, value, calls = signal_at_the_first_call(subject_of("flux"), Signal.teacache)
     with torch.no_grad():
         embedding = model.time_text_embed(
             given["timestep"] * 1000, given["guidance"] * 1000, given["pooled_projections"]
@@ -52,7 +53,7 @@ def test_of_flux_it_is_the_modulated_input_of_the_first_block():
 
 
 def test_of_ltx_it_is_the_input_scaled_and_shifted():
-    model, given, value, calls = watched_at_the_first_call(subject_of("ltx_video"), Watch.signal)
+    model, given, value, calls = signal_at_the_first_call(subject_of("ltx_video"), Signal.teacache)
     block = model.transformer_blocks[0]
     with torch.no_grad():
         hidden = model.proj_in(given["hidden_states"])
@@ -64,21 +65,21 @@ def test_of_ltx_it_is_the_input_scaled_and_shifted():
 
 @pytest.mark.parametrize("name", ["wan21_14b", "cogvideox_5b", "hidream"])
 def test_teacache_watches_the_timestep_where_its_authors_do_and_seacache_the_tokens(name):
-    _, _, signal, calls = watched_at_the_first_call(subject_of(name), Watch.signal)
-    _, _, modulated, _ = watched_at_the_first_call(subject_of(name), Watch.modulated)
+    _, _, signal, calls = signal_at_the_first_call(subject_of(name), Signal.teacache)
+    _, _, modulated, _ = signal_at_the_first_call(subject_of(name), Signal.modulated_input)
     assert signal.ndim == 2 and modulated.ndim == 3 and not calls
 
 
 @pytest.mark.parametrize("name", sorted({*MODELS} - {"sdxl", "z_image", "lumina2", "flux_kontext"}))
 def test_the_grid_is_that_of_the_tokens(name):
-    model, given, modulated, calls = watched_at_the_first_call(subject_of(name), Watch.modulated)
+    model, given, modulated, calls = signal_at_the_first_call(subject_of(name), Signal.modulated_input)
     assert check_grid(modulated.shape[1], token_grid(model, given), name) and not calls
 
 
 def test_nothing_is_left_where_the_forward_was_broken_off():
     subject = subject_of("flux")
     hooks = [len(part._forward_pre_hooks) for part in subject.pipe.transformer.modules()]
-    watched_at_the_first_call(subject, Watch.modulated)
+    signal_at_the_first_call(subject, Signal.modulated_input)
     assert [len(part._forward_pre_hooks) for part in subject.pipe.transformer.modules()] == hooks
     assert type(subject.pipe.transformer.transformer_blocks) is torch.nn.ModuleList
     assert torch.equal(subject.sample(), subject.plain)
@@ -97,6 +98,6 @@ def test_the_levels_of_a_schedule_that_begins_in_pure_noise():
     scheduler = types.SimpleNamespace(
         alphas_cumprod=kept, timesteps=torch.arange(3), config=types.SimpleNamespace(num_train_timesteps=3)
     )
-    found = clock.levels(scheduler)
+    found = schedulers.levels(scheduler)
     for (picture, noise), share in zip(found, kept.tolist(), strict=True):
         assert math.isclose(picture, share**0.5, abs_tol=1e-6) and math.isclose(noise, (1 - share) ** 0.5, abs_tol=1e-6)

@@ -9,8 +9,8 @@ import torch
 from cases import Subject, method_of, runs_of, subject_of
 
 from spectrum import SpectrumError, accelerate
-from spectrum.architecture import prompt_inputs, randomise
-from spectrum.denoisers import DENOISERS
+from spectrum.models.architectures import prompt_inputs, randomise
+from spectrum.models.layouts import DENOISERS
 
 STEPS, STRENGTH = 16, 0.75
 KINDS = {"image to image": diffusers.AutoPipelineForImage2Image, "inpainting": diffusers.AutoPipelineForInpainting}
@@ -78,7 +78,7 @@ def image_to_video():
 def test_11_a_video_from_a_picture(method):
     pipe, sample = image_to_video()
     plain = sample()
-    words = ["method.coefficients=[1.0,0.0]"] if method == "teacache" else []
+    words = ["method.drift.coefficients=[1.0,0.0]"] if method == "teacache" else []
     with accelerate(pipe, method, *words, "schedule=always"):
         assert torch.equal(sample(), plain)
     with accelerate(pipe, method, *words, *(["schedule.threshold=1.5"] if words else [])) as handle:

@@ -1,8 +1,8 @@
 """Tables and figures as functions of records."""
 
 import csv
+import dataclasses
 import io
-import json
 import re
 import subprocess
 import sys
@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import experiment, statistics, tables
-from spectrum.errors import SpectrumError
-from spectrum.files import names
-from spectrum.store import read_record, read_records
+from eval import statistics
+from eval.tables import tables
+from eval.tables.experiments import find_record, load_experiment, made_on_same_data
+from spectrum.commands.tables import main
+from spectrum.config.reader import choices
+from spectrum.core.errors import SpectrumError
+from spectrum.records.record import PromptSource, Record, read_record, read_records
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "results" / "records"
@@ -27,7 +30,7 @@ def records():
 
 @pytest.fixture
 def filled(records):
-    return tables.fill(experiment.load("tiny_table"), records)
+    return tables.match_rows(load_experiment("tiny_table"), records)
 
 
 def command(*words):
@@ -35,17 +38,33 @@ def command(*words):
     return ran.returncode, ran.stdout, ran.stderr
 
 
+def test_the_committed_tables_and_the_readme_follow_from_the_records(capsys):
+    main(["--check"])
+    assert capsys.readouterr().out == ""
+
+
+def test_tables_are_written_to_outputs_unless_told_otherwise(tmp_path, monkeypatch, capsys):
+    committed = ROOT / "results" / "tables"
+    before = {path: path.stat().st_mtime_ns for path in (*committed.iterdir(), ROOT / "README.md")}
+    monkeypatch.chdir(tmp_path)
+    main([])
+    assert capsys.readouterr().out == "tables written to outputs/tables\n"
+    written = {path.name for path in (tmp_path / "outputs" / "tables").iterdir()}
+    assert written == {f"{name}.{kind}" for name in choices("experiment") for kind in ("md", "tex", "csv")}
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
 def test_check_fails_after_one_digit_of_a_table_is_changed(tmp_path):
     given = [f"records={RECORDS}", f"to={tmp_path}"]
-    assert command("scripts/tables.py", *given)[0] == 0
-    assert command("scripts/tables.py", "--check", *given)[0] == 0
+    main(given)
+    main(["--check", *given])
     path = tmp_path / "tiny_table.md"
     text = path.read_text()
     digit = re.search(r"\d(?= ±)", text)
     assert digit
     path.write_text(text[: digit.start()] + str((int(digit[0]) + 1) % 10) + text[digit.end() :])
-    code, _, err = command("scripts/tables.py", "--check", *given)
-    assert code == 2 and "tiny_table.md does not follow from the records" in err
+    with pytest.raises(SpectrumError, match=rf"tiny_table\.md does not follow from the records: type .* to={tmp_path}"):
+        main(["--check", *given])
 
 
 @pytest.mark.parametrize("script", ["tables", "figures"])
@@ -70,36 +89,42 @@ def test_every_row_of_the_main_table_is_there(filled):
 
 
 def test_a_missing_row_prints_its_command(records):
-    few = [r for r in records if r["method"]["name"] != "fora"]
-    text = tables.markdown(tables.fill(experiment.load("tiny_table"), few))
+    few = [r for r in records if r.name != "fora"]
+    text = tables.markdown(tables.match_rows(load_experiment("tiny_table"), few))
     assert "python run.py timing=2 method=fora runs=14 eval=table records=results/records" in text
-    none = tables.markdown(tables.fill(experiment.load("tiny_table"), []))
+    none = tables.markdown(tables.match_rows(load_experiment("tiny_table"), []))
     assert none.count("python run.py") == 15 and "No row of this table has been measured" in none
 
 
 def test_a_record_of_another_setting_is_not_taken_for_a_row(records, filled):
     (row,) = [r for r, _ in filled.rows if r.keys == {"method": "spectrum", "runs": 14}]
-    find = lambda some: experiment.find(row, experiment.same_data(some, filled.experiment.shared))  # noqa: E731
+    find = lambda some: find_record(row, made_on_same_data(some, filled.experiment.data))  # noqa: E731
     own = find(records)
-    assert own
+    assert own is not None and find([own]) is own
     for change in (
-        {"method": {**own["method"], "ridge": 0.2}},
-        {"schedule": {**own["schedule"], "warmup": 3}},
+        {"method": {**own.method, "forecast": {**own.method["forecast"], "ridge": 0.2}}},
+        {"schedule": {**own.schedule, "warmup": 3}},
         {"seeds": [1]},
         {"steps": 28},
         {"nfe": 13.0},
-        {"model": {**own["model"], "height": 64}},
-        {"prompts_from": {"file": "calibration.txt", "limit": None}},
+        {"model": {**own.model, "height": 64}},
+        {"prompts_from": PromptSource(file="calibration.txt", limit=None)},
     ):
-        assert find([{**own, **change}]) is None, change
+        assert find([dataclasses.replace(own, **change)]) is None, change
 
 
 def test_csv_holds_the_records_numbers(filled):
-    rows = list(csv.DictReader(io.StringIO(tables.plain(filled))))
-    for line, (_, record) in zip(rows, filled.rows, strict=True):
-        assert line["id"] == record["id"] and float(line["nfe"]) == record["nfe"]
-        stored = record["metrics"]["psnr"]["mean"]
-        assert (line["psnr_mean"] == "" and stored is None) or float(line["psnr_mean"]) == stored
+    lines = list(csv.DictReader(io.StringIO(tables.plain(filled))))
+    assert lines
+    for line, (_, record) in zip(lines, filled.rows, strict=True):
+        assert (line["method"], line["id"], line["missing_command"]) == (record.label, record.id, "")
+        assert (float(line["nfe"]), int(line["steps"])) == (record.nfe, record.steps)
+        assert float(line["seconds"]) == record.timing.seconds_per_sample["candidate"]["denoise"]
+        assert float(line["efficiency"]) == pytest.approx(record.timing.speedup / (record.steps / record.nfe))
+        for name, entry in record.metrics.items():
+            for part in ("mean", "interval", "worst_5_percent"):
+                stored = getattr(entry, part)
+                assert line[f"{name}_{part}"] == ("" if stored is None else str(stored)), (name, part)
 
 
 def test_latex_compiles_by_the_look_of_it(filled):
@@ -130,33 +155,54 @@ def test_the_difference_is_to_the_named_method_at_the_same_runs(filled):
         assert (shown == tables.NONE) == (name in ("none", "spectrum"))
         if shown != tables.NONE:
             rival = next(r for k, r in filled.rows if k.keys == {"method": "spectrum", "runs": row.keys["runs"]})
-            gap = record["metrics"]["psnr"]["mean"] - rival["metrics"]["psnr"]["mean"]
+            gap = record.metrics["psnr"].mean - rival.metrics["psnr"].mean
             assert float(shown.split()[0]) == pytest.approx(gap, abs=0.006)
 
 
-def test_the_control_at_the_same_latency_lies_between_its_measured_points(filled):
-    points = sorted(r["metrics"]["psnr"]["mean"] for r in filled.controls)
-    low, high = points[0], points[-1]
-    for record in filled.records:
-        shown = tables.same_latency(record, filled.controls)
-        if record["method"]["name"] in ("none", "fewer_steps"):
-            assert shown == tables.NONE
-        elif not shown.startswith(("above", "below")):
-            assert low <= float(shown) <= high
+def timed(record: Record, speedup: float, psnr: float | None = None) -> Record:
+    metrics = record.metrics
+    if psnr is not None:
+        metrics = {"psnr": dataclasses.replace(metrics["psnr"], mean=psnr)}
+    return dataclasses.replace(record, timing=dataclasses.replace(record.timing, speedup=speedup), metrics=metrics)
 
 
-@pytest.mark.parametrize("name", names("experiment"))
+def test_the_control_at_the_same_latency_lies_on_the_line_between_its_measured_points(filled):
+    own = next(r for r in filled.records if r.name == "spectrum")
+    control = filled.controls[0]
+    controls = [timed(control, 4.0, psnr=20.0), timed(control, 2.0, psnr=30.0)]
+    shown = [tables.same_latency(timed(own, speedup), controls) for speedup in (2.0, 2.5, 4.0, 4.1, 1.9)]
+    assert shown == ["30.00", "27.50", "20.00", "below 20.00", "above 30.00"]
+    assert tables.same_latency(timed(own, 2.5), controls[:1]) == tables.NONE
+    assert tables.same_latency(dataclasses.replace(own, timing=None), controls) == tables.NONE
+    for name in ("none", "fewer_steps"):
+        record = next(r for r in filled.records if r.name == name)
+        assert tables.same_latency(timed(record, 2.5), controls) == tables.NONE
+
+
+def test_a_function_that_a_record_names_is_not_imported(records, tmp_path, monkeypatch):
+    (tmp_path / "planted.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"_target_": "planted.forecast", "_partial_": True}
+    planted = [
+        dataclasses.replace(r, method={**r.method, "forecast": node}, schedule={**r.schedule, **node}) for r in records
+    ]
+    tables.markdown(tables.match_rows(load_experiment("tiny_table"), planted))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
 def test_every_experiment_has_a_table(name, records):
-    filled = tables.fill(experiment.load(name, ROOT / "results" / "published.csv"), records)
+    filled = tables.match_rows(load_experiment(name, ROOT / "results" / "published.csv"), records)
     widths = {line.count("|") for line in tables.markdown(filled).splitlines() if line.startswith("|")}
     assert len(widths) == 1 and filled.rows
-    assert len({r["id"] for r in filled.records}) == len(filled.records), "a record stands in two rows"
+    assert len({r.id for r in filled.records}) == len(filled.records), "a record stands in two rows"
 
 
 def test_a_row_of_another_growth_is_missing(records):
-    filled = tables.fill(experiment.load("tiny_growth"), records)
+    filled = tables.match_rows(load_experiment("tiny_growth"), records)
+    assert filled.records
     for row, record in filled.rows:
-        assert record is None or record["schedule"]["growth"] == row.keys["schedule.growth"]
+        assert record is None or record.schedule["growth"] == row.keys["schedule.growth"]
 
 
 @pytest.mark.parametrize(
@@ -165,6 +211,7 @@ def test_a_row_of_another_growth_is_missing(records):
         ("{torn", "cannot be read"),
         ("[1]", "is no record of run.py"),
         ('{"id": "a", "metrics": {}, "command": "run.py x"}', "format 1.*run run.py x again"),
+        ('{"id": "a", "metrics": {}, "format": 3}', "is damaged at reference"),
     ],
 )
 def test_bad_records_are_named(tmp_path, content, said):
@@ -178,6 +225,8 @@ def test_bad_records_are_named(tmp_path, content, said):
 
 def test_records_name_what_they_were_made_with(records):
     absolute = re.compile(r"(?<![\w.:/~])/\w+/\w+")
+    assert records
     for record in records:
-        assert record["git"]["commit"]
-        assert not [found for found in absolute.findall(json.dumps(record)) if not found.startswith("/tmp/inception")]
+        assert re.fullmatch(r"[0-9a-f]{40}", record.git["commit"])
+    for path in RECORDS.glob("*.json"):
+        assert not [found for found in absolute.findall(path.read_text()) if not found.startswith("/tmp/inception")]

@@ -12,10 +12,10 @@ from PIL import Image
 from tiny import scenes, vocabulary
 from toys import emoji_folder
 
-from eval import text
-from eval.metric import AbsentError
-from eval.pictures import Pictures
-from spectrum.errors import SpectrumError
+from eval.metrics import text
+from eval.metrics.metric import AbsentError
+from eval.metrics.pictures import Pictures
+from spectrum.core.errors import SpectrumError
 
 open_clip = pytest.importorskip("open_clip")
 ROOT = Path(__file__).resolve().parent.parent

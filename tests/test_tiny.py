@@ -11,8 +11,8 @@ from PIL import Image
 from tiny import scenes, vocabulary
 from toys import emoji_folder
 
-from spectrum.pipeline import EMBEDDED, digest
-from spectrum.prompts import ASSETS
+from spectrum.bench.prompts import ASSETS
+from spectrum.models.identity import EMBEDDED, digest
 
 SNIPPET = """
 import sys, torch

@@ -5,12 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from spectrum import trace as t
-from spectrum.config import compose, load_method
-from spectrum.errors import SpectrumError
-from spectrum.generate import Sampling, draw
-from spectrum.library import Accelerated, denoisers
-from spectrum.prompts import samples
+from spectrum.api import Accelerated, denoisers
+from spectrum.bench import trace as t
+from spectrum.bench.prompts import samples
+from spectrum.bench.sampling import sample_batch
+from spectrum.config.compose import compose
+from spectrum.config.sampling import Sampling
+from spectrum.core.errors import SpectrumError
+from spectrum.named_methods import load_method
 
 STEPS = 12
 
@@ -45,7 +47,7 @@ def test_before_feedback_a_replay_says_what_the_hook_measures(sampled, name):
     pipe, batch, sampling, trace = sampled
     method = load_method(name, ["schedule=explicit", "schedule.run_steps=[0,1,2,3,4,5,9]"])
     with Accelerated(pipe, method, probe=True) as handle:
-        draw(pipe, batch, sampling)
+        sample_batch(pipe, batch, sampling)
         closed = handle.report()
     runs, scores = t.replay(trace, denoisers(pipe)[0], method)
     for branch, found in closed.items():
@@ -59,7 +61,7 @@ def test_before_feedback_a_replay_says_what_the_hook_measures(sampled, name):
 def test_residual_space_and_data_dependent_schedules_replay(sampled):
     pipe, _, _, trace = sampled
     (model,) = denoisers(pipe)
-    method = load_method("teacache", ["method.coefficients=[1.0,0.0]", "schedule.threshold=0.2"])
+    method = load_method("teacache", ["method.drift.coefficients=[1.0,0.0]", "schedule.threshold=0.2"])
     runs, scores = t.replay(trace, model, method)
     assert runs["cond"][0] == 0 and runs["cond"][-1] == STEPS - 1 and 2 < len(runs["cond"]) < STEPS
     assert all(score.total == 1.0 and score.velocity > 0 for score in scores)

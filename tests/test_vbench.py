@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from eval import vbench
-from spectrum.errors import SpectrumError
+from eval.metrics import vbench
+from spectrum.core.errors import SpectrumError
 
 RAWS = {
     "subject_consistency": 0.95, "background_consistency": 0.96, "temporal_flickering": 0.98,

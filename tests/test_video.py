@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from eval import metric, vbench, video
-from spectrum.errors import SpectrumError
+from eval.metrics import metric, vbench, video
+from spectrum.core.errors import SpectrumError
 
 
 def clip(*levels, height=8, width=8):

@@ -6,7 +6,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from eval.fidelity import psnr_of
+from eval.metrics.fidelity import psnr_of
 
 from .scenes import SIZE
 

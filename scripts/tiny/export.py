@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
 
-from spectrum.pipeline import digest
+from spectrum.models.identity import digest
 
 from . import vocabulary as v
 from .denoiser import Denoiser

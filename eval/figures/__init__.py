@@ -1,0 +1,1 @@
+"""Figures made of records, and the pictures of one run."""

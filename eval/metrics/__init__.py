@@ -1,0 +1,1 @@
+"""Metrics of stored samples, and the columns that tables give them."""

@@ -1,0 +1,39 @@
+"""What a metric is called in tables, which way it points, and which function computes it. Imports nothing heavy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric as tables know it.
+
+    Attributes:
+        title: column head, with its unit.
+        function: path of the metric's function from `eval.metrics` on: `fidelity.psnr`. See `eval.metrics.metric`.
+        digits: decimals shown.
+        better: `higher` or `lower`.
+        identical: the value that two equal sets of samples get, where it is infinite or trivial; shown as `same`.
+    """
+
+    title: str
+    function: str
+    digits: int
+    better: str = "higher"
+    identical: float | None = None
+
+
+METRICS: Mapping[str, Column] = {
+    "psnr": Column("PSNR (dB)", "fidelity.psnr", 2, identical=float("inf")),
+    "ssim": Column("SSIM", "fidelity.ssim", 3, identical=1.0),
+    "ms_ssim": Column("MS-SSIM", "fidelity.ms_ssim", 3, identical=1.0),
+    "lpips": Column("LPIPS", "fidelity.lpips", 3, "lower", identical=0.0),
+    "st_lpips": Column("ST-LPIPS", "fidelity.st_lpips", 3, "lower", identical=0.0),
+    "fid": Column("FID", "distribution.fid", 2, "lower", identical=0.0),
+    "kid": Column("KID x1000", "distribution.kid", 2, "lower"),
+    "frechet_lite0": Column("Frechet (EffNet-Lite0)", "distribution.frechet_lite0", 2, "lower", identical=0.0),
+    "clip_score": Column("CLIP score", "text.clip_score", 2),
+    "image_reward": Column("ImageReward", "preference.image_reward", 3),
+    "hpsv2": Column("HPSv2", "preference.hpsv2", 4),
+    "vbench_quality": Column("VBench quality", "vbench_quality.vbench_quality", 2),
+}

@@ -1,0 +1,192 @@
+"""Experiments: which runs a table is made of, found among the records, and the command of each that is missing.
+
+An experiment is a file in `configs/experiment`: the lists that it sweeps are the rows of its table.
+"""
+
+import csv
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from spectrum.config.reader import choices, compose_each, method_files, nearest_schedule, schedule_files
+from spectrum.config.schema import RunConfig, plain_method
+from spectrum.core.errors import refuse
+from spectrum.records.record import Record
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of an experiment: the keys that set it apart, as on the command line.
+
+    Attributes:
+        keys: overrides, `method`, `runs`, `schedule`, `method.blend` ... to their values.
+        command: what makes its record.
+        published: figures published for it, by column; empty where there are none.
+    """
+
+    keys: Mapping[str, Any]
+    command: str
+    published: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What a table calls it while it has no record."""
+        rest = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.keys.items() if key != "method")
+        return f"{self.keys['method']} ({rest})" if rest else str(self.keys["method"])
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table.
+
+    Attributes:
+        name: of its file.
+        title: heading.
+        against: the method that differences are taken to; None for none.
+        varies: the key of an ablation; None for a comparison of methods.
+        data: what all rows are made on: model, prompts, seeds, steps and size, as records name them.
+        rows: its rows.
+    """
+
+    name: str
+    title: str
+    against: str | None
+    varies: str | None
+    data: Mapping[str, Any]
+    rows: list[Row]
+
+
+def load_experiment(name: str, published: Path | None = None) -> Experiment:
+    """The experiment that `configs/experiment/NAME.yaml` describes, as Hydra composes it.
+
+    Args:
+        name: its name.
+        published: a CSV file of published figures, which are put beside the rows; None for none.
+
+    Raises:
+        SpectrumError: if there is no such experiment, or the CSV lacks a line that it names.
+    """
+    if name not in choices("experiment"):
+        refuse(f"there is no experiment {name}; there are {', '.join(choices('experiment'))}")
+    composed, chosen = _composed()[name]
+    about: Any = OmegaConf.to_container(composed.experiment)
+    shared: dict[str, Any] = {group: chosen[group] for group in ("model", "prompts") if chosen[group] != _USUAL[group]}
+    limit, seeds, timing = (OmegaConf.select(composed, key) for key in ("prompts.limit", "seeds", "timing"))
+    shared |= {} if limit is None else {"prompts.limit": limit}
+    shared |= {} if seeds in (None, [0]) else {"seeds": list(seeds)}
+    shared |= {} if timing in (None, RunConfig.timing) else {"timing": timing}
+    sweep = {key: _swept(key, text) for key, text in composed.hydra.sweeper.params.items()}
+    rows: dict[str, Row] = {}
+    for values in itertools.product(*sweep.values()):
+        keys = dict(zip(sweep, values, strict=True))
+        if keys["method"] == "none":
+            keys.pop("runs", None)
+        words = " ".join(f"{key}={value}" for key, value in {**shared, **keys}.items()).replace(", ", ",")
+        command = f"python run.py {words} eval={chosen['eval']} records=results/records"
+        rows.setdefault(words, Row(keys, command, _published(published, about.get("published"), keys)))
+    model: Any = OmegaConf.to_container(composed.model)
+    data = {"name": model["name"], "steps": model["steps"], "file": composed.prompts.get("file"), "limit": limit}
+    data |= {"seeds": list(seeds or [0]), **{key: model[key] for key in _SIZE}}
+    return Experiment(name, about["title"], about.get("against"), about.get("varies"), data, list(rows.values()))
+
+
+_USUAL = {"model": "tiny", "prompts": "heldout", "eval": "default"}
+"""The choices of `configs/config.yaml`, which a command need not name."""
+
+
+@functools.cache
+def _composed() -> dict[str, tuple[DictConfig, Mapping[str, str]]]:
+    """Every experiment as Hydra composes it, with the model, prompts and metrics that it chooses."""
+    return compose_each("experiment", _USUAL)
+
+
+def _swept(key: str, text: Any) -> list[Any]:
+    """The values of one key of a sweep, parsed as Hydra parses them: `[0,1],[2]` are two lists."""
+    (override,) = OverridesParser.create().parse_overrides([f"{key}={text}"])
+    if not override.is_sweep_override():
+        return [yaml.safe_load(str(override.get_value_string()))]
+    return [yaml.safe_load(word) for word in override.sweep_string_iterator()]
+
+
+def _published(path: Path | None, wanted: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> dict[str, str]:
+    """The published figures of a row: its line of `published.csv`, found by model, method and setting."""
+    setting = (wanted or {}).get("settings", {}).get(str(keys["method"]), {}).get(keys.get("runs", 0))
+    if path is None or wanted is None or setting is None:
+        return {}
+    with path.open() as file:
+        for line in csv.DictReader(file):
+            if (line["model"], line["method"], line["setting"]) == (wanted["model"], keys["method"], setting):
+                return {key: value for key, value in line.items() if value}
+    return refuse(f"{path} has no line {wanted['model']}, {keys['method']}, {setting}")
+
+
+def find_record(row: Row, records: Sequence[Record]) -> Record | None:
+    """The record of a row: every setting of its method and schedule is that of the row.
+
+    A setting that a file leaves null is the model's own fit, and matches any value. If the row asks for `runs`, the
+    record with the nearest number of runs is taken, at most half a run off.
+
+    Args:
+        row: the row.
+        records: records made on the experiment's data.
+    """
+    same = [r for r in records if _same_method(r, row.keys)]
+    runs = row.keys.get("runs")
+    if runs is not None:
+        same = sorted((r for r in same if abs(r.nfe - runs) <= 0.5), key=lambda r: abs(r.nfe - runs))
+    return same[0] if same else None
+
+
+_SIZE = ("height", "width", "dtype", "call")
+
+
+def made_on_same_data(records: Sequence[Record], data: Mapping[str, Any]) -> list[Record]:
+    """The records made with the model, prompts, seeds, steps and size that all rows of an experiment share.
+
+    Args:
+        records: any records.
+        data: `Experiment.data`.
+    """
+
+    def data_of(record: Record) -> dict[str, Any]:
+        own, source = record.model, record.prompts_from
+        found = {"name": own["name"], "steps": record.steps, "file": source.file, "limit": source.limit}
+        return {**found, "seeds": record.seeds, **{key: own[key] for key in _SIZE}}
+
+    return [record for record in records if data_of(record) == data]
+
+
+def _same_method(record: Record, keys: Mapping[str, Any]) -> bool:
+    """Whether a record was made with the method and schedule that a row's keys describe."""
+    own, own_schedule = method_files()[str(keys["method"])]
+    wanted = _leaves(own) | {key: value for key, value in keys.items() if key.startswith("method.")}
+    if "runs" in keys and own["steps"] is not None:
+        wanted.pop("method.steps", None)
+    stored = _leaves(plain_method(record.method))
+    if record.name != own["name"] or any(stored.get(k) != v for k, v in wanted.items() if v is not None):
+        return False
+    name, differs = nearest_schedule(record.schedule)
+    if name != keys.get("schedule", own_schedule):
+        return False
+    rule = schedule_files()[name]
+    searched = set(rule.get("runs_search") or {}) if "runs" in keys else set()
+    free = {key for key, value in rule.items() if value is None} | searched
+    asked = {key.partition(".")[2]: value for key, value in keys.items() if key.startswith("schedule.")}
+    as_asked = all(record.schedule.get(key) == value for key, value in asked.items())
+    return as_asked and not set(differs) - free - set(asked)
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "method.") -> dict[str, Any]:
+    """Nested settings by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        nested = isinstance(value, Mapping) and key != "fallback"
+        found |= _leaves(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return found

@@ -1,0 +1,201 @@
+"""The library's interface: put a caching method on a diffusers pipeline, and take it off again."""
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from spectrum.core.errors import refuse
+from spectrum.core.given_schedule import given_schedule
+from spectrum.core.method import Method, Plan, plan_method
+from spectrum.core.schedule import Schedule
+from spectrum.hooks.hook import CacheHook
+from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.private_api import uncompiled
+from spectrum.hooks.registry import detach
+from spectrum.hooks.scheduler import starts
+from spectrum.hooks.trajectory import Observation
+from spectrum.models.layouts import denoiser_of
+
+_ATTRIBUTE = "_spectrum"
+
+
+class Accelerated:
+    """A pipeline with a method on it. Leaving the `with` block, or `restore`, takes the method off.
+
+    Args:
+        pipe: a diffusers pipeline.
+        method: the method to put on it.
+        probe: also run the blocks at skipped steps, and report how far each forecast was off.
+        observe: told of every step at which the blocks ran.
+        denoiser: the layout of a family that is not registered.
+
+    Attributes:
+        pipe: the pipeline.
+        method: the method in force.
+        hooks: one hook for each denoiser of the pipeline (Wan 2.2 has two); empty once the method is off.
+
+    Raises:
+        SpectrumError: if the method cannot serve the pipeline's denoiser, or one is on it already.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        method: Method,
+        probe: bool = False,
+        observe: Callable[[Observation], None] | None = None,
+        denoiser: Denoiser | None = None,
+    ) -> None:
+        self.pipe, self.method = pipe, method
+        self.hooks: list[CacheHook] = []
+        try:
+            for model in _denoisers_as_called(pipe):
+                layout = denoiser or denoiser_of(uncompiled(model))
+                hook = CacheHook(model, layout, lambda: pipe.scheduler, method, probe, observe)
+                hook.on_start = functools.partial(self._free_others, hook)
+                self.hooks.append(hook)
+        except BaseException:
+            self.restore()
+            raise
+        pipe.__dict__[_ATTRIBUTE] = self
+
+    def plan(self, steps: int) -> Plan:
+        """What the method will do over `steps` denoising steps.
+
+        Args:
+            steps: number of denoising steps.
+
+        Returns:
+            The plan: run steps, weights of the skipped ones, features held.
+        """
+        boundary = self.pipe.config.get("boundary_ratio")
+        return plan_method(self.method, steps, starts=starts(self.pipe.scheduler, boundary, steps))
+
+    def report(self) -> dict[str, Any]:
+        """What the method did in the latest call of the pipeline, by CFG branch.
+
+        Denoisers that take turns share a branch: their steps follow one another, and its bytes are those of the one
+        that held most, since each frees what it stored when the next one begins.
+
+        Returns:
+            For each branch `run_steps`, `skipped` (with `sum w` and `|w|_1`), `errors` and `cache_bytes`.
+        """
+        merged: dict[str, Any] = {}
+        for hook in self.hooks:
+            for name, own in hook.report().items():
+                known = merged.get(name)
+                joined = own if known is None else {key: known[key] + value for key, value in own.items()}
+                most = max(branch["cache_bytes"] for branch in (own, known) if branch)
+                merged[name] = {**joined, "cache_bytes": most}
+        return merged
+
+    def _free_others(self, hook: CacheHook) -> None:
+        for other in self.hooks:
+            if other is not hook:
+                other.reset()
+
+    def restore(self) -> None:
+        """Take the method off: the pipeline is as it was."""
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks = []
+        if self.pipe.__dict__.get(_ATTRIBUTE) is self:
+            del self.pipe.__dict__[_ATTRIBUTE]
+
+    def __repr__(self) -> str:
+        method, on = self.method, type(self.pipe).__name__
+        models = ", ".join(type(hook.model).__name__ for hook in self.hooks) or "nothing any more"
+        when = "decides by data" if not method.time_only else "of time alone"
+        return f"<{method.name} on {on} ({models}): site {method.site}, space {method.space}, {when}>"
+
+    def __enter__(self) -> "Accelerated":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.restore()
+
+
+def denoisers(pipe: Any) -> list[Any]:
+    """The denoiser modules of a pipeline, uncompiled: its transformer(s), or its UNet.
+
+    Raises:
+        SpectrumError: if it has none.
+    """
+    return [uncompiled(model) for model in _denoisers_as_called(pipe)]
+
+
+def _denoisers_as_called(pipe: Any) -> list[Any]:
+    """The denoiser modules as the pipeline calls them, also as `torch.compile` returned them."""
+    found = [getattr(pipe, name, None) for name in ("transformer", "transformer_2", "unet")]
+    models = [model for model in found if model is not None]
+    if not models:
+        refuse(f"{type(pipe).__name__} has no transformer or unet to put a caching method on")
+    return models
+
+
+def accelerate(
+    pipe: Any,
+    method: Method | str,
+    *overrides: str,
+    runs: int | None = None,
+    schedule: str | Iterable[int] | Schedule | None = None,
+    denoiser: Denoiser | None = None,
+) -> Accelerated:
+    """Put a caching method on a diffusers pipeline.
+
+    What a named method needs fitted (TeaCache's coefficients) is taken from what is kept for the pipeline's weights.
+
+    Args:
+        pipe: a pipeline whose denoiser is of a registered family, or of the layout `denoiser`.
+        method: a `Method`, or the name of one: `"spectrum"`, `"taylorseer"`, `"teacache"`.
+        overrides: changes to a named method, as on the command line: `"method.forecast.blend=0.5"`,
+            `"schedule.growth=3.0"`.
+        runs: ask a named method for this many block runs out of 50 steps: its schedule's parameter is looked up.
+        schedule: another schedule than the method's own: a name, the steps that run (list, tuple, range, array or
+            tensor of integers that start with 0 and ascend), or a function `(step, steps, runs) -> bool` of any
+            argument names: the step asked about, the number of steps, and the steps that ran before it.
+        denoiser: the layout of a family that is not registered.
+
+    Returns:
+        A handle with `plan`, `report` and `restore`, which is also a context manager.
+
+    Raises:
+        SpectrumError: for a bad setting, an unregistered denoiser, or a pipeline that has a method already.
+
+    Example:
+        >>> import diffusers
+        >>> from spectrum import accelerate
+        >>> from spectrum.models.identity import EMBEDDED
+        >>> pipe = diffusers.FluxPipeline.from_pretrained(EMBEDDED)
+        >>> with accelerate(pipe, "spectrum", "schedule.growth=3.0") as handle:
+        ...     handle.plan(50).runs
+        [0, 1, 2, 3, 4, 6, 11, 19, 30, 44]
+    """
+    if isinstance(method, str):
+        from spectrum.named_methods import named_method
+
+        method = named_method(pipe, method, overrides, runs, schedule if isinstance(schedule, str) else None)
+    elif overrides or runs is not None or isinstance(schedule, str):
+        refuse("overrides, runs= and a named schedule go with a method's name; change the Method itself instead")
+    if schedule is not None and not isinstance(schedule, str):
+        method = replace(method, schedule=given_schedule(schedule))
+    return Accelerated(pipe, method, denoiser=denoiser)
+
+
+def restore(pipe: Any) -> None:
+    """Undo `accelerate` on a pipeline. Does nothing where there is nothing to undo.
+
+    Args:
+        pipe: the pipeline.
+    """
+    handle = getattr(pipe, "__dict__", {}).get(_ATTRIBUTE)
+    if handle is not None:
+        handle.restore()
+        return
+    for model in _denoisers_as_called(pipe):
+        for module in model.modules():
+            detach(module)

@@ -1,0 +1,137 @@
+"""After a multirun: a table and a sheet over its jobs, one for each reference that they share.
+
+Jobs may run in other processes, or on other machines with one file system, so each leaves a line in the sweep's folder.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from eval.figures import sheets
+from eval.tables.comparison import comparison_markdown, comparison_order, print_table
+from spectrum.bench.loggers import logger_of
+from spectrum.records.files import identity, write_bytes, write_json
+from spectrum.records.record import Record, read_record
+
+
+def sweep_folder(config: DictConfig) -> Path:
+    """The folder of a multirun, the same for all its jobs."""
+    return Path(config.hydra.sweep.dir)
+
+
+FAILED = "failed: "
+"""What a job returns in the place of its folder when it failed, followed by the reason."""
+
+
+class SweepEnd(BaseException):
+    """Leaves a multirun with an error. No `Exception`: Hydra turns those of a callback into warnings.
+
+    Attributes:
+        error: what went wrong with the comparison itself; None if only jobs failed.
+    """
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+
+
+class ComparisonCallback(Callback):
+    """Collects what each job of a multirun left, and shows it together when the last one has ended.
+
+    A job that failed is shown with its reason.
+    """
+
+    def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
+        """Leave a line for a job in the sweep's folder: the folder of its samples, or why it failed."""
+        if not str(config.hydra.mode).endswith("MULTIRUN"):
+            return
+        note = sweep_folder(config) / "jobs" / f"{config.hydra.job.num}.json"
+        words = " ".join(config.hydra.overrides.task)
+        if job_return.status == JobStatus.COMPLETED:
+            value = str(job_return.return_value)
+            failed = value.startswith(FAILED)
+            found = {"error": value.removeprefix(FAILED)} if failed else {"folder": str(Path(value).resolve())}
+        else:
+            found = {"error": (str(getattr(job_return, "_return_value", "")) or "broken off").splitlines()[0]}
+        write_json(note, {"job": words, **found})
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print each comparison, write its table and its sheet, and name the jobs that failed.
+
+        Raises:
+            SweepEnd: if a job or a comparison failed.
+        """
+        try:
+            failed = _compare_jobs(config)
+        except Exception as error:
+            raise SweepEnd(error) from None
+        if failed:
+            raise SweepEnd
+
+
+def _compare_jobs(config: DictConfig) -> int:
+    """Print and write the comparisons of a multirun; the number of jobs that failed."""
+    base = sweep_folder(config)
+    notes = sorted((base / "jobs").glob("*.json"), key=lambda path: int(path.stem))
+    jobs = [json.loads(path.read_text()) for path in notes]
+    folders = list(dict.fromkeys(Path(job["folder"]) for job in jobs if "folder" in job))
+    failed = [f"failed: {job['job']}: {job['error']}" for job in jobs if "error" in job]
+    records = {folder: read_record(folder / "record.json") for folder in folders}
+    settings: Any = OmegaConf.to_container(config.logger) if config.get("logger") else None
+    logger = logger_of(settings, config.out)
+    for reference in sorted({record.reference for record in records.values()}):
+        rows = {f: r for f, r in records.items() if r.reference == reference}
+        rows = dict(sorted(rows.items(), key=lambda item: comparison_order(item[1])))
+        folder = base / identity([r.id for r in rows.values()])
+        write_comparison(rows, folder, failed)
+        if logger is not None:
+            logger.comparison(list(rows.values()), folder, base.name)
+    for line in failed:
+        print(line)
+    return len(failed)
+
+
+def write_comparison(rows: Mapping[Path, Record], folder: Path, failed: Sequence[str] = ()) -> None:
+    """Print the comparison of runs of one reference, and write it under a folder.
+
+    Args:
+        rows: by the folder of their samples, their records.
+        folder: where `comparison.md`, `records.json` and `sheet.png` go.
+        failed: a line for each job that failed, for below the table.
+    """
+    records = list(rows.values())
+    below = "".join(f"\n{line}\n" for line in failed)
+    write_bytes(folder / "comparison.md", (comparison_markdown(records) + below).encode())
+    write_json(folder / "records.json", [str(f / "record.json") for f in rows])
+    draw_comparison_sheet(folder / "sheet.png", rows)
+    print_table(records)
+    Console().print(f"comparison: {folder}", highlight=False, soft_wrap=True)
+
+
+def draw_comparison_sheet(path: Path, rows: Mapping[Path, Record], columns: int = 8) -> None:
+    """Draw the reference and every other run for the first prompts, with differences while there are few runs.
+
+    Runs whose samples are not here are left out; without those of the reference there is no sheet.
+    """
+    from eval.metrics.pictures import load_images  # torch, which help and errors do not wait for
+
+    folder, first = next(iter(rows.items()))
+    files = [f"{i:05d}-s{first.seeds[0]}.png" for i in range(min(columns, len(first.prompts)))]
+    reference = folder.parent / first.reference
+    if not _has_images(reference, files):
+        return
+    pictures = {f"all {first.steps} steps": load_images(reference / "images", files)}
+    for folder, record in rows.items():
+        if not record.is_reference and _has_images(folder, files):
+            pictures[f"{record.label}, {record.nfe:.3g} runs"] = load_images(folder / "images", files)
+    sheets.draw_sheet(path, first.prompts[: len(files)], pictures, gain=4.0 if len(pictures) < 6 else None)
+
+
+def _has_images(folder: Path, files: list[str]) -> bool:
+    return all((folder / "images" / name).exists() for name in files)

@@ -1,0 +1,65 @@
+"""Where a record comes from: command line, commit, versions, hardware."""
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import spectrum
+
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "hydra-core", "torchmetrics")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Command line, commit, versions and hardware of this process."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "spectrum": spectrum.__version__,
+        "git": _git(),
+        "python": platform.python_version(),
+        "packages": versions,
+        "hardware": hardware(device),
+    }
+
+
+def _git() -> dict[str, Any]:
+    """The commit, and whether files that it tracks have been changed since.
+
+    Both are None where the package is installed, also if that is inside of somebody's own repository.
+    """
+    here = Path(__file__).resolve().parent
+
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        ask("ls-files", "--error-unmatch", Path(__file__).name)
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """What a timing depends on: device, its name and driver, threads, CPU."""
+    about: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads(), "cpu": _cpu()}
+    if device.type == "cuda":
+        about |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return about
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

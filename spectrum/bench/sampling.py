@@ -1,0 +1,150 @@
+"""Calls a pipeline for one batch of samples, and encodes what it returns."""
+
+import functools
+import inspect
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from spectrum.bench.prompts import Sample
+from spectrum.config.sampling import Sampling
+from spectrum.core.errors import SpectrumError, refuse
+from spectrum.models.architectures import prompt_inputs
+
+
+def sample_batch(
+    pipe: Any, batch: list[Sample], sampling: Sampling, on_step: Callable[[], None] | None = None
+) -> Tensor:
+    """Sample one batch.
+
+    Args:
+        pipe: a diffusers pipeline.
+        batch: the samples to make, each with a noise generator of its own.
+        sampling: how the pipeline is called.
+        on_step: called after each denoising step.
+
+    Returns:
+        (batch, 3, height, width) float32 in [0, 1] on the CPU; for videos (batch, frames, 3, height, width).
+
+    Raises:
+        SpectrumError: if the pipeline refuses its arguments, or returns NaN or infinite pixels.
+    """
+    check_memory(sampling, len(batch))
+    call = _arguments(pipe, batch, sampling)
+    try:
+        with _after_each_step(pipe.scheduler, on_step):
+            result = pipe(
+                num_inference_steps=sampling.steps,
+                generator=[torch.Generator("cpu").manual_seed(sample.noise_seed) for sample in batch],
+                output_type="pt",
+                **call,
+            )
+    except (TypeError, ValueError) as error:
+        if isinstance(error, SpectrumError) or not _refused_arguments(error):
+            raise
+        raise SpectrumError(f"{type(pipe).__name__} refuses its arguments: {' '.join(str(error).split())}") from None
+    images: Tensor = result.frames if hasattr(result, "frames") else result.images
+    if not torch.isfinite(images).all():
+        refuse("the pipeline returned NaN or infinite pixels: try another model.dtype")
+    return images.float().cpu()
+
+
+def _arguments(pipe: Any, batch: list[Sample], sampling: Sampling) -> dict[str, Any]:
+    """The keyword arguments of the pipeline's call."""
+    call = dict(sampling.call)
+    known = inspect.signature(type(pipe).__call__).parameters
+    for name, value in call.items():
+        if name not in known:
+            refuse(f"model.call.{name} is no argument of {type(pipe).__name__}: take it out")
+        number = isinstance(known[name].default, (int, float)) and not isinstance(known[name].default, bool)
+        if number and value is not None and not isinstance(value, (int, float)):
+            refuse(f"model.call.{name} must be a number, got {value!r}")
+    if sampling.frames is not None and "num_frames" not in known:
+        refuse(f"model.frames={sampling.frames}: {type(pipe).__name__} makes pictures; take it out")
+    if sampling.embeds is not None:
+        call.pop("negative_prompt", None)
+        call |= {"negative_prompt": None} if "negative_prompt" in known else {}
+        call |= prompt_inputs(pipe, sampling.embeds, [sample.prompt for sample in batch])
+    else:
+        call["prompt"] = [sample.prompt for sample in batch]
+    if isinstance(call.get("negative_prompt"), str):
+        call["negative_prompt"] = [call["negative_prompt"]] * len(batch)
+    given = {"height": sampling.height, "width": sampling.width, "num_frames": sampling.frames}
+    return call | {key: value for key, value in given.items() if value is not None and key in known}
+
+
+def _refused_arguments(error: BaseException) -> bool:
+    """Whether an error comes from a pipeline's own check of its arguments, or from calling it with wrong ones."""
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        frames.append(trace.tb_frame.f_code.co_name)
+        trace = trace.tb_next
+    return frames[-1] == "check_inputs" or (
+        isinstance(error, TypeError) and frames[-1] in ("sample_batch", "decorate_context")
+    )
+
+
+def check_memory(sampling: Sampling, batch: int) -> None:
+    """Refuse a size whose pixels alone would not fit into this machine's memory.
+
+    Args:
+        sampling: height, width and frames.
+        batch: samples per call.
+
+    Raises:
+        SpectrumError: before any of that memory is touched.
+    """
+    needed = batch * (sampling.frames or 1) * 3 * sampling.height * sampling.width * 4
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else needed
+    if needed > installed:
+        refuse(
+            f"{batch} samples of {sampling.width}x{sampling.height} pixels take {needed / 2**30:.0f} GiB as float32, "
+            f"and this machine has {installed / 2**30:.0f}: type a smaller model.height, model.width or batch"
+        )
+
+
+@contextmanager
+def _after_each_step(scheduler: Any, on_step: Callable[[], None] | None) -> Iterator[None]:
+    """Call `on_step` after each step of a scheduler; not every pipeline has a callback."""
+    if on_step is None:
+        yield
+        return
+    original = scheduler.step
+
+    @functools.wraps(original)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        on_step()
+        return result
+
+    scheduler.step = step
+    try:
+        yield
+    finally:
+        del scheduler.step
+
+
+def encoded(image: Tensor, fps: int | None = None) -> bytes:
+    """A sample as a lossless file.
+
+    Args:
+        image: a picture (3, height, width) or a video (frames, 3, height, width), float in [0, 1].
+        fps: frames per second of a video; 8 if None.
+
+    Returns:
+        The bytes of a PNG, for a video of an animated PNG.
+    """
+    frames = image if image.ndim == 4 else image[None]
+    pixels = (frames.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    first, *rest = [Image.fromarray(frame) for frame in pixels]
+    moving = {"save_all": True, "append_images": rest, "duration": 1000 / (fps or 8)} if rest else {}
+    buffer = io.BytesIO()
+    first.save(buffer, format="PNG", **moving)
+    return buffer.getvalue()

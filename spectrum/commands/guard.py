@@ -1,0 +1,142 @@
+"""What the commands share: one clear line for bad input, an exit code, `key=value` options and help."""
+
+import difflib
+import errno
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from spectrum.core.errors import SpectrumError, refuse
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM)
+
+
+def guarded(main: Callable[[], Any], command: str = "") -> int:
+    """Call a command's function, and turn its errors into one line on standard error and an exit code.
+
+    Args:
+        main: the function.
+        command: its name, for the message after a broken pipe of arguments.
+
+    Returns:
+        What `main` returns if that is an exit code, else 0; 2 for bad input, 3 for a machine that cannot go on (disk
+        full, no permission), 130 for Ctrl-C. Any other error is a defect and keeps its traceback.
+    """
+    try:
+        found = main()
+        return found if isinstance(found, int) else 0
+    except KeyboardInterrupt:
+        return _say("interrupted; finished samples are kept, the same command goes on from there", 130)
+    except Exception as error:
+        line = bad_input(error)
+        if line is not None:
+            return _say(line, 2)
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            where = f" at {error.filename}" if error.filename else ""
+            line = f"{error.strerror}{where}: finished samples are kept; free it, and the same command goes on"
+            return _say(line, 3)
+        raise
+
+
+def bad_input(error: Exception) -> str | None:
+    """The line that says what to type, if an error is one of bad input; None for a defect or a failing machine."""
+    if isinstance(error, SpectrumError):
+        return str(error)
+    if isinstance(error, (HydraException, OmegaConfBaseException)) or _from_hydra(error):
+        from spectrum.config.messages import config_message
+
+        return config_message(error)
+    if isinstance(error, YAMLError):
+        return f"a config file is no YAML: {' '.join(str(error).split())}"
+    return None
+
+
+def _from_hydra(error: Exception) -> bool:
+    """Whether a ValueError was raised by Hydra itself while it composed."""
+    if not isinstance(error, ValueError):
+        return False
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{os.sep}hydra{os.sep}" in last.filename
+
+
+def options(words: Sequence[str], known: Mapping[str, str], usage: str) -> dict[str, str]:
+    """The `key=value` words of a command line.
+
+    Args:
+        words: the words.
+        known: the keys that the command takes, each with what it means.
+        usage: the command line to show.
+
+    Returns:
+        The values by key.
+
+    Raises:
+        SpectrumError: for a word that is no `key=value`, an unknown key, and a key that is given twice.
+
+    Example:
+        >>> options(["to=tables"], {"to": "a folder"}, "spectrum tables [to=FOLDER]")
+        {'to': 'tables'}
+    """
+    given: dict[str, str] = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign or key not in known:
+            refuse(f"unknown option {word}{nearest(key, known)}: type {usage}")
+        if key in given:
+            refuse(f"{key} is given twice: type {usage}")
+        given[key] = value
+    return given
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """`, did you mean X?` for the nearest known name; empty if none is near."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def wants_help(words: Sequence[str], text: str, known: Mapping[str, str]) -> bool:
+    """Print a command's help if it is asked for.
+
+    Args:
+        words: the command line.
+        text: what the command does, with its usage: its module's docstring.
+        known: the options that it takes, each with what it means.
+
+    Returns:
+        Whether help was asked for.
+    """
+    if not any(word in ("-h", "--help", "help") for word in words):
+        return False
+    print(text.strip())
+    if known:
+        print()
+        print("\n".join(f"  {key + '=':12} {meaning}" for key, meaning in known.items()))
+    return True
+
+
+def quiet() -> None:
+    """Keep the libraries' notices and progress bars out of the output; errors stay. Nothing is looked up on the hub."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    warnings.filterwarnings("ignore")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _say(line: str, code: int) -> int:
+    print(f"error: {line}" if code != 130 else f"\n{line}", file=sys.stderr)
+    return code

@@ -1,0 +1,102 @@
+"""Sample a model in full and with a caching method from the same noise, and show what was gained and what it cost.
+
+python run.py                                          the embedded model with Spectrum
+python run.py model=flux method=taylorseer runs=10     a real model, where its weights are on this machine
+python run.py --multirun method=none,fewer_steps,spectrum,fora,taylorseer,teacache runs=14,10
+"""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from spectrum.commands.guard import bad_input
+from spectrum.commands.help import config_help
+from spectrum.config.overrides import check_overrides
+from spectrum.config.reader import CONFIGS
+from spectrum.config.schema import register
+from spectrum.core.errors import refuse
+
+FLAGS = ("--multirun", "-m", "--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i")
+"""Hydra's own options that make sense here; see https://hydra.cc/docs/advanced/hydra-command-line-flags."""
+
+
+def main(words: list[str]) -> int:
+    """Run one job, or a multirun of several.
+
+    Args:
+        words: Hydra's command line.
+
+    Returns:
+        0; 1 if a job of a multirun failed.
+    """
+    if any(word in ("-h", "--help") for word in words):
+        print(config_help(__doc__ or ""))
+        return 0
+    for word in words:
+        if word.startswith("-") and word.partition("=")[0] not in FLAGS:
+            refuse(f"there is no option {word}: type --multirun, --cfg job or --help, and settings as key=value")
+    check_overrides(words)
+    register()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    errors: list[Exception] = []
+
+    def job(composed: DictConfig) -> str:
+        return _job(composed, errors)
+
+    from spectrum.bench.comparison import SweepEnd
+
+    name = Path(sys.argv[0]).name
+    argv, sys.argv = sys.argv, [name if name == "run.py" else "spectrum run", *words]
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
+    except SweepEnd as end:
+        if end.error is None:
+            return 1
+        raise end.error from None
+    except RuntimeError as error:
+        if "srun" not in str(error):
+            raise
+        refuse("hydra/launcher=submitit_slurm needs Slurm, and this machine has no srun: type submitit_local or basic")
+    finally:
+        sys.argv = argv
+    if errors:
+        raise errors[0]
+    return 0
+
+
+def _job(composed: DictConfig, errors: list[Exception]) -> str:
+    """Run one job.
+
+    An error of a single job goes to `errors`, so that it leaves Hydra without the lines that Hydra adds. A job of a
+    multirun that fails says why, and the others go on.
+
+    Returns:
+        The folder that the job wrote, or why it failed, behind `comparison.FAILED`.
+    """
+    from spectrum.bench.comparison import FAILED
+    from spectrum.bench.run import run
+    from spectrum.commands.guard import quiet
+    from spectrum.config.compose import parse
+
+    quiet()
+    config = HydraConfig.get()
+    multirun = config.mode == RunMode.MULTIRUN
+    group = Path(config.sweep.dir).name if multirun else None
+    try:
+        return str(run(parse(composed, config.overrides.task), group))
+    except Exception as error:
+        if not multirun:
+            errors.append(error)
+            return f"{FAILED}{error}"
+        line = bad_input(error)
+        if line is None:
+            traceback.print_exc()
+            line = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        print(f"error: {' '.join(config.overrides.task)}: {line}", file=sys.stderr)
+        return f"{FAILED}{line}"

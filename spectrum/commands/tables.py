@@ -1,0 +1,68 @@
+"""Make the tables of every experiment from records alone: Markdown, LaTeX and CSV.
+
+python scripts/tables.py                      write them to outputs/tables
+python scripts/tables.py to=results/tables    write the committed ones, and the README's between its marks
+python scripts/tables.py --check              fail if what is committed does not follow from the records
+python scripts/tables.py records=FOLDER       from other records
+"""
+
+import re
+from pathlib import Path
+
+from eval.tables import tables
+from eval.tables.experiments import load_experiment
+from spectrum.commands.guard import options, wants_help
+from spectrum.config.reader import RESULTS, choices
+from spectrum.core.errors import refuse
+from spectrum.records.files import write_bytes
+from spectrum.records.record import read_records
+
+COMMAND = "python scripts/tables.py"
+USAGE = f"{COMMAND} [to=FOLDER] [records=FOLDER], or {COMMAND} --check"
+OPTIONS = {
+    "records": "the folder of the records; results/records by default",
+    "to": "where the tables go; results/tables also updates the README. outputs/tables by default",
+}
+
+
+def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
+    """Every file that the records determine, with its text."""
+    found = read_records(records)
+    published = RESULTS / "published.csv"
+    texts: dict[Path, str] = {}
+    front = readme.read_text() if readme else ""
+    for name in choices("experiment"):
+        filled = tables.match_rows(load_experiment(name, published if published.exists() else None), found)
+        text = tables.markdown(filled)
+        texts[to / f"{name}.md"] = f"# {filled.experiment.title}\n\n{text}"
+        texts[to / f"{name}.tex"] = tables.latex(filled)
+        texts[to / f"{name}.csv"] = tables.plain(filled)
+        mark = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        front = mark.sub(lambda seen, text=text: f"{seen[1]}\n{text}\n{seen[2]}", front)
+    return texts if readme is None else {**texts, readme: front}
+
+
+def main(words: list[str]) -> None:
+    """Write the tables, or check them.
+
+    Args:
+        words: `--check`, `records=FOLDER`, `to=FOLDER`.
+    """
+    if wants_help(words, __doc__ or "", OPTIONS):
+        return
+    check = "--check" in words
+    given = options([word for word in words if word != "--check"], OPTIONS, USAGE)
+    records = Path(given.get("records", RESULTS / "records"))
+    if not records.is_dir():
+        refuse(f"there is no folder {records}: make records with python run.py records={records}")
+    committed = RESULTS / "tables"
+    to = Path(given.get("to", committed if check and not given else "outputs/tables"))
+    front = RESULTS.parent / "README.md"
+    readme = front if front.exists() and to.resolve() == committed.resolve() else None
+    for path, text in outputs(records, to, readme).items():
+        if check and (not path.exists() or path.read_text() != text):
+            refuse(f"{path} does not follow from the records: type {COMMAND} to={to}")
+        if not check:
+            write_bytes(path, text.encode())
+    if not check:
+        print(f"tables written to {to}")

@@ -1,0 +1,53 @@
+"""Keep every step of one full run, for scripts/replay.py to score forecasters and schedules on.
+
+python scripts/trace.py                                     16 calibration prompts of the embedded model
+python scripts/trace.py model=flux prompts=calibration prompts.limit=2 trace=FILE
+"""
+
+from pathlib import Path
+
+from spectrum.bench.prompts import numbered_samples, read_prompts
+from spectrum.bench.trace import record_trace
+from spectrum.commands.guard import quiet
+from spectrum.commands.help import config_help
+from spectrum.config.compose import compose
+from spectrum.config.sampling import Sampling
+from spectrum.config.schema import RunConfig
+from spectrum.models.identity import model_identity
+from spectrum.models.pipelines import device_of, load_pipeline
+from spectrum.records.files import identity, writable
+
+
+def file_of(config: RunConfig) -> Path:
+    """Where a config's trace lies unless `trace=` says otherwise."""
+    about = [model_identity(config.model), read_prompts(config.prompts), config.seeds, vars(Sampling.of(config))]
+    return Path(config.out) / "traces" / f"{config.model.name}-{identity(about)}.pt"
+
+
+OPTIONS = {"trace": "the file to write; under outputs/traces by default"}
+
+
+def main(words: list[str]) -> None:
+    """Sample in full, and write the trace.
+
+    Args:
+        words: `trace=FILE`, and the config's overrides.
+    """
+    if any(word in ("-h", "--help") for word in words):
+        print(config_help(__doc__ or "", OPTIONS))
+        return
+    named = [word.partition("=")[2] for word in words if word.startswith("trace=")]
+    words = [word for word in words if not word.startswith("trace=")]
+    defaults = [] if any(w.startswith("prompts=") for w in words) else ["prompts=calibration"]
+    defaults += [] if any(w.startswith("prompts.limit=") for w in words) else ["prompts.limit=16"]
+    config = compose([*defaults, *words])
+    path = Path(named[0]) if named else file_of(config)
+    writable(path.parent, "trace")
+    prompts = read_prompts(config.prompts)
+    quiet()
+    pipe = load_pipeline(config.model, device_of(config.device))
+    about = {"model": model_identity(config.model), "prompts": prompts, "seeds": config.seeds}
+    trace = record_trace(pipe, numbered_samples(prompts, config.seeds), Sampling.of(config), about)
+    trace.save(path)
+    size = path.stat().st_size / 1e6
+    print(f"trace={path}   {len(prompts)} prompts, {trace.steps} steps, {len(trace.branches)} branches, {size:.0f} MB")

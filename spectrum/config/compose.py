@@ -1,0 +1,159 @@
+"""A command line's config: composed by Hydra, then checked as a whole."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from spectrum.config.messages import unknown_key
+from spectrum.config.reader import compose_raw, group_file
+from spectrum.config.schema import BYTES, PARTS, TOY_BATCH, MethodConfig, ModelConfig, PromptsConfig, RunConfig
+from spectrum.core.errors import SpectrumError, check_number, refuse
+
+__all__ = ["RunConfig", "compose", "parse"]
+
+_LISTS = ("seeds", "redo", "plugins")
+_SIZES = (16, 16384)
+"""The smallest and largest height and width, in pixels."""
+
+
+def compose(overrides: Sequence[str] = ()) -> RunConfig:
+    """The checked config of a command line, for commands that are not started by Hydra.
+
+    Args:
+        overrides: words like `method=fora` and `schedule.interval=6`.
+
+    Raises:
+        SpectrumError: for every setting that cannot be run, with the key to change.
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: for what cannot be composed.
+
+    Example:
+        >>> compose(["method=fora", "seeds=3"]).seeds
+        [3]
+    """
+    return parse(compose_raw(overrides), overrides)
+
+
+def parse(composed: DictConfig, typed: Sequence[str] = ()) -> RunConfig:
+    """Check a composed config.
+
+    Args:
+        composed: what Hydra composed.
+        typed: the words of the command line; what they set stays at toy width.
+
+    Raises:
+        SpectrumError: for every setting that cannot be run, with the key to change.
+    """
+    for group in ("model", "method", "schedule", "prompts", "eval"):
+        if OmegaConf.is_missing(composed, group) or composed.get(group) is None:
+            refuse(f"the config has no {group}: type {group}=NAME")
+    _check_keys(composed)
+    model = _model(composed.model, [word.partition("=")[0].lstrip("+") for word in typed])
+    try:
+        config: Any = OmegaConf.to_object(composed)
+    except MissingMandatoryValue as error:
+        raise SpectrumError(f"the config has no {error.full_key}: type {error.full_key}=...") from None
+    assert isinstance(config, RunConfig)
+    config.model = model
+    config.batch = model.batch if config.batch is None else config.batch
+    for name in _LISTS:
+        setattr(config, name, _listed(getattr(config, name)))
+    text = config.prompts.text
+    if text is not None:
+        if isinstance(text, dict):
+            refuse(f"prompts.text={text} is no prompt: type prompts.text='a cat', or a list of prompts")
+        config.prompts.text = _listed(text)
+        if not any(word.startswith("prompts.file=") for word in typed):
+            config.prompts.file = None
+    _check(config)
+    return config
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list as it is, one value as a list of it, null as an empty list."""
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+def _check_keys(composed: DictConfig) -> None:
+    """Refuse keys that were added (`+method.foo=3`) and that no part of the project reads."""
+    kinds = {"": RunConfig, "model.": ModelConfig, "method.": MethodConfig, "prompts.": PromptsConfig}
+    for prefix, kind in kinds.items():
+        node = composed[prefix[:-1]] if prefix else composed
+        for name in node:
+            if name not in {entry.name for entry in fields(kind)}:
+                refuse(unknown_key(f"{prefix}{name}"))
+
+
+def _model(composed: DictConfig, typed: Sequence[str]) -> ModelConfig:
+    """The model's settings, for `weights=tiny` with those of its toy; what was typed stays."""
+    raw: Any = OmegaConf.to_container(composed, resolve=True)
+    if raw.get("weights") == "tiny":
+        tiny = raw.get("tiny") or refuse(f"model={raw['name']} has no toy width: type model.weights=pretrained")
+        own = group_file("model", raw["name"])
+        kept = {k for k in tiny if f"model.{k}" in typed or raw.get(k) != own.get(k, raw.get(k))} - {"architecture"}
+        changed = {key: value for key, value in tiny.items() if key not in kept}
+        batch = {"batch": raw["batch"] if "model.batch" in typed else TOY_BATCH}
+        raw = {
+            **_merged(raw, {k: v for k, v in changed.items() if k != "call"}),
+            **batch,
+            "call": {**raw["call"], **changed.get("call", {})},
+        }
+    try:
+        found: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), raw))
+        found.vae = _listed(found.vae)
+        return found
+    except OmegaConfBaseException as error:
+        raise SpectrumError(f"model: {str(error).splitlines()[0]}") from None
+
+
+def _merged(values: Any, changes: Any) -> dict[str, Any]:
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(values), changes))
+    return merged
+
+
+def _check(config: RunConfig) -> None:
+    """Refuse what has the right type and cannot be run all the same."""
+    model = config.model
+    if model.dtype not in BYTES:
+        refuse(f"model.dtype={model.dtype} is unknown: type one of {', '.join(BYTES)}")
+    check_number("model.steps", model.steps, low=1, integer=True)
+    check_number("batch", config.batch or 0, low=1, integer=True)
+    check_number("probe", config.probe, low=0, integer=True)
+    check_number("timing", config.timing, low=0, integer=True)
+    for name in ("height", "width"):
+        _check_side(f"model.{name}", getattr(model, name))
+    _check_call(model.call)
+    _check_lists(config)
+
+
+def _check_side(key: str, size: int) -> None:
+    check_number(key, size, low=_SIZES[0], integer=True)
+    if size > _SIZES[1]:
+        refuse(f"{key}={size} is more than any model here can make: type at most {_SIZES[1]}")
+    if size % 8:
+        refuse(f"{key}={size} must be a multiple of 8: type {size - size % 8} or {size - size % 8 + 8}")
+
+
+def _check_call(call: dict[str, Any]) -> None:
+    for key, value in call.items():
+        if isinstance(value, float):
+            check_number(f"model.call.{key}", value)
+    length = call.get("max_sequence_length")
+    if length is not None:
+        check_number("model.call.max_sequence_length", length, low=1, integer=True)
+
+
+def _check_lists(config: RunConfig) -> None:
+    if config.out.strip() == "":
+        refuse("out is empty: type out=FOLDER, or leave it out")
+    if not config.seeds:
+        refuse("seeds is empty: type for example seeds=[0]")
+    for seed in config.seeds:
+        check_number("seeds", seed, low=0, integer=True)
+    if len(set(config.seeds)) != len(config.seeds):
+        refuse(f"seeds={config.seeds} has a seed twice: type each once")
+    for part in config.redo:
+        if part not in PARTS:
+            refuse(f"redo={part} is unknown: type any of {', '.join(PARTS)}, for example redo=[timing]")

@@ -1,0 +1,168 @@
+"""One line for each error of Hydra and OmegaConf: what is wrong with the config and what to type."""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+from hydra.errors import OverrideParseException
+
+from spectrum.config.reader import CONFIGS, GROUPS, choices, group_file, method_file
+from spectrum.config.schema import MethodConfig, ModelConfig, PromptsConfig, RunConfig
+
+RENAMED = {
+    "fresh": "redo",
+    "method.watch": "method.signal",
+    "method.follow": "method.shared_decision",
+    "method.front": "method.front_blocks",
+    "method.mend": "method.correct",
+}
+"""Keys of earlier versions, with what they are called now."""
+
+
+def config_message(error: Exception) -> str:
+    """What to show for an error that Hydra or OmegaConf raised.
+
+    Args:
+        error: the error.
+
+    Returns:
+        One line.
+    """
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error, text)
+    missing = re.search(r"Could not find '([\w/]+)/([^/']+)'", text)
+    if missing:
+        return _no_choice(missing[1], missing[2], text)
+    if "Ambiguous value for argument" in text:
+        word = text.partition("'")[2].partition("'")[0]
+        key, _, value = word.partition("=")
+        return f"{word} has several values: add --multirun to run each, or type '{key}=[{value}]' for a list"
+    bad_value = re.search(r"Error merging override (.*)", text)
+    if bad_value:
+        return _bad_value(bad_value[1], str(error.__cause__ or text).splitlines()[0])
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
+    if unknown and ("not in struct" in text or "not in '" in text or "Could not override" in text):
+        return unknown_key(unknown[1])
+    return " ".join(text.split())[:300]
+
+
+def _unreadable(error: OverrideParseException, text: str) -> str:
+    """For a word that is no override."""
+    word = error.override
+    if "missing EQUAL" in text:
+        return f"{word} is no setting: type key=value; python run.py --help lists the keys"
+    return f"{word} cannot be read: type key=value, with quotes around what is not plain: \"prompts.text='a, b'\""
+
+
+def _bad_value(word: str, reason: str) -> str:
+    """For a value that a key cannot have."""
+    key, _, value = word.partition("=")
+    name = key.lstrip("+~")
+    choices_of = re.search(r"expected one of \[(.*)\]", reason)
+    if choices_of:
+        return f"{word} is unknown: type one of {choices_of[1]}"
+    if "could not be converted to Integer" in reason:
+        whole = value[:-2] if re.fullmatch(r"-?\d+\.0", value) else "N"
+        return f"{word} is no whole number: type {name}={whole}"
+    if "could not be converted to" in reason:
+        return f"{word} is no {reason.rpartition(' ')[2].lower()}"
+    if "is not Optional" in reason:
+        instead = f"type ~{name} to leave it out" if name.startswith("eval.") else f"type {name}=VALUE, or leave it out"
+        return f"{word}: {name} cannot be null; {instead}"
+    if "Cannot assign" in reason:
+        return f"{word}: {name} holds settings of its own and is no single value; type {name}.NAME=VALUE"
+    if "is not a ListConfig" in reason:
+        return f"{word} is no list: type {name}=[{value}]"
+    if "does not support deletion" in reason:
+        return f"{word}: a setting cannot be taken away; type {name}=VALUE, or leave it out"
+    return f"{word} cannot be: {reason}"
+
+
+def _no_choice(group: str, name: str, text: str) -> str:
+    """For a name that a group does not have."""
+    if group in GROUPS:
+        known: Sequence[str] = choices(group)
+    else:
+        known = [line.strip() for line in text.splitlines() if line.startswith("\t") and "=" not in line]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {group}={near[0]}? There are" if near else "there are"
+    return f"there is no {group}={name}; {hint} {', '.join(known)}"
+
+
+def unknown_key(key: str) -> str:
+    """One line for a key that does not exist, with the nearest one that does.
+
+    Args:
+        key: the dotted key that was typed.
+    """
+    if key in RENAMED:
+        return f"there is no key {key}: it is called {RENAMED[key]}"
+    if key.startswith("model.call."):
+        return f"there is no key {key}: type +{key}=VALUE to add an argument of the pipeline's call"
+    known = known_keys()
+    group = ".".join(key.split(".")[:2])
+    if group.startswith("eval.") and group in known:
+        return f"there is no key {key}, for {group} is not measured here: type +{key}=VALUE to add it"
+    if known.get(key):
+        return f"there is no key {key} in what was chosen: it belongs to {', '.join(known[key])}"
+    near = max(known, key=lambda name: _likeness(key, name))
+    hint = f"did you mean {near}?" if _likeness(key, near) >= 0.7 else "python run.py --help lists them"
+    return f"there is no key {key}: {hint}"
+
+
+def _likeness(typed: str, known: str) -> float:
+    """How alike two dotted keys are, 1 for equal ones. Within one group only their last words count."""
+    group, _, last = typed.rpartition(".")
+    if group and known.partition(".")[0] == group.partition(".")[0]:
+        return difflib.SequenceMatcher(None, last, known.rpartition(".")[2]).ratio()
+    return difflib.SequenceMatcher(None, typed, known if group else known.rpartition(".")[2]).ratio()
+
+
+def known_keys() -> dict[str, list[str]]:
+    """Every dotted key that some config has, with the choices that have it: none for keys that are always there."""
+    kinds = {"": RunConfig, "model.": ModelConfig, "method.": MethodConfig, "prompts.": PromptsConfig}
+    found: dict[str, list[str]] = {group: [] for group in GROUPS}
+    found |= {f"{prefix}{entry.name}": [] for prefix, kind in kinds.items() for entry in fields(kind)}
+    for name in _readable("method"):
+        for node in ("forecast", "drift", "correct"):
+            for key in (key for key in method_file(name)[0][node] or {} if not key.startswith("_")):
+                found.setdefault(f"method.{node}.{key}", []).append(f"method={name}")
+    for group in ("schedule", "eval", "logger"):
+        for name in _readable(group):
+            for key in (key for key in group_file(group, name) if not key.startswith("_")):
+                found.setdefault(f"{group}.{key}", []).append(f"{group}={name}")
+    return found
+
+
+def _readable(group: str) -> Iterator[str]:
+    """The choices of a group whose files can be read."""
+    for name in choices(group):
+        try:
+            method_file(name) if group == "method" else group_file(group, name)
+        except Exception:
+            continue
+        yield name
+
+
+def help_line(text: str) -> str:
+    """The first sentence of a file's leading comment.
+
+    Example:
+        >>> help_line("# @package _global_\\n# FORA, arXiv 2407.01425. At the\\n# exit.\\nmethod:")
+        'FORA, arXiv 2407.01425.'
+    """
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):
+            lines.append(line.lstrip("# ").strip())
+    return re.split(r"(?<=[\w)])(?<![A-Z])[.;] ", " ".join(lines) + " ")[0].strip().rstrip(".:;") + ("." if lines else "")
+
+
+def group_help(group: str) -> dict[str, str]:
+    """What each choice of a group is, from the first comment in its file."""
+    return {name: help_line((CONFIGS / group / f"{name}.yaml").read_text()) for name in choices(group)}

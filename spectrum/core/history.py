@@ -1,0 +1,76 @@
+"""The features stored at the steps that ran, and the one weighted sum over them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class History:
+    """The stored features of one CFG branch at one place in the denoiser, oldest first, with their clock readings.
+
+    Args:
+        max_features: how many of the newest features to hold; None holds all of them.
+
+    Attributes:
+        times: the clock's reading at each stored feature.
+        features: the stored tensors, all of one shape and dtype.
+
+    Example:
+        >>> history = History(max_features=2)
+        >>> for step in range(3):
+        ...     history.add(float(step), torch.full((1, 2), float(step)))
+        >>> history.times, history.combine([-1.0, 2.0]).tolist()
+        ([1.0, 2.0], [[3.0, 3.0]])
+    """
+
+    def __init__(self, max_features: int | None = None) -> None:
+        self.max_features = max_features
+        self.times: list[float] = []
+        self.features: list[Tensor] = []
+
+    def add(self, time: float, feature: Tensor) -> None:
+        """Store a feature, and drop the oldest one if there are too many.
+
+        The tensor is kept by reference, so it must not be written to afterwards. A view into a larger tensor (image
+        tokens of a joint text-image sequence) is copied, because storing it would keep the larger one alive.
+
+        Args:
+            time: the clock's reading at this step.
+            feature: a tensor of any shape.
+        """
+        if feature.untyped_storage().nbytes() > feature.nbytes:
+            feature = feature.clone(memory_format=torch.contiguous_format)
+        self.times.append(time)
+        self.features.append(feature)
+        if self.max_features is not None and len(self.times) > self.max_features:
+            del self.times[0], self.features[0]
+
+    def combine(self, weights: Sequence[float]) -> Tensor:
+        """The forecast `sum_i weights[i] * features[i]`.
+
+        Args:
+            weights: one weight for each stored feature, oldest first. Zero weights cost nothing.
+
+        Returns:
+            A tensor in the features' shape and dtype, summed in float32 (in float64 for float64 features). If the only
+            weight that is not zero is one, it is the stored tensor itself.
+
+        Raises:
+            ValueError: if there are not as many weights as features.
+        """
+        if len(weights) != len(self.features):
+            raise ValueError(f"{len(weights)} weights for {len(self.features)} features")
+        terms = [(float(w), f) for w, f in zip(weights, self.features, strict=True) if w != 0]
+        if len(terms) == 1 and terms[0][0] == 1.0:
+            return terms[0][1]
+        newest = self.features[-1]
+        total = torch.zeros(newest.shape, dtype=torch.promote_types(newest.dtype, torch.float32), device=newest.device)
+        for weight, feature in terms:
+            total.add_(feature, alpha=weight)
+        return total.to(newest.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the stored features take."""
+        return sum(f.numel() * f.element_size() for f in self.features)

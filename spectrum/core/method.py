@@ -1,0 +1,266 @@
+"""A caching method as data: a forecast and a schedule, and at which place, in which space and on which clock they work.
+
+Needs no torch to be built or planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spectrum.core.clock import Clock
+from spectrum.core.errors import SpectrumError, check_number, refuse
+from spectrum.core.forecast import Forecast, features_used
+from spectrum.core.schedule import Schedule, always, needs_drift, plan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DriftContext:
+    """What a data-dependent method is shown at one step of one CFG branch.
+
+    Attributes:
+        signal: the tensor that the method looks at (see `Signal`) at this step, batch first.
+        previous: the same at the step before, in the same shape.
+        at_runs: (signal, velocity) at the newest run steps, oldest first, two at most. The velocity is the denoiser's
+            output.
+        levels: (scale of the picture, scale of the noise) in the latents, at this step and at the step before.
+        grid: the layout of the image tokens, (height, width) or (frames, height, width); None where it is unknown.
+    """
+
+    signal: Tensor
+    previous: Tensor
+    at_runs: tuple[tuple[Tensor, Tensor], ...]
+    levels: tuple[tuple[float, float], tuple[float, float]]
+    grid: tuple[int, ...] | None = None
+
+
+Drift = Callable[[DriftContext], float]
+Correction = Callable[["Tensor", "Tensor", "tuple[int, ...] | None"], "Tensor"]
+
+
+class Signal(StrEnum):
+    """The tensor by which a data-dependent method decides.
+
+    Attributes:
+        teacache: TeaCache's: an embedding of the timestep in some families, the modulated input in the others.
+        modulated_input: the input of the first block's first attention, after AdaLN, in every family.
+        front_residual: the residual of the front blocks (output minus input), which then run at every step.
+        latents: the latents that the denoiser is given.
+    """
+
+    teacache = "teacache"
+    modulated_input = "modulated_input"
+    front_residual = "front_residual"
+    latents = "latents"
+
+
+class Space(StrEnum):
+    """What is stored and forecast: the site's output, or that minus the site's input."""
+
+    feature = "feature"
+    residual = "residual"
+
+
+class Site(StrEnum):
+    """Where it is stored.
+
+    Attributes:
+        exit: the output of the last block, before the final norm and projection.
+        output: the denoiser's output; nothing of the denoiser runs on a skipped step.
+        modules: the output of every attention and MLP; everything between them runs on a skipped step.
+    """
+
+    exit = "exit"
+    output = "output"
+    modules = "modules"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One caching method, ready to be put on a denoiser.
+
+    Attributes:
+        name: what tables call it.
+        forecast: gives the weights of a skipped step, see `spectrum.core.forecast`; None for a method that never skips.
+        schedule: says which steps run, see `spectrum.core.schedule`.
+        space: what is stored.
+        site: where it is stored.
+        clock: the time variable of the forecast.
+        drift: for schedules that need it, how far the signal moved since the step before.
+        signal: the tensor that `drift` is computed from.
+        accumulate: whether drifts are summed since the last run step; otherwise only the newest one counts.
+        shared_decision: whether every CFG branch uses what the first branch decided at the same step.
+        front_blocks: how many blocks of the first stack run at every step; above 0 only at the exit site.
+        correct: changes a forecast before it is used: `(forecast, newest stored value, token grid) -> forecast`.
+
+    Raises:
+        SpectrumError: if the fields contradict one another, for example a schedule that needs drift without a `drift`.
+
+    Example:
+        >>> from spectrum.core.forecast import reuse
+        >>> from spectrum.core.schedule import fixed_interval
+        >>> plan_method(Method("mine", reuse, fixed_interval), steps=12).runs
+        [0, 1, 2, 6, 10]
+    """
+
+    name: str
+    forecast: Forecast | None
+    schedule: Schedule = always
+    space: Space = Space.feature
+    site: Site = Site.exit
+    clock: Clock = Clock.step
+    drift: Drift | None = None
+    signal: Signal = Signal.teacache
+    accumulate: bool = True
+    shared_decision: bool = False
+    front_blocks: int = 0
+    correct: Correction | None = None
+
+    def __post_init__(self) -> None:
+        check_number("method.front_blocks", self.front_blocks, low=0, integer=True)
+        if self.signal is Signal.front_residual and not self.front_blocks:
+            refuse(f"{self.name} looks at the residual of the front blocks, so some must run: method.front_blocks=1")
+        if needs_drift(self.schedule) and self.drift is None:
+            refuse(
+                f"{self.name} measures no drift, so it cannot use a schedule that decides by drift: type another, for "
+                "example schedule=growing_window"
+            )
+
+    @property
+    def max_features(self) -> int | None:
+        """How many features each branch has to hold at most; None if every run step's."""
+        try:
+            return 0 if self.forecast is None else features_used(self.forecast)
+        except SpectrumError:
+            return None
+
+    @property
+    def time_only(self) -> bool:
+        """Whether the run steps are known before sampling, because the schedule looks at no data."""
+        return not needs_drift(self.schedule)
+
+
+@dataclass(frozen=True)
+class SkippedStep:
+    """A skipped step and the weights of its forecast, oldest run step first."""
+
+    step: int
+    weights: list[float]
+
+    @property
+    def total(self) -> float:
+        """`sum w`."""
+        return float(np.sum(self.weights))
+
+    @property
+    def l1(self) -> float:
+        """`|w|_1`."""
+        return float(np.abs(self.weights).sum())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method will do over a whole trajectory.
+
+    Attributes:
+        steps: number of denoising steps.
+        runs: the steps at which the blocks run; None where only the data will tell.
+        skipped: the other steps with their weights; empty where only the data will tell.
+        features_held: features stored at once per CFG branch, at most.
+    """
+
+    steps: int
+    runs: list[int] | None
+    skipped: list[SkippedStep]
+    features_held: int
+
+    @property
+    def nfe(self) -> int | None:
+        """Number of steps at which the blocks run; None where only the data will tell."""
+        return None if self.runs is None else len(self.runs)
+
+
+def plan_method(
+    method: Method,
+    steps: int,
+    times: Sequence[float] | None = None,
+    span: tuple[float, float] | None = None,
+    starts: Sequence[int] = (0,),
+) -> Plan:
+    """Work out the run steps and the weights of every skipped step without a model.
+
+    Args:
+        method: the method to plan.
+        steps: number of denoising steps.
+        times: the clock's reading at each step, as `spectrum.hooks.scheduler.readings` gives them; by default the step
+            clock's.
+        span: the clock's range; by default `(0, steps)`.
+        starts: the steps at which a denoiser takes over and begins its own history. Wan 2.2 has two.
+
+    Returns:
+        The plan.
+
+    Raises:
+        SpectrumError: for every setting that the run itself would refuse.
+
+    Example:
+        >>> from spectrum.core.forecast import newton
+        >>> from spectrum.core.schedule import growing_window
+        >>> found = plan_method(Method("mine", newton, growing_window), steps=50)
+        >>> found.nfe, found.skipped[0].step, found.skipped[0].weights
+        (14, 5, [0.0, 0.0, 0.0, -1.0, 2.0])
+    """
+    if not method.time_only:
+        method.schedule(0, steps, [], 0.0)
+        return Plan(steps, None, [], method.max_features or steps)
+    times = list(range(steps)) if times is None else times
+    span = (0.0, float(steps)) if span is None else span
+    limit = method.max_features
+    runs, skipped, held = [], [], 0
+    for start, end in pairwise([*starts, steps]):
+        own = [start + s for s in plan(method.schedule, steps - start) if start + s < end]
+        for step in sorted(set(range(start, end)) - set(own)):
+            if method.forecast is None:
+                refuse(f"method={method.name} cannot skip a step: leave its schedule at schedule=always")
+            past = [times[s] for s in own if s < step]
+            skipped.append(SkippedStep(step, checked_weights(method, past, times[step], span)))
+        runs += own
+        held = max(held, len(own) if limit is None else min(limit, len(own)))
+    return Plan(steps, runs, skipped, held)
+
+
+def checked_weights(method: Method, times: Sequence[float], target: float, span: tuple[float, float]) -> list[float]:
+    """The weights that a method's forecast gives, checked: one finite number for each stored feature.
+
+    Args:
+        method: a method with a forecast.
+        times: the clock's readings at the stored features, oldest first.
+        target: the reading at the step to forecast.
+        span: the clock's range.
+
+    Returns:
+        The weights, oldest first.
+
+    Raises:
+        SpectrumError: if the forecast returns something else than an array of `len(times)` finite numbers.
+    """
+    assert method.forecast is not None
+    found = method.forecast(times, target, span)
+    what = f"the forecast of {method.name}"
+    try:
+        weights = np.asarray(found, dtype=np.float64)
+    except (TypeError, ValueError):
+        return refuse(f"{what} must return one weight for each stored feature, got {found!r}")
+    if weights.shape != (len(times),):
+        refuse(f"{what} must return {len(times)} weights, one for each time it is given, got the shape {weights.shape}")
+    if not np.isfinite(weights).all():
+        refuse(f"{what} returned NaN or infinite weights for times {list(times)} and target {target}")
+    return weights.tolist()

@@ -1,0 +1,54 @@
+"""Denoisers that `torch.compile` or `module.compile()` compiled as a whole."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from spectrum.core.errors import refuse
+from spectrum.hooks.private_api import COMPILED_CALL, compiled_call, uncompiled
+
+__all__ = ["CompiledCall", "compiled_whole", "refuse_compiled_later", "uncompiled"]
+
+
+def compiled_whole(module: nn.Module) -> bool:
+    """Whether a denoiser was compiled as a whole, by `torch.compile(module)` or `module.compile()`."""
+    return uncompiled(module) is not module or compiled_call(module) is not None
+
+
+def refuse_compiled_later() -> None:
+    """Refuse a denoiser that was compiled after a method was put on it."""
+    refuse(
+        "the denoiser was compiled whole after a method was put on it: restore(pipe), compile, and put it on again; or "
+        "compile its blocks alone, pipe.transformer.compile_repeated_blocks()"
+    )
+
+
+class CompiledCall:
+    """Puts a function in the place of a fully compiled denoiser's compiled call, so that the hook is not traced.
+
+    Args:
+        module: the denoiser, as `torch.compile` returned it or as `module.compile()` left it.
+        around: called instead, with the compiled call, the arguments and the keyword arguments.
+
+    Attributes:
+        inside: whether the compiled call is running, in which case the root hook lets the forward through.
+    """
+
+    def __init__(self, module: nn.Module, around: Callable[[Callable[..., Any], Any, Any], Any]) -> None:
+        root = uncompiled(module)
+        self._owner, self._name = (module, "forward") if root is not module else (root, COMPILED_CALL)
+        self._compiled = getattr(self._owner, self._name)
+        self.inside = False
+        setattr(self._owner, self._name, lambda *args, **kwargs: around(self._run, args, kwargs))
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        self.inside = True
+        try:
+            return self._compiled(*args, **kwargs)
+        finally:
+            self.inside = False
+
+    def remove(self) -> None:
+        """Put the compiled call back."""
+        setattr(self._owner, self._name, self._compiled)

@@ -1,0 +1,208 @@
+"""The one hook: at each call of a denoiser it runs the blocks, or puts a forecast in their place."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from spectrum.core.errors import refuse
+from spectrum.core.method import Method, Site, plan_method
+from spectrum.hooks import scheduler as schedulers
+from spectrum.hooks.compiled import compiled_whole
+from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
+from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.module_site import ModuleSite
+from spectrum.hooks.output_site import OutputSite
+from spectrum.hooks.private_api import context_parallel_config, uncompiled
+from spectrum.hooks.registry import attach, detach
+from spectrum.hooks.signals import signal_reader, token_grid
+from spectrum.hooks.site import CacheSite, SiteResult
+from spectrum.hooks.step import CurrentStep, DenoiserCall
+from spectrum.hooks.tensors import sample_of
+from spectrum.hooks.trajectory import Branch, Observation, Trajectory
+
+MOST_BRANCHES = 8
+
+
+def relative_error(guess: Tensor, truth: Tensor) -> float:
+    """`||guess - truth||_2 / ||truth||_2` over all elements."""
+    return relative_errors({"": guess}, {"": truth})
+
+
+def relative_errors(guess: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> float:
+    """`relative_error` over all the tensors of `truth` together, by slot."""
+    off = sum((guess[slot].float() - value.float()).square().sum().item() for slot, value in truth.items())
+    return math.sqrt(off / sum(value.float().square().sum().item() for value in truth.values()))
+
+
+def site_of(model: nn.Module, layout: Denoiser, method: Method) -> CacheSite:
+    """The site that a method asks for, on one denoiser.
+
+    Raises:
+        SpectrumError: if the denoiser has nothing at that site, or the method's other settings do not go with it.
+    """
+    if method.site is Site.output:
+        return OutputSite(model, layout, method)
+    if method.site is Site.modules:
+        return ModuleSite(model, layout, method)
+    return (FrontExitSite if method.front_blocks else ExitSite)(model, layout, method)
+
+
+class CacheHook:
+    """Applies a `Method` to one denoiser until `remove` is called.
+
+    Args:
+        model: the denoiser, also as `torch.compile` returned it.
+        layout: where its stacks and its exit are.
+        scheduler: returns the pipeline's scheduler, which says at which step the trajectory is.
+        method: what to apply.
+        probe: also run the blocks at each skipped step and record how far the forecast was off. Slow; the samples are
+            those of the method all the same.
+        observe: told of every step at which the blocks ran.
+
+    Attributes:
+        on_start: called when a trajectory begins.
+
+    Raises:
+        SpectrumError: if the method cannot serve this denoiser, or one is on it already.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layout: Denoiser,
+        scheduler: Callable[[], Any],
+        method: Method,
+        probe: bool = False,
+        observe: Callable[[Observation], None] | None = None,
+    ) -> None:
+        self._as_called, self.model = model, uncompiled(model)
+        self.layout = layout.with_stacks(self.model)
+        self.method, self.probe, self.observe = method, probe, observe
+        self.on_start: Callable[[], None] = lambda: None
+        self._scheduler = scheduler
+        self._signature = inspect.signature(type(self.model).forward)
+        self._trajectory: Trajectory | None = None
+        self._report: dict[str, Any] = {}
+        self._read_signal = None if method.time_only else signal_reader(method.signal, self.model, self.layout)
+        if compiled_whole(self._as_called) and (method.front_blocks or method.site is Site.modules):
+            refuse(
+                f"{method.name} works inside the denoiser, which is compiled whole: compile its blocks alone, "
+                "pipe.transformer.compile_repeated_blocks()"
+            )
+        self._plain_forward = attach(self._as_called, self._around, self.reset)
+        try:
+            self._site = site_of(self.model, self.layout, method)
+        except BaseException:
+            detach(self._as_called)
+            raise
+
+    def remove(self) -> None:
+        """Take the hook off and free what it stored."""
+        detach(self._as_called)
+        self._site.remove()
+        self.reset()
+
+    def reset(self) -> None:
+        """End the trajectory: free its features, keep its report."""
+        if self._trajectory is not None:
+            self._report = self._trajectory.report()
+        self._trajectory = None
+
+    @property
+    def running(self) -> bool:
+        """Whether a trajectory is under way, so that features are held."""
+        return self._trajectory is not None
+
+    def report(self) -> dict[str, Any]:
+        """`Trajectory.report` of the latest trajectory; empty before the first."""
+        return self._report if self._trajectory is None else self._trajectory.report()
+
+    def _around(self, forward: Callable[..., Any], name: str | None, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Called instead of the denoiser's forward. An error ends the trajectory, so that no state is left."""
+        try:
+            inputs = self._signature.bind(self.model, *args, **kwargs).arguments
+            return self._evaluate(DenoiserCall(forward, self._plain_forward, args, kwargs, inputs), name)
+        except BaseException:
+            self.reset()
+            raise
+
+    def _evaluate(self, call: DenoiserCall, name: str | None) -> Any:
+        """Find the step, let the site run or skip it, store what it gives; the denoiser's output."""
+        for argument, reason in self.layout.refused.items():
+            if call.inputs.get(argument) is not None:
+                refuse(f"{self.method.name} cannot take {argument}: {reason}")
+        index = schedulers.position(self._scheduler(), call.inputs.get("timestep"))
+        trajectory = self._trajectory_at(index)
+        branch = self._branch_of(trajectory, name, call.inputs, index)
+        branch.last = index
+        step = CurrentStep(self.method, trajectory, branch, call, self._read_signal)
+        result = self._site.evaluate(call, step)
+        last = index == len(trajectory.times) - 1
+        trajectory.finite.check(index, result.ran, sample_of(result.output), last)
+        if result.ran:
+            self._store(trajectory, branch, call, result)
+        elif self.probe:
+            self._measure_error(branch, result, self._site.run_blocks(call))
+        return result.output
+
+    def _store(self, trajectory: Trajectory, branch: Branch, call: DenoiserCall, result: SiteResult) -> None:
+        if self.method.forecast is not None:
+            branch.store(trajectory.times[branch.last], result.stored)
+        if not self.method.time_only:
+            branch.remember_run(sample_of(result.output))
+        if self.observe is not None:
+            if result.entry is None or EXIT not in result.features:
+                refuse(f"{self.method.name} stores at method.site={self.method.site}: only site=exit can be observed")
+            inputs = {key: value for key, value in call.inputs.items() if key != "self"}
+            feature, velocity = result.features[EXIT], sample_of(result.output)
+            self.observe(Observation(branch.name, branch.last, inputs, result.entry, feature, velocity))
+
+    def _measure_error(self, branch: Branch, result: SiteResult, truth: SiteResult) -> None:
+        feature = relative_errors(result.features, truth.features)
+        velocity = relative_error(sample_of(result.output), sample_of(truth.output))
+        branch.errors.append({"step": branch.last, "feature": feature, "velocity": velocity})
+
+    def _trajectory_at(self, step: int) -> Trajectory:
+        """The trajectory that a call belongs to: the current one, or a new one if the scheduler was set anew."""
+        scheduler, current = self._scheduler(), self._trajectory
+        same = current is not None and current.timesteps is scheduler.timesteps
+        if current is not None and same and step >= max(branch.last for branch in current.branches.values()):
+            return current
+        if not self.method.time_only and context_parallel_config(self.model) is not None:
+            refuse(
+                f"{self.method.name} decides by data, of which each rank of a parallel denoiser has a part, so the "
+                "ranks could decide differently: type a method of time alone, for example method=spectrum"
+            )
+        times, span = schedulers.readings(scheduler, self.method.clock)
+        plan_method(self.method, len(times), times, span)
+        levels = [] if self.method.time_only else schedulers.levels(scheduler)
+        self.on_start()
+        self._trajectory = Trajectory(scheduler.timesteps, times, span, levels)
+        return self._trajectory
+
+    def _branch_of(self, trajectory: Trajectory, name: str | None, inputs: Mapping[str, Any], step: int) -> Branch:
+        """The CFG branch that a call belongs to: by the pipeline's name for it, else by the conditioning tensor."""
+        condition = inputs.get(self.layout.condition) if self.layout.condition else None
+        parts = condition if isinstance(condition, list) else [condition]
+        key = name if name is not None else tuple(map(id, parts))
+        if key not in trajectory.branches:
+            if len(trajectory.branches) == MOST_BRANCHES:
+                refuse(
+                    f"{type(self.model).__name__} was called with more than {MOST_BRANCHES} different "
+                    f"{self.layout.condition}, so its CFG branches cannot be told apart: give another "
+                    "Denoiser(condition=...)"
+                )
+            label = name or f"branch {len(trajectory.branches)}"
+            needs_grid = self.method.correct is not None or not self.method.time_only
+            grid = token_grid(self.model, inputs) if needs_grid else None
+            trajectory.branches[key] = Branch(label, step, self.method.max_features, condition, grid)
+        branch = trajectory.branches[key]
+        if branch.last == step:
+            refuse(
+                f"the denoiser was called twice at step {step} for the same CFG branch (skip-layer guidance, or a "
+                "scheduler that repeats a step): caching cannot tell the calls apart, so switch that off"
+            )
+        return branch

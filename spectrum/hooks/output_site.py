@@ -1,0 +1,56 @@
+"""The output site: stores and forecasts the denoiser's output, so that nothing of it runs at a skipped step."""
+
+from typing import Any
+
+from torch import nn
+
+from spectrum.core.errors import refuse
+from spectrum.core.method import Method, Space
+from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.site import SiteResult
+from spectrum.hooks.step import CurrentStep, DenoiserCall
+from spectrum.hooks.tensors import latents_of, sample_of, with_sample
+
+OUTPUT = "output"
+"""The one slot of this site."""
+
+
+class OutputSite:
+    """Stores the denoiser's output, or in residual space the output minus the latents.
+
+    Args:
+        model: the denoiser.
+        layout: its layout; not used.
+        method: the method in force.
+    """
+
+    def __init__(self, model: nn.Module, layout: Denoiser, method: Method) -> None:
+        self._model, self._residual = model, method.space is Space.residual
+        self._output_like: Any = None
+        if method.front_blocks:
+            refuse("method.front_blocks goes with method.site=exit")
+
+    def remove(self) -> None:
+        """See `CacheSite`."""
+        self._output_like = None
+
+    def evaluate(self, call: DenoiserCall, step: CurrentStep) -> SiteResult:
+        """See `CacheSite`."""
+        if step.runs():
+            return self.run_blocks(call)
+        entry, forecast = latents_of(call.inputs), step.forecast(OUTPUT)
+        sample = entry.to(forecast.dtype) + forecast if self._residual else forecast
+        return SiteResult(False, with_sample(self._output_like, sample), entry, {OUTPUT: sample})
+
+    def run_blocks(self, call: DenoiserCall) -> SiteResult:
+        """See `CacheSite`."""
+        output, entry = call.run(), latents_of(call.inputs)
+        sample = sample_of(output)
+        self._output_like = with_sample(output, sample[:0])
+        if self._residual and entry.shape != sample.shape:
+            refuse(
+                f"{type(self._model).__name__} takes {tuple(entry.shape)} and returns {tuple(sample.shape)}, so there "
+                "is no residual: type method.space=feature"
+            )
+        stored = sample - entry.to(sample.dtype) if self._residual else sample
+        return SiteResult(True, output, entry, {OUTPUT: sample}, {OUTPUT: stored})

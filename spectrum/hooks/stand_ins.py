@@ -1,0 +1,108 @@
+"""Stand-ins for the block stacks: lists that yield only some of their blocks, or none, when they are iterated."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from spectrum.core.errors import refuse
+from spectrum.hooks.private_api import share_submodules, submodules
+
+StandIns = dict[str, nn.Module | None]
+"""By the stack's name what takes its place; None for a single block, which denoisers check for."""
+
+
+class _FirstBlocks(nn.ModuleList):
+    """Yields only the first `count` blocks of a stack when it is iterated.
+
+    All blocks can still be counted and looked up by index: Chroma splits its modulation by their number, DiT reads an
+    embedding of its first block.
+    """
+
+    def __init__(self, stack: nn.ModuleList, count: int = 0) -> None:
+        super().__init__()
+        share_submodules(self, stack)
+        self._count = count
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        yield from list(submodules(self).values())[: self._count]  # pyright: ignore[reportReturnType]
+
+    def __len__(self) -> int:
+        return len(submodules(self))
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(submodules(self).values())[index]
+
+
+class _FirstThenRest(_FirstBlocks):
+    """Also yields the remaining blocks if `rest_runs()` returns True after the first ones."""
+
+    def __init__(self, stack: nn.ModuleList, count: int, rest_runs: Callable[[], bool]) -> None:
+        super().__init__(stack, count)
+        self._rest_runs = rest_runs
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        yield from super().__iter__()
+        if self._rest_runs():
+            yield from list(submodules(self).values())[self._count :]  # pyright: ignore[reportReturnType]
+
+
+class _EnteredFirstBlock(nn.ModuleList):
+    """Yields the first block's forward alone, without the hooks that its call would run."""
+
+    def __init__(self, stack: nn.ModuleList) -> None:
+        super().__init__()
+        share_submodules(self, stack)
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        first = next(iter(submodules(self).values()))
+        yield lambda *args, **kwargs: first.forward(*args, **kwargs)  # pyright: ignore[reportReturnType, reportOptionalMemberAccess]
+
+
+def no_blocks(model: nn.Module, stacks: tuple[str, ...]) -> StandIns:
+    """Stand-ins with which no block of the stacks runs."""
+    found = {name: submodules(model)[name] for name in stacks}
+    return {name: _FirstBlocks(stack) if isinstance(stack, nn.ModuleList) else None for name, stack in found.items()}
+
+
+def front_blocks(model: nn.Module, stacks: tuple[str, ...], count: int, rest_runs: Callable[[], bool]) -> StandIns:
+    """Stand-ins with which the first `count` blocks run, and the others if `rest_runs()` says so after them.
+
+    Args:
+        model: the denoiser.
+        stacks: names of its block lists, in the order they run.
+        count: how many blocks of the first list run in any case.
+        rest_runs: asked each time that the first ones of a list have run.
+
+    Raises:
+        SpectrumError: if one of the stacks is a single block.
+    """
+    found: StandIns = {}
+    for number, name in enumerate(stacks):
+        stack = submodules(model)[name]
+        if not isinstance(stack, nn.ModuleList):
+            refuse(
+                f"{type(model).__name__}.{name} is a single block, so no front of it can run: leave "
+                "method.front_blocks=0"
+            )
+        found[name] = _FirstThenRest(stack, 0 if number else count, rest_runs)
+    return found
+
+
+def entered_first_block(model: nn.Module, stacks: tuple[str, ...]) -> StandIns:
+    """Stand-ins with which the forward goes into the first block and no further block."""
+    stack = submodules(model)[stacks[0]]
+    assert isinstance(stack, nn.ModuleList)
+    return {stacks[0]: _EnteredFirstBlock(stack)}
+
+
+@contextmanager
+def in_place_of_stacks(model: nn.Module, stand_ins: StandIns) -> Iterator[None]:
+    """Put stand-ins in the place of the stacks until the context ends, also when it ends with an error."""
+    stacks = {name: submodules(model)[name] for name in stand_ins}
+    submodules(model).update(stand_ins)
+    try:
+        yield
+    finally:
+        submodules(model).update(stacks)

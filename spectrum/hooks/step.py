@@ -1,0 +1,115 @@
+"""One step of one CFG branch: decides whether the blocks run, and forecasts if they do not."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from spectrum.core.errors import refuse
+from spectrum.core.method import Method, SkippedStep, checked_weights
+from spectrum.hooks.signals import SignalReader
+from spectrum.hooks.trajectory import Branch, Trajectory
+
+
+@dataclass(frozen=True)
+class DenoiserCall:
+    """One call of a denoiser by its pipeline.
+
+    Attributes:
+        forward: the forward that the pipeline called; compiled where the denoiser is.
+        plain_forward: the same uncompiled, for reading signals.
+        args: positional arguments.
+        kwargs: keyword arguments.
+        inputs: all arguments by name.
+    """
+
+    forward: Callable[..., Any]
+    plain_forward: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: Mapping[str, Any]
+
+    def run(self) -> Any:
+        """Call the forward with the pipeline's arguments; its output."""
+        return self.forward(*self.args, **self.kwargs)
+
+
+class CurrentStep:
+    """The step that a denoiser is called at: what a site asks whether to run, and for the forecast.
+
+    Args:
+        method: the method in force.
+        trajectory: the run that the call belongs to.
+        branch: the CFG branch that it belongs to; `branch.last` is the step.
+        call: the call.
+        read_signal: reads the method's signal; None for methods of time alone.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        trajectory: Trajectory,
+        branch: Branch,
+        call: DenoiserCall,
+        read_signal: SignalReader | None,
+    ) -> None:
+        self.method, self.trajectory, self.branch, self.call = method, trajectory, branch, call
+        self._read_signal = read_signal
+
+    def runs(self, front_residual: Tensor | None = None) -> bool:
+        """Whether the blocks run at this step. Asked once.
+
+        Args:
+            front_residual: the residual of the front blocks, where the method runs them first.
+        """
+        method, trajectory, branch = self.method, self.trajectory, self.branch
+        step, steps = branch.last, len(trajectory.times)
+        if method.shared_decision and branch.runs and step in trajectory.decided:
+            go = trajectory.decided[step]
+        else:
+            if not method.time_only:
+                self._measure_drift(front_residual)
+            past = [s - branch.origin for s in branch.runs]
+            go = method.schedule(step - branch.origin, steps - branch.origin, past, branch.drift)
+            trajectory.decided[step] = go
+        if go:
+            branch.runs.append(step)
+            branch.drift = 0.0
+        return go
+
+    def _measure_drift(self, front_residual: Tensor | None) -> None:
+        """Add what the signal has moved since the step before to the branch's drift."""
+        assert self.method.drift is not None and self._read_signal is not None
+        branch, signal = self.branch, front_residual
+        if signal is None:
+            signal = self._read_signal(
+                self.call.inputs, lambda: self.call.plain_forward(*self.call.args, **self.call.kwargs)
+            )
+        context = branch.drift_context(signal, self.trajectory.levels[branch.last])
+        if context is None or not branch.runs:
+            return
+        moved = self.method.drift(context)
+        if math.isnan(moved):
+            refuse(f"the signal of {self.method.name} has NaN at step {branch.last}: look at the inputs and weights")
+        branch.drift = branch.drift + moved if self.method.accumulate else moved
+
+    def forecast(self, slot: str) -> Tensor:
+        """The forecast for one slot of the site. The weights are worked out once a step and shared by all slots.
+
+        Args:
+            slot: the name under which the site stored the features: `exit`, `output`, or a module.
+
+        Returns:
+            `sum_k w_k F_k` in the features' shape and dtype, corrected where the method asks for it.
+        """
+        branch, step = self.branch, self.branch.last
+        if not branch.skipped or branch.skipped[-1].step != step:
+            times, span = self.trajectory.times, self.trajectory.span
+            branch.skipped.append(SkippedStep(step, checked_weights(self.method, branch.times, times[step], span)))
+        history = branch.histories[slot]
+        forecast = history.combine(branch.skipped[-1].weights)
+        if self.method.correct is None:
+            return forecast
+        return self.method.correct(forecast, history.features[-1], branch.grid)

@@ -1,0 +1,130 @@
+"""The state of one sampling run: its CFG branches, each with its own stored features, run steps and drift."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from spectrum.core.history import History
+from spectrum.core.method import DriftContext, SkippedStep
+from spectrum.hooks.finite import FiniteCheck
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What an observer is told of a step at which the blocks ran.
+
+    Attributes:
+        branch: the CFG branch's name.
+        step: the sampler's step.
+        inputs: the denoiser's forward arguments by name.
+        entry: the input of the block stacks.
+        feature: their output, which enters the exit module; shape and dtype of `entry`.
+        velocity: the denoiser's output.
+    """
+
+    branch: str
+    step: int
+    inputs: dict[str, Any]
+    entry: Tensor
+    feature: Tensor
+    velocity: Tensor
+
+
+@dataclass
+class Branch:
+    """One CFG branch in one trajectory.
+
+    Attributes:
+        name: the name that the pipeline gives it, or `branch 0`, `branch 1`.
+        origin: the step at which it began.
+        max_features: features held at each place, None for all.
+        condition: the conditioning tensor; held so that its id stays its own.
+        grid: the layout of the image tokens, where the method needs it.
+        histories: the stored features, by the slot that the site names: `exit`, `output`, or a module.
+        runs: the steps at which the blocks ran.
+        skipped: the steps that were forecast, with their weights.
+        last: the newest step.
+        drift: what the method's drift has come to since the last run step.
+        signal: the method's signal at the newest step.
+        level: the scales of picture and noise there.
+        at_runs: (signal, velocity) at the two newest run steps, for data-dependent methods.
+        errors: what `probe` measured at skipped steps.
+    """
+
+    name: str
+    origin: int
+    max_features: int | None
+    condition: Any = None
+    grid: tuple[int, ...] | None = None
+    histories: dict[str, History] = field(default_factory=dict)
+    runs: list[int] = field(default_factory=list)
+    skipped: list[SkippedStep] = field(default_factory=list)
+    last: int = -1
+    drift: float = 0.0
+    signal: Tensor | None = None
+    level: tuple[float, float] = (0.0, 1.0)
+    at_runs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def times(self) -> list[float]:
+        """The clock's readings at the stored features, oldest first."""
+        return next(iter(self.histories.values())).times
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the stored features take."""
+        return sum(history.nbytes for history in self.histories.values())
+
+    def store(self, time: float, values: dict[str, Tensor]) -> None:
+        """Store what a site gives at a run step, by slot."""
+        for slot, value in values.items():
+            self.histories.setdefault(slot, History(self.max_features)).add(time, value)
+
+    def drift_context(self, signal: Tensor, level: tuple[float, float]) -> DriftContext | None:
+        """Take in this step's signal, and return what the method decides by; None at the branch's first step."""
+        before, self.signal = self.signal, signal
+        last, self.level = self.level, level
+        return None if before is None else DriftContext(signal, before, tuple(self.at_runs), (level, last), self.grid)
+
+    def remember_run(self, velocity: Tensor) -> None:
+        """Remember the signal and the velocity of a run step; those of the two newest are held."""
+        if self.signal is not None:
+            self.at_runs = [*self.at_runs[-1:], (self.signal, velocity)]
+
+
+@dataclass
+class Trajectory:
+    """One sampling run.
+
+    Attributes:
+        timesteps: the scheduler's timesteps, by which a new run is told from this one.
+        times: the clock's reading at each step.
+        span: the clock's range.
+        levels: the scales of picture and noise at each step, for data-dependent methods.
+        branches: its CFG branches.
+        decided: what the first branch decided at each step, for methods whose branches share the decision.
+        finite: the check that outputs are finite.
+    """
+
+    timesteps: Any
+    times: list[float]
+    span: tuple[float, float]
+    levels: list[tuple[float, float]]
+    branches: dict[Hashable, Branch] = field(default_factory=dict)
+    decided: dict[int, bool] = field(default_factory=dict)
+    finite: FiniteCheck = field(default_factory=FiniteCheck)
+
+    def report(self) -> dict[str, Any]:
+        """What was done, by CFG branch: run steps, `sum w` and `|w|_1` of the skipped ones, errors, bytes held."""
+        return {
+            b.name: {
+                "run_steps": list(b.runs),
+                "skipped": [{"step": s.step, "sum": s.total, "l1": s.l1} for s in b.skipped],
+                "errors": b.errors,
+                "cache_bytes": b.nbytes,
+            }
+            for b in self.branches.values()
+        }

@@ -1,0 +1,154 @@
+"""Pipelines of `weights=random` and `weights=tiny`: a family's own classes, full size or toy width, with drawn weights.
+
+Text encoders are left out. Each prompt becomes embeddings of the right shape, drawn by a generator that its text seeds,
+so the same prompt is the same call everywhere.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spectrum.config.schema import ModelConfig
+from spectrum.core.errors import refuse
+from spectrum.hooks.private_api import execution_device, kept_in_float32
+from spectrum.hooks.scheduler import starts
+
+SEED = 0
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch dtype that a config names: `float32`, `bfloat16` or `float16`."""
+    return getattr(torch, name)
+
+
+def build(model: ModelConfig, device: torch.device) -> Any:
+    """A pipeline with drawn weights, from the classes and arguments in its model's config, without a progress bar.
+
+    `architecture.components` has for each part its diffusers class under `class`, a `dtype` where it is not the
+    model's, and the arguments of its config. Parts that are not named are left out. `architecture.settings` are
+    arguments of the pipeline itself.
+
+    Args:
+        model: the model's config.
+        device: where the parts are made.
+
+    Raises:
+        SpectrumError: if the config describes no architecture, or names a class that diffusers does not have.
+    """
+    import diffusers
+
+    if model.architecture is None:
+        refuse(f"model={model.name} describes no architecture: type model.weights=pretrained")
+    cls = getattr(diffusers, model.pipeline, None) or refuse(f"diffusers has no pipeline named {model.pipeline}")
+    parts: dict[str, Any] = {
+        name: _component(name, spec, model, device) for name, spec in model.architecture["components"].items()
+    }
+    parts |= model.architecture.get("settings", {})
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():
+        if name != "self" and parameter.default is inspect.Parameter.empty:
+            parts.setdefault(name, None)
+    pipe = cls(**parts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _component(name: str, spec: Mapping[str, Any], model: ModelConfig, device: torch.device) -> Any:
+    """One part from its config. A module is made on the device, in its dtype, as diffusers loads one."""
+    import diffusers
+
+    given = dict(spec)
+    kind, dtype = given.pop("class"), torch_dtype(given.pop("dtype", model.dtype))
+    cls: Any = getattr(diffusers, kind, None) or refuse(f"architecture.components.{name}: diffusers has no {kind}")
+    if not hasattr(cls, "parameters"):
+        return cls.from_config(given)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            return _as_loaded(randomise(cls.from_config(given)), dtype)
+    finally:
+        torch.set_default_dtype(default)
+
+
+def _as_loaded(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """`module` with what its weights file would hold in `dtype`, but for the parts that diffusers keeps in float32."""
+    stored, kept = module.state_dict().keys(), kept_in_float32(module)
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if name in stored and tensor.is_floating_point():
+            tensor.data = tensor.data.to(torch.float32 if kept & set(name.split(".")) else dtype)
+    return module
+
+
+def starts_of(model: ModelConfig, steps: int) -> list[int]:
+    """The steps at which a denoiser takes over (`spectrum.hooks.scheduler.starts`), from the config alone."""
+    described = model.architecture or {}
+    boundary = described.get("settings", {}).get("boundary_ratio")
+    if boundary is None:
+        return [0]
+    scheduler = _component("scheduler", described["components"]["scheduler"], model, torch.device("cpu"))
+    return starts(scheduler, boundary, steps)
+
+
+@torch.no_grad()
+def randomise(module: nn.Module, seed: int = SEED) -> nn.Module:
+    """`module` with every parameter drawn anew, so that no zero initialisation leaves a block idle; in eval mode.
+
+    Matrices and kernels have a standard deviation of `1 / sqrt(inputs)`, norms' weights lie around 1, biases around 0.
+    """
+    generators: dict[torch.device, torch.Generator] = {}
+    for name, parameter in module.named_parameters():
+        generator = generators.setdefault(parameter.device, torch.Generator(parameter.device).manual_seed(seed))
+        flat = parameter.ndim < 2
+        parameter.normal_(0, 0.1 if flat else parameter[0].numel() ** -0.5, generator=generator)
+        if flat and name.endswith("weight"):
+            parameter.add_(1)
+    return module.eval()
+
+
+def prompt_inputs(pipe: Any, embeds: Mapping[str, Any], prompts: Sequence[str]) -> dict[str, Any]:
+    """What a pipeline without text encoders is called with in the place of `prompts`.
+
+    `embeds` has for each argument its shape for one prompt: `[tokens, width]` for normal numbers in the denoiser's
+    dtype, `{shape: [layers, tokens, width], batch: 1}` where prompts are not the first dimension, `{ones: [tokens],
+    dtype: bool}` or `{zeros: [tokens]}` for a mask, `{each: [tokens, width]}` for a list with one tensor a prompt,
+    `{labels: 1000}` for class numbers (a prompt that is a number or a class's name is that class), `{picture: [3,
+    height, width]}` for a picture in [0, 1]. Arguments named `negative...` are those of an empty prompt.
+    """
+    model = next(m for n in ("transformer", "unet") if (m := getattr(pipe, n, None)) is not None)
+    found: dict[str, Any] = {}
+    for name, spec in embeds.items():
+        texts = [""] * len(prompts) if name.startswith("negative") else list(prompts)
+        if isinstance(spec, Mapping) and "labels" in spec:
+            found[name] = [_label(getattr(pipe, "labels", {}), text, spec["labels"]) for text in texts]
+        else:
+            found[name] = _values(name.removeprefix("negative_"), spec, texts, execution_device(pipe), model.dtype)
+    return found
+
+
+def _values(name: str, spec: Any, texts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Any:
+    kind = spec if isinstance(spec, Mapping) else {"shape": spec}
+    for value, fill in enumerate(("zeros", "ones")):
+        if fill in kind:
+            mask = torch.full((len(texts), *kind[fill]), value, device=device)
+            return mask.to(getattr(torch, kind.get("dtype", "bool")))
+    if "picture" in kind:
+        return torch.stack([_drawn(name, text, kind["picture"], torch.rand) for text in texts]).to(device, dtype)
+    drawn = [_drawn(name, text, kind.get("each") or kind["shape"]).to(device, dtype) for text in texts]
+    return drawn if "each" in kind else torch.stack(drawn, kind.get("batch", 0))
+
+
+def _label(known: Mapping[str, int], text: str, count: int) -> int:
+    number = int(text) if text.isdecimal() else known.get(text, -1)
+    return number if 0 <= number < count else _seed("label", text) % count
+
+
+def _seed(name: str, text: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{name} {text}".encode()).digest()[:6])
+
+
+def _drawn(name: str, text: str, shape: Sequence[int], draw: Callable[..., Tensor] = torch.randn) -> Tensor:
+    return draw(*shape, generator=torch.Generator("cpu").manual_seed(_seed(name, text)))

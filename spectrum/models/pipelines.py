@@ -1,0 +1,102 @@
+"""Loads a pipeline: the embedded model, a folder, a hub model that is on this machine, or one with drawn weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from spectrum.config.schema import BUILT, ModelConfig
+from spectrum.core.errors import SpectrumError, refuse
+from spectrum.models.architectures import build, torch_dtype
+from spectrum.models.identity import check_digest, on_this_machine, weights_folder
+from spectrum.models.sources import model_item
+
+
+class AbsentWeightsError(SpectrumError):
+    """A model's published weights are not on this machine. The message says how to get them."""
+
+
+def device_of(name: str) -> torch.device:
+    """The torch device that `device=` names; `auto` takes the accelerator if there is one, `gpu` insists on it.
+
+    Raises:
+        SpectrumError: if the device is not there.
+    """
+    if name in ("auto", "gpu"):
+        found = torch.accelerator.current_accelerator(check_available=True)
+        if found is None and name == "gpu":
+            refuse("device=gpu: torch finds no accelerator here; type device=cpu")
+        return found or torch.device("cpu")
+    try:
+        torch.empty(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        return refuse(f"device={name} cannot be used here ({reason}): type device=cpu, auto, cuda or mps")
+
+
+def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
+    """A model's diffusers pipeline, in its dtype, without a progress bar. Nothing is downloaded.
+
+    Pipelines with drawn weights (`weights=random` and `tiny`) have no text encoders: they are called with
+    `spectrum.models.architectures.prompt_inputs`.
+
+    Args:
+        model: the model's config.
+        device: where the pipeline is put.
+
+    Raises:
+        AbsentWeightsError: if the weights are not on this machine; the message has the licence's page, the command that
+            downloads them, and the size.
+        SpectrumError: if they are damaged.
+    """
+    import diffusers
+
+    cls = getattr(diffusers, model.pipeline, None) or refuse(f"diffusers has no pipeline named {model.pipeline}")
+    if model.weights in BUILT:
+        return _in_pieces(build(model, device), model)
+    folder = weights_folder(model)
+    if folder is not None:
+        check_digest(folder)
+    components = (model.architecture or {}).get("components", {})
+    own = {name: torch_dtype(spec["dtype"]) for name, spec in components.items() if "dtype" in spec}
+    dtype = torch_dtype(model.dtype)
+    try:
+        pipe = cls.from_pretrained(
+            folder or model.hub,
+            revision=model.revision,
+            torch_dtype={**own, "default": dtype} if own else dtype,
+            local_files_only=True,
+            use_safetensors=model.safetensors or None,
+            **{name: _part(part, torch_dtype(model.dtype)) for name, part in model.parts.items()},
+        )
+    except Exception as error:
+        if not on_this_machine(model):
+            raise AbsentWeightsError(_absent(model)) from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        where = f"in {folder}" if folder else f"of {model.hub}"
+        raise SpectrumError(f"the weights {where} cannot be loaded ({reason})") from None
+    pipe.set_progress_bar_config(disable=True)
+    return _in_pieces(pipe.to(device), model)
+
+
+def _in_pieces(pipe: Any, model: ModelConfig) -> Any:
+    """The pipeline, with its VAE decoding in the pieces that the config asks for."""
+    for piece in model.vae:
+        switch = getattr(pipe.vae, f"enable_{piece}", None)
+        switch() if switch else refuse(f"model.vae={piece} is nothing that {type(pipe.vae).__name__} can do")
+    return pipe
+
+
+def _part(spec: Mapping[str, Any], dtype: torch.dtype) -> Any:
+    """A part from a repository of its own: a text encoder in the model's dtype, or a tokenizer."""
+    import transformers
+
+    cls: Any = getattr(transformers, spec["class"], None) or refuse(f"transformers has no class named {spec['class']}")
+    kind = {"dtype": dtype} if hasattr(cls, "parameters") else {}
+    return cls.from_pretrained(spec["hub"], revision=spec.get("revision"), local_files_only=True, **kind)
+
+
+def _absent(model: ModelConfig) -> str:
+    item = model_item(model)
+    return f"model={model.name}: not on this machine: {item.missing if item else model.hub}"

@@ -1,0 +1,242 @@
+"""The record of one run: its schema, and reading and writing it. What a record says is data; nothing in it is run."""
+
+import dataclasses
+import functools
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spectrum.core.errors import refuse
+from spectrum.records.files import write_json
+
+FORMAT = 3
+"""The format that this version writes. Raised when an older record could be misread."""
+_STRICT = {"extra": "forbid", "strict": True}
+
+
+@dataclass(frozen=True)
+class MetricEntry:
+    """One metric of a record.
+
+    Attributes:
+        mean: the figure for tables; None where it is infinite, as the PSNR of equal pictures is.
+        asked: id of metric, parameters, samples and reference, by which it is known that it need not be computed again.
+        id: the same with the backbone's digest.
+        provenance: what it was computed with.
+        interval: half-width of the 95 % bootstrap interval of the mean; None for metrics of the whole set.
+        worst_5_percent: mean of the worst 5 % of the values.
+        values: one number a sample, in order; None in it stands for infinity.
+        warning: what a reader of the figure has to know.
+    """
+
+    __pydantic_config__ = _STRICT
+    mean: float | None
+    asked: str
+    id: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+    interval: float | None = None
+    worst_5_percent: float | None = None
+    values: list[float | None] | None = None
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The timing pass of a record; `baseline` is the uncached run, `candidate` the method.
+
+    Attributes:
+        id: of the samples and the machine.
+        hardware: what it ran on.
+        batch: samples per call.
+        repeats: timed calls of each side.
+        raw: by side, the seconds of each call: `denoise` (first denoiser call to last step) and `total`.
+        seconds_per_sample: by side, the medians over the calls, per sample.
+        speedup: baseline over candidate, denoising.
+        speedup_end_to_end: the same for the whole call.
+    """
+
+    __pydantic_config__ = _STRICT
+    id: str
+    hardware: dict[str, Any]
+    batch: int
+    repeats: int
+    raw: dict[str, list[dict[str, float]]]
+    seconds_per_sample: dict[str, dict[str, float]]
+    speedup: float
+    speedup_end_to_end: float
+
+
+@dataclass(frozen=True)
+class PromptSource:
+    """Where the prompts came from: a file and how many of it."""
+
+    __pydantic_config__ = _STRICT
+    file: str | None
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class CacheBytes:
+    """Bytes of stored features per sample: predicted before the run (None where that is impossible), and seen."""
+
+    __pydantic_config__ = _STRICT
+    predicted_per_sample: int | None
+    seen_per_sample: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that is known of one run.
+
+    Attributes:
+        format: `FORMAT`.
+        id: the method's name and the digest of all that changes pixels; the name of the samples' folder.
+        reference: the id of the uncached run that it is compared with.
+        settings: the digest of the same without the method's code, by which a record of edited code is recognised.
+        code: digest of the method's functions, see `spectrum.config.code`.
+        label: what tables call it.
+        model: the model's config.
+        model_kind: embedded, real weights, or random weights, for people.
+        model_identity: what pins the weights.
+        method: the method's settings that are not defaults.
+        schedule: the schedule's settings.
+        prompts: the prompts.
+        prompts_from: where they came from.
+        seeds: the seeds of each prompt.
+        batch: samples per denoiser call.
+        samples: number of samples.
+        steps: denoising steps of the uncached run.
+        nfe: steps at which the blocks ran, the mean over samples.
+        runs: by CFG branch, the run steps of the first sample.
+        weights: `sum w` and `|w|_1` of each skipped step.
+        forecast_errors: by CFG branch, relative L2 errors of feature and velocity at each skipped step.
+        cache_bytes: size of the stored features.
+        metrics: by name.
+        left_out: metrics that could not be computed, each with the reason.
+        timing: the timing pass; None if there was none.
+        command: the command line that made the samples.
+        spectrum: version of this project.
+        git: commit, and whether tracked files were changed.
+        python: version.
+        packages: versions.
+        hardware: what the samples were made on.
+    """
+
+    __pydantic_config__ = _STRICT
+    format: int
+    id: str
+    reference: str
+    settings: str
+    code: str
+    label: str
+    model: dict[str, Any]
+    model_kind: str
+    model_identity: str
+    method: dict[str, Any]
+    schedule: dict[str, Any]
+    prompts: list[str]
+    prompts_from: PromptSource
+    seeds: list[int]
+    batch: int
+    samples: int
+    steps: int
+    nfe: float
+    runs: dict[str, list[int]]
+    weights: list[dict[str, float]]
+    forecast_errors: dict[str, list[dict[str, float]]]
+    cache_bytes: CacheBytes
+    metrics: dict[str, MetricEntry]
+    left_out: dict[str, str]
+    timing: Timing | None
+    command: str
+    spectrum: str
+    git: dict[str, Any]
+    python: str
+    packages: dict[str, str | None]
+    hardware: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self.method["name"]
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is the uncached run itself."""
+        return self.id == self.reference
+
+    @property
+    def caches(self) -> bool:
+        """Whether its method forecasts anything; false for the uncached run and the controls."""
+        return self.method.get("forecast") is not None
+
+    @property
+    def efficiency(self) -> float | None:
+        """The speed-up over the ideal one, `speed-up / (steps / runs)`; None without a timing."""
+        return None if self.timing is None else self.timing.speedup * self.nfe / self.steps
+
+    def metric(self, name: str) -> float | None:
+        """The mean of a metric; None where it is absent or infinite."""
+        return self.metrics[name].mean if name in self.metrics else None
+
+
+@functools.cache
+def _adapter() -> Any:
+    """What checks a record against the schema; building it takes 10 ms."""
+    import pydantic
+
+    return pydantic.TypeAdapter(Record)
+
+
+def parse_record(content: Any, source: str) -> Record:
+    """A record from JSON content.
+
+    Args:
+        content: what the JSON holds.
+        source: where it comes from, for messages.
+
+    Raises:
+        SpectrumError: if it is no record, or of another format.
+    """
+    import pydantic
+
+    if not isinstance(content, dict) or "id" not in content or "metrics" not in content:
+        refuse(f"{source} is no record of run.py: take it out of the folder")
+    if content.get("format") != FORMAT:
+        refuse(
+            f"the record {source} has format {content.get('format', 1)}, and this version {FORMAT}: delete it and run "
+            f"{content.get('command', 'its command')} again"
+        )
+    try:
+        return _adapter().validate_json(json.dumps(content))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return refuse(
+            f"the record {source} is damaged at {where} ({first['msg']}): delete it and run its command again"
+        )
+
+
+def read_record(path: Path) -> Record:
+    """The record in a file.
+
+    Raises:
+        SpectrumError: if the file cannot be read, is no record, or is of another format.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        return refuse(f"the record {path} cannot be read ({reason}): delete it and run its command again")
+    return parse_record(content, str(path))
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Every record in a folder, by file name."""
+    return [read_record(path) for path in sorted(folder.glob("*.json"))]
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as JSON, whole or not at all."""
+    write_json(path, dataclasses.asdict(record))

@@ -1,0 +1,41 @@
+"""Commands as a user types them, run in this process."""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra.core.global_hydra import GlobalHydra
+
+from spectrum.commands import main
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = ["model.steps=7", "batch=2", "prompts.limit=2", "timing=0", "probe=0"]
+"""What makes `run` sample two pictures of the embedded model in seconds."""
+
+
+class Said(NamedTuple):
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(name, *words, capsys) -> Said:
+    """Run `spectrum NAME WORDS` as `run.py` and `scripts/*.py` do."""
+    argv = list(sys.argv)
+    try:
+        code = main([name, *map(str, words)])
+    finally:
+        sys.argv = argv
+        GlobalHydra.instance().clear()
+    printed = capsys.readouterr()
+    return Said(code, printed.out, printed.err)
+
+
+def error_line(said: Said) -> str:
+    """The one line on standard error with which a command refused its input."""
+    assert said.code == 2, said
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ") and "Traceback" not in said.out
+    return line

@@ -1,0 +1,90 @@
+"""What an import loads, seen from a process of its own: the library stays light; plans and errors wait for no torch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LOADED = "; import sys; print('LOADED', *sorted({name.partition('.')[0] for name in sys.modules}))"
+
+
+def python(*words, code=0):
+    """What a Python process prints, from the root of the checkout; it has to end with `code`."""
+    ended = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr
+
+
+def loaded_by(statement):
+    """The top-level packages that are loaded once a statement has run."""
+    line = next(line for line in python("-c", statement + LOADED).splitlines() if line.startswith("LOADED"))
+    return set(line.split()[1:])
+
+
+def loaded_by_command(command, words, code=0):
+    """The top-level packages that a script has loaded when it ends, and what it printed."""
+    report = "import atexit, sys; atexit.register(lambda: print('LOADED', *{n.partition('.')[0] for n in sys.modules}))"
+    run = f"{report}; import runpy; sys.argv = {[command, *words]}; runpy.run_path({command!r}, run_name='__main__')"
+    text = python("-c", run, code=code)
+    line = next(line for line in text.splitlines() if line.startswith("LOADED"))
+    return set(line.split()[1:]), text
+
+
+@pytest.mark.fast
+def test_the_library_is_imported_without_the_bench():
+    loaded = loaded_by("import spectrum; spectrum.accelerate; spectrum.Method; spectrum.restore")
+    assert "torch" in loaded and "diffusers" in loaded
+    assert not loaded & {"matplotlib", "eval", "hydra", "rich", "torchmetrics", "pydantic"}
+
+
+@pytest.mark.fast
+def test_importing_the_package_alone_loads_nothing():
+    assert not loaded_by("import spectrum; spectrum.SpectrumError") & {"torch", "diffusers", "numpy", "hydra"}
+
+
+@pytest.mark.fast
+def test_a_method_is_planned_without_torch():
+    statement = (
+        "from spectrum import Method, plan_method; from spectrum.core.forecast import newton;"
+        "from spectrum.core.schedule import growing_window;"
+        "assert plan_method(Method('mine', newton, growing_window), 50).nfe == 14"
+    )
+    loaded = loaded_by(statement)
+    assert "numpy" in loaded and not loaded & {"torch", "diffusers", "hydra"}
+
+
+@pytest.mark.fast
+def test_every_public_name_is_there():
+    import spectrum
+
+    assert set(spectrum.__all__) <= set(dir(spectrum))
+    assert all(getattr(spectrum, name).__name__ == name for name in spectrum.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'acelerate'"):
+        spectrum.acelerate  # noqa: B018
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("command", "words", "code", "says"),
+    [
+        ("scripts/plan.py", ["method=spectrum"], 0, "run steps (14): 0 1 2"),
+        ("scripts/tables.py", ["--help"], 0, "records="),
+        ("run.py", ["--help"], 0, "model="),
+        ("run.py", ["metod=fora"], 2, "method"),
+        ("run.py", ["method.forecast.degre=3"], 2, "method.forecast.degree"),
+    ],
+)
+def test_plans_help_and_errors_do_not_load_torch(command, words, code, says):
+    loaded, text = loaded_by_command(command, words, code)
+    assert says in text
+    assert "hydra" in loaded and not loaded & {"torch", "diffusers", "transformers", "matplotlib"}
