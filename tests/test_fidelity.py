@@ -64,3 +64,6 @@ def test_intervals():
     assert half == pytest.approx(1.96 * values.std() / 20, rel=0.1)
     assert np.isnan(statistics.interval([float("inf")])[0])
     assert statistics.worst([5, 1, 2, *[9] * 37]) == 1.5
+    assert statistics.worst([5, 1, 2, *[0] * 37], higher_is_better=False) == 3.5
+    assert statistics.worst([5.0, 1.0]) == 1.0
+    assert np.isnan(statistics.paired([], [])).all()

@@ -76,7 +76,9 @@ def test_the_declared_exact_degree_is_the_highest_that_holds(name, degree, param
 
 def test_every_forecaster_declares_its_exact_degree():
     forecasters = {n for n, f in inspect.getmembers(forecast, inspect.isfunction) if f.__module__ == forecast.__name__}
-    assert {n for n in forecasters if n[0] != "_"} - {"exact", "features_used"} == {name for name, _, _ in DECLARED}
+    assert {n for n in forecasters if n[0] != "_" and "__mutmut" not in n} - {"exact", "features_used"} == {
+        name for name, _, _ in DECLARED
+    }
 
 
 def test_ridge_shrinks_the_constant_too():

@@ -12,9 +12,13 @@ import pytest
 import torch
 
 from spectrum.bench import generate as g
-from spectrum.bench.prompts import Sample
+from spectrum.bench.identity import sample_id, settings_id
+from spectrum.bench.prompts import Sample, numbered_samples
+from spectrum.bench.sampling import sample_batch
 from spectrum.config.compose import compose
 from spectrum.config.methods import build_method
+from spectrum.config.sampling import Sampling
+from spectrum.models.solvers import with_solver
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["model.steps=7", "batch=2", "prompts.limit=5"]
@@ -26,21 +30,21 @@ def tree(folder):
 
 def job(*overrides):
     config = compose([*QUICK, *overrides])
-    return build_method(config.method, config.schedule), g.Sampling.of(config)
+    return build_method(config.method, config.schedule), Sampling.of(config)
 
 
 def todo(count=5):
-    return samples([f"a cat {'/' * i} on blue"[:40] for i in range(count)], [0])
+    return numbered_samples([f"a cat {'/' * i} on blue"[:40] for i in range(count)], [0])
 
 
 def test_19_every_prompt_has_its_own_file_and_noise(_tiny, tmp_path):
     method, sampling = job()
-    same_text = samples(["a cat on blue", "a cat on blue", "a/cat on\\blue"], [0, 1])
+    same_text = numbered_samples(["a cat on blue", "a cat on blue", "a/cat on\\blue"], [0, 1])
     ledger = g.generate(_tiny, method, same_text, sampling, tmp_path)
     files = [entry["file"] for entry in ledger]
     assert files == [f"{i:05d}-s{s}.png" for i in range(3) for s in (0, 1)]
     assert len({entry["sha256"] for entry in ledger}) == 6
-    assert len({s.noise_seed for s in samples(["x"] * 500, [0, 1, 2])}) == 1500
+    assert len({s.noise_seed for s in numbered_samples(["x"] * 500, [0, 1, 2])}) == 1500
     assert Sample(3, "x", 1).noise_seed == Sample(3, "y", 1).noise_seed
 
 
@@ -109,7 +113,9 @@ def test_the_id_changes_with_all_that_changes_pixels_and_nothing_else():
     prompts = ["a cat"]
 
     def name(*words, texts=prompts):
-        return g.sample_id(compose(list(words)), texts)
+        config = compose(list(words))
+        method = build_method(config.method, config.schedule)
+        return sample_id(settings_id(config, texts), method)
 
     base = name()
     for words in (
@@ -123,12 +129,12 @@ def test_the_id_changes_with_all_that_changes_pixels_and_nothing_else():
 
 
 def test_the_second_order_control_shares_the_weights(_tiny):
-    other = g.with_solver(_tiny, "UniPCMultistepScheduler")
+    other = with_solver(_tiny, "UniPCMultistepScheduler")
     assert other.transformer is _tiny.transformer and type(other.scheduler).__name__ == "UniPCMultistepScheduler"
     assert type(_tiny.scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
     _, sampling = job()
-    images = [g.sample_batch(pipe, samples(["a cat"], [0]), sampling) for pipe in (_tiny, other)]
+    images = [sample_batch(pipe, numbered_samples(["a cat"], [0]), sampling) for pipe in (_tiny, other)]
     assert torch.isfinite(images[1]).all() and not torch.equal(*images)
     _, many = job("model.steps=60")
-    fine = g.draw(_tiny, samples(["a cat"], [0]), many)
+    fine = sample_batch(_tiny, numbered_samples(["a cat"], [0]), many)
     assert (images[1] - fine).abs().mean() < (images[0] - fine).abs().mean()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from spectrum.records.record import read_record
+
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["model.steps=8", "prompts.limit=2", "probe=1", "timing=1"]
 SWEEP = ["--multirun", "method=fora,spectrum", *QUICK]
@@ -66,35 +68,37 @@ def offline(tmp_path_factory):
 
 
 def stored(out):
-    found = [json.loads(path.read_text()) for path in (out / "tiny").glob("*/record.json")]
-    return {record["method"]["name"]: record for record in found}
+    found = [read_record(path) for path in (out / "tiny").glob("*/record.json")]
+    return {record.name: record for record in found}
 
 
 def test_a_multirun_is_one_group_of_runs_and_a_comparison(offline):
-    _, runs = offline
+    out, runs = offline
     kinds = sorted((about.job_type, about.display_name.split(" ")[0]) for about, _, _ in runs.values())
     assert kinds == [("comparison", "comparison"), ("run", "fora"), ("run", "spectrum")]
-    assert len({about.run_group for about, _, _ in runs.values()}) == 1
+    (multirun,) = (out / "multirun").iterdir()
+    assert {about.run_group for about, _, _ in runs.values()} == {multirun.name}
 
 
 @pytest.mark.parametrize("method", ["fora", "spectrum"])
 def test_config_metrics_images_and_tables_are_the_records(offline, method):
     out, runs = offline
     record = stored(out)[method]
-    (name,) = [n for n, (about, config, _) in runs.items() if config.get("record") == record["id"]]
+    (name,) = [n for n, (about, config, _) in runs.items() if config.get("record") == record.id]
     _, config, values = runs[name]
-    assert config["method"] == record["method"] and config["schedule"] == record["schedule"]
-    assert values["psnr"] == pytest.approx(record["metrics"]["psnr"]["mean"])
-    assert values["speedup"] == pytest.approx(record["timing"]["speedup"]) and values["nfe"] == record["nfe"]
+    assert config["method"] == record.method and config["schedule"] == record.schedule
+    assert values["psnr"] == pytest.approx(record.metrics["psnr"].mean)
+    assert values["speedup"] == pytest.approx(record.timing.speedup) and values["nfe"] == record.nfe
     files = out / "wandb" / name / "files"
     for picture in ("sheet", "timeline", "error"):
         image = files / values[f"{picture}/path"]
-        assert image.read_bytes() == (out / "tiny" / record["id"] / f"{picture}.png").read_bytes()
+        assert image.read_bytes() == (out / "tiny" / record.id / f"{picture}.png").read_bytes()
     table = json.loads((files / values["samples/path"]).read_text())
-    assert table["columns"] == ["prompt", "seed", "psnr", "ssim"] and len(table["data"]) == 2
-    assert [row[2] for row in table["data"]] == pytest.approx(record["metrics"]["psnr"]["values"])
+    assert table["columns"] == ["prompt", "seed", "psnr", "ssim"]
+    assert [row[:2] for row in table["data"]] == [[prompt, 0] for prompt in record.prompts] and len(table["data"]) == 2
+    assert [row[2] for row in table["data"]] == pytest.approx(record.metrics["psnr"].values)
     latency = json.loads((files / values["latency/path"]).read_text())
-    assert latency["data"][0][1] == pytest.approx(record["timing"]["raw"]["candidate"][0]["denoise"])
+    assert latency["data"][0][1] == pytest.approx(record.timing.raw["candidate"][0]["denoise"])
 
 
 def test_the_comparison_run_holds_the_table(offline):
@@ -119,7 +123,7 @@ def test_tensorboard_holds_the_same_numbers(tmp_path):
     ran = command("method=fora", *QUICK, "logger=tensorboard", f"out={tmp_path}")
     assert ran.returncode == 0, ran.stderr
     record = stored(tmp_path)["fora"]
-    found = events.EventAccumulator(str(tmp_path / "tensorboard" / "runs" / record["id"]))
+    found = events.EventAccumulator(str(tmp_path / "tensorboard" / "runs" / record.id))
     found.Reload()
-    assert found.Scalars("psnr")[0].value == pytest.approx(record["metrics"]["psnr"]["mean"], rel=1e-6)
+    assert found.Scalars("psnr")[0].value == pytest.approx(record.metrics["psnr"].mean, rel=1e-6)
     assert set(found.Tags()["images"]) == {"sheet", "timeline", "error"}

@@ -129,7 +129,7 @@ def _rank(rank, name, port, results):
             torch.testing.assert_close(subject.sample(), image, rtol=1e-4, atol=1e-4)
             assert runs_of(handle) == did
             assert max(branch["cache_bytes"] for branch in handle.report().values()) < held
-    with Accelerated(subject.pipe, deciding), pytest.raises(SpectrumError, match="ranks could part ways"):
+    with Accelerated(subject.pipe, deciding), pytest.raises(SpectrumError, match="ranks could decide differently"):
         subject.sample()
     torch.testing.assert_close(subject.sample(), subject.plain, rtol=1e-4, atol=1e-4)
     results.put(rank)

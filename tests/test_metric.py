@@ -25,14 +25,14 @@ def test_psnr_streams_and_agrees_with_torchmetrics():
     expected = peak_signal_noise_ratio(a, b, data_range=1.0, dim=(1, 2, 3), reduction="none")
     np.testing.assert_allclose(found.values, expected, rtol=1e-5)
     assert found.aggregate == pytest.approx(float(np.mean(found.values)))
-    stored = found.stored()
-    assert stored["worst_5_percent"] < stored["mean"] and stored["interval"] > 0
+    entry = found.record_entry()
+    assert entry["worst_5_percent"] < entry["mean"] and entry["interval"] > 0
 
 
 def test_the_worst_are_the_highest_where_lower_is_better():
     found = metric.Result.per_sample([1.0, 2.0, 9.0])
-    assert found.stored(higher_is_better=False)["worst_5_percent"] == 9.0
-    assert found.stored()["worst_5_percent"] == 1.0
+    assert found.record_entry(higher_is_better=False)["worst_5_percent"] == 9.0
+    assert found.record_entry()["worst_5_percent"] == 1.0
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -62,6 +62,24 @@ def test_only_what_is_missing_is_measured_again():
     assert measure.missing_metrics({"psnr": {}, "ssim": {}}, have, "a", "b") == {"ssim": {}}
     for names in (("a", "c"), ("c", "b")):
         assert "psnr" in measure.missing_metrics({"psnr": {}}, have, *names)
+    assert "psnr" in measure.missing_metrics({"psnr": {"scale": 2}}, have, "a", "b")
+
+
+def test_the_worst_values_of_a_record_are_those_of_the_metrics_own_direction():
+    pytest.importorskip("stlpips_pytorch")
+    g = torch.Generator().manual_seed(0)
+    reference = torch.rand(3, 3, 64, 64, generator=g)
+    noise = torch.tensor([0.05, 0.1, 0.3])[:, None, None, None] * torch.randn(reference.shape, generator=g)
+    pair = Pictures((reference + noise).clamp(0, 1)), Pictures(reference)
+    found, _ = measure.measure({"psnr": {}, "st_lpips": {}}, *pair, ["x"] * 3, ("a", "b"), print)
+    assert found["psnr"].worst_5_percent == min(found["psnr"].values) == found["psnr"].values[2]
+    assert found["st_lpips"].worst_5_percent == max(found["st_lpips"].values) == found["st_lpips"].values[2]
+
+
+def test_pairs_of_another_size_are_refused_before_they_are_compared():
+    small, large = (Pictures(torch.rand(2, 3, 16, side)) for side in (16, 20))
+    with pytest.raises(SpectrumError, match=r"has pictures of \(16, 16\), the pictures of \(20, 16\) pixels"):
+        fidelity.psnr(small, large, [])
 
 
 def test_ms_ssim_where_the_size_allows():
@@ -93,7 +111,7 @@ def test_bad_sets_of_pictures_are_named(tmp_path):
     for name in ("0.png", "1.png"):
         save(a, name)
     save(b, "0.png")
-    with pytest.raises(SpectrumError, match=r"b has 1 pictures where 2 belong"):
+    with pytest.raises(SpectrumError, match=r"b has 1 pictures instead of 2"):
         Pictures.folder(b, count=2)
     with pytest.raises(SpectrumError, match=r"a has 2 pictures, .*b has 1"):
         fidelity.psnr(Pictures.folder(a), Pictures.folder(b), [])

@@ -9,13 +9,16 @@ from PIL import Image
 from torch.nn import functional as F
 
 from eval.metrics import metric, preference
+from eval.metrics.checkpoints import read_state_dict
+from eval.metrics.files import HPS, hub_path
 from eval.metrics.pictures import Pictures
+from eval.metrics.reward_net import Sizes, bert_tokenizer, load_reward_net
 from spectrum.core.errors import SpectrumError
 
 pytest.importorskip("torchvision")
 open_clip = pytest.importorskip("open_clip")
 
-TOY = preference.Sizes(
+TOY = Sizes(
     side=32, patch=8, width=24, depth=2, heads=3, text_width=16, text_depth=2, text_heads=2, inner=40, words=12,
     positions=40, head=(12, 8, 6, 4),
 )  # fmt: skip
@@ -40,7 +43,7 @@ def normalised(pixels):
 def files(tmp_path, monkeypatch):
     """A toy checkpoint with its vocabulary beside it, and toy sizes in place of the published ones."""
     monkeypatch.setattr(preference, "PUBLISHED", TOY)
-    monkeypatch.setattr(preference, "_cached", lambda repository, name: tmp_path / "cache" / name)
+    monkeypatch.setattr(preference, "hub_path", lambda source: tmp_path / "cache" / source.allow[0])
     state = Toy(TOY)
     torch.save(dict(state), tmp_path / "ImageReward.pt")
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
@@ -66,7 +69,7 @@ def test_every_weight_of_the_published_parametrisation_counts(files, images):
     """In double precision, where even the epsilons of the norms show; each of the weights moves the reward."""
     folder, state = files
     ids, mask = padded(IDS)
-    net, pixels = preference.reward_net(folder / "ImageReward.pt", TOY).double(), normalised(images.double())
+    net, pixels = load_reward_net(folder / "ImageReward.pt", TOY).double(), normalised(images.double())
     double = {name: value.double() for name, value in state.items()}
     with torch.no_grad():
         expected = reward(double, TOY, pixels, ids, mask)
@@ -94,12 +97,12 @@ def test_image_reward_resizes_the_shorter_side_and_crops(files):
 
 def test_tokens_are_cut_and_padded_to_35(files):
     folder, _ = files
-    ids, mask = preference.word_pieces(folder / "vocab.txt", TOY.words)(PROMPTS)
+    ids, mask = bert_tokenizer(folder / "vocab.txt", TOY.words)(PROMPTS)
     for found, expected in zip((ids, mask), padded(IDS), strict=True):
         torch.testing.assert_close(found, expected)
     (folder / "vocab.txt").write_text("a\nb\n")
     with pytest.raises(SpectrumError, match=r"eval\.image_reward\.vocabulary=FILE"):
-        preference.word_pieces(folder / "vocab.txt", TOY.words)
+        bert_tokenizer(folder / "vocab.txt", TOY.words)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,10 @@ def test_tokens_are_cut_and_padded_to_35(files):
         (lambda s: s.pop("blip.visual_encoder.blocks.1.attn.qkv.bias"), "lacks vision.encoder.layers.1.self_attn.qkv"),
         (lambda s: s.pop("mlp.layers.7.weight"), "lacks mlp.7.weight"),
         (lambda s: s.update({"blip.text_decoder.cls": torch.zeros(1)}), "has the unknown blip.text_decoder.cls"),
-        (lambda s: s.update({"mlp.layers.6.bias": torch.zeros(9)}), r"mlp.6.bias has the shape \(9,\), where \(4,\)"),
+        (
+            lambda s: s.update({"mlp.layers.6.bias": torch.zeros(9)}),
+            r"mlp.6.bias has the shape \(9,\) instead of \(4,\)",
+        ),
     ],
 )
 def test_a_checkpoint_with_other_keys_is_refused(files, change, message):
@@ -116,29 +122,31 @@ def test_a_checkpoint_with_other_keys_is_refused(files, change, message):
     change(state)
     torch.save(dict(state), folder / "other.pt")
     with pytest.raises(SpectrumError, match=message):
-        preference.reward_net(folder / "other.pt", TOY)
+        load_reward_net(folder / "other.pt", TOY)
 
 
 def test_checkpoints_of_other_sizes_and_files_that_are_none_are_refused(files):
     folder, _ = files
     with pytest.raises(SpectrumError, match=r"lacks vision\.encoder\.layers\.2"):
-        preference.reward_net(folder / "ImageReward.pt", replace(TOY, depth=3))
+        load_reward_net(folder / "ImageReward.pt", replace(TOY, depth=3))
     (folder / "text.pt").write_text("version https://git-lfs.github.com/spec/v1")
     torch.save({"epoch": 3}, folder / "none.pt")
     for name, message in (("text.pt", "torch can read"), ("none.pt", "no state dict")):
         with pytest.raises(SpectrumError, match=message):
-            preference.stored(folder / name)
+            read_state_dict(folder / name)
 
 
 def test_missing_files_are_named_with_the_way_to_get_them(files, images):
     folder, _ = files
     pictures = Pictures(images)
-    with pytest.raises(metric.AbsentError, match=r"hf download THUDM/ImageReward.*eval\.image_reward\.checkpoint=FILE"):
+    with pytest.raises(
+        metric.AbsentError, match=r"scripts/fetch\.py image_reward.*eval\.image_reward\.checkpoint=FILE"
+    ):
         preference.image_reward(pictures, None, PROMPTS)
     (folder / "vocab.txt").unlink()
     with pytest.raises(metric.AbsentError, match=r"vocab\.txt.*eval\.image_reward\.vocabulary=FILE"):
         preference.image_reward(pictures, None, PROMPTS, checkpoint=str(folder / "ImageReward.pt"))
-    with pytest.raises(metric.AbsentError, match=r"hf download xswu/HPSv2.*eval\.hpsv2\.checkpoint=FILE"):
+    with pytest.raises(metric.AbsentError, match=r"scripts/fetch\.py hpsv2.*eval\.hpsv2\.checkpoint=FILE"):
         preference.hpsv2(pictures, None, PROMPTS)
     for function in (preference.image_reward, preference.hpsv2):
         with pytest.raises(SpectrumError, match="3 pictures and 2 prompts"):
@@ -147,13 +155,17 @@ def test_missing_files_are_named_with_the_way_to_get_them(files, images):
 
 def test_the_hugging_face_cache_is_looked_in(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert not preference._cached("xswu/HPSv2", "HPS_v2_compressed.pt").is_file()
+    assert not hub_path(HPS).is_file()
     folder = tmp_path / "models--xswu--HPSv2"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("abc")
     (folder / "snapshots" / "abc").mkdir(parents=True)
     (folder / "snapshots" / "abc" / "HPS_v2_compressed.pt").write_bytes(b"0")
-    assert preference._cached("xswu/HPSv2", "HPS_v2_compressed.pt").is_file()
+    assert hub_path(HPS) == folder / "snapshots" / "abc" / "HPS_v2_compressed.pt"
+    pinned = folder / "snapshots" / str(HPS.revision) / "HPS_v2_compressed.pt"
+    pinned.parent.mkdir()
+    pinned.write_bytes(b"1")
+    assert hub_path(HPS) == pinned
 
 
 @pytest.fixture

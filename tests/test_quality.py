@@ -1,12 +1,14 @@
 """Videos as samples: stored lossless, read frame by frame, measured per video."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from eval.figures.sheets import write_film
-from eval.metrics import fidelity, vbench, video
+from eval.metrics import fidelity, text, vbench, video
 from eval.metrics import vbench_quality as quality
 from eval.metrics.measure import measure
 from eval.metrics.metric import AbsentError
@@ -49,6 +51,24 @@ def test_fidelity_of_a_video_is_the_mean_over_its_frames(tmp_path):
     assert len(found["ssim"].values) == 3
 
 
+def test_frames_that_equal_the_reference_are_left_out_of_a_videos_psnr(tmp_path):
+    other = clips(2)
+    own = other.clone()
+    own[0, 1:] = 1 - own[0, 1:]
+    found, _ = measure({"psnr": {}}, Pictures(own), Pictures(other), ["x"] * 2, ("a", "b"), print)
+    expected = np.mean(fidelity.psnr_of(own[0, 1:], other[0, 1:]))
+    assert found["psnr"].values == [pytest.approx(expected), float("inf")]
+    assert found["psnr"].mean == pytest.approx(expected)
+
+
+def test_each_frame_of_a_video_is_scored_against_the_videos_own_prompt():
+    pytest.importorskip("open_clip")
+    made, prompts = clips(2), ["a cat on blue", "two keys on red"]
+    found, _ = measure({"clip_score": {}}, Pictures(made), None, prompts, ("a", "b"), print)
+    for clip, prompt, value in zip(made, prompts, found["clip_score"].values, strict=True):
+        assert value == pytest.approx(text.clip_score(Pictures(clip), None, [prompt] * FRAMES).aggregate)
+
+
 def test_a_video_of_other_length_or_torn_is_named(tmp_path):
     found = stored(tmp_path / "a", clips())
     (tmp_path / "a" / "00001-s0.png").write_bytes(encoded(clips()[0, :3]))
@@ -65,6 +85,11 @@ def colours():
     return lambda frames: frames.mean((2, 3))
 
 
+def brightness(scale):
+    """No backbone: it needs an argument."""
+    return lambda frames: scale * frames.mean((1, 2, 3))
+
+
 def test_quality_takes_what_has_a_backbone_and_says_so():
     own = Pictures(clips())
     alone = quality.vbench_quality(own, None, [])
@@ -72,18 +97,67 @@ def test_quality_takes_what_has_a_backbone_and_says_so():
     flicker = [vbench.normalised("temporal_flickering", video.temporal_flickering(clip)) for clip in clips()]
     np.testing.assert_allclose(alone.values, 100 * np.array(flicker))
     assert "raft_large" in alone.provenance["left_out"]["dynamic_degree"]
-    more = quality.vbench_quality(own, None, [], backbones={"subject_consistency": f"{__name__}.colours"})
+    given = {"backbones": {"subject_consistency": f"{__name__}.colours"}, "plugins": [__name__]}
+    more = quality.vbench_quality(own, None, [], **given)
     subject = [vbench.normalised("subject_consistency", video.subject_consistency(c, colours())) for c in clips()]
     np.testing.assert_allclose(more.values, 50 * (np.array(flicker) + subject))
     assert more.provenance["dimensions"] == ["subject_consistency", "temporal_flickering"]
 
 
+def flow():
+    """A backbone: a long flow between frames whose grey levels are more than 0.15 apart, none between others."""
+    return lambda a, b: torch.ones(1, 2, *a.shape[-2:]) * 100 * ((b - a).abs().mean() > 0.15)
+
+
+def aesthetics():
+    """A backbone and its head: the score is ten times the share of the colour in the length of the row."""
+    return (lambda frames: frames.mean((2, 3)), lambda rows: 10 * rows[:, 0])
+
+
+def test_backbones_of_every_kind_reach_their_dimension(tmp_path):
+    """Grey levels 0.1 apart: a motion only where every second frame is kept, at 16 frames a second."""
+    levels = torch.arange(FRAMES)[:, None, None, None].expand(-1, 3, 16, 24) / 10
+    kinds = {"dynamic_degree": f"{__name__}.flow", "aesthetic_quality": f"{__name__}.aesthetics"}
+    given = {"backbones": kinds, "plugins": [__name__]}
+    for source, moves in ((stored(tmp_path / "a", [levels]), 1.0), (Pictures(levels[None]), 0.0)):
+        raw = quality.vbench_quality(source, None, [], **given).provenance["raw"]
+        assert raw["dynamic_degree"] == moves
+        # four of five frames are grey, whose unit row is (1, 1, 1) over the root of 3, and one is black
+        assert raw["aesthetic_quality"] == pytest.approx(0.8 / 3**0.5)
+
+
+def test_results_of_vbenchs_own_package_stand_in_for_the_videos(tmp_path):
+    (tmp_path / "a_eval_results.json").write_text(json.dumps({"imaging_quality": [0.65, []], "scene": [0.4, []]}))
+    found = quality.vbench_quality(
+        Pictures(torch.rand(2, 3, 8, 8)), None, [], results=str(tmp_path / "a_eval_results.json")
+    )
+    assert found.aggregate == pytest.approx(65) and found.values is None
+    assert found.provenance["dimensions"] == ["imaging_quality"] and len(found.provenance["sha256"]) == 64
+
+
 def test_quality_refuses_what_it_cannot_use():
     with pytest.raises(AbsentError, match="these are pictures"):
         quality.vbench_quality(Pictures(torch.rand(2, 3, 8, 8)), None, [])
-    for given, said in (({"subject": "x.y"}, "no dimension"), ({"imaging_quality": "no.such"}, "cannot be imported")):
+    for backbones, said in (
+        ({"subject": "x.y"}, r"backbones\.subject is no dimension: type one of subject_consistency"),
+        ({"imaging_quality": "os.getcwd"}, r"allow its package with \+eval\.vbench_quality\.plugins=\[os\]"),
+        ({"imaging_quality": f"{__name__}.no_such"}, "cannot be imported"),
+        ({"imaging_quality": f"{__name__}.FRAMES"}, "is no function"),
+        ({"imaging_quality": f"{__name__}.brightness"}, "needs arguments"),
+        ({"imaging_quality": 3}, r"type eval\.vbench_quality\.backbones\.imaging_quality=package\.function"),
+        ({"aesthetic_quality": f"{__name__}.colours"}, "must return the pair"),
+        ("colours", r"type eval\.vbench_quality\.backbones\.NAME=package\.function"),
+    ):
         with pytest.raises(SpectrumError, match=said):
-            quality.vbench_quality(Pictures(clips()), None, [], backbones=given)
+            quality.vbench_quality(Pictures(clips()), None, [], backbones=backbones, plugins=[__name__])
+
+
+def test_a_package_that_is_not_allowed_is_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef net(): return None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpectrumError, match=r"plugins=\[planted\]"):
+        quality.vbench_quality(Pictures(clips()), None, [], backbones={"imaging_quality": "planted.net"})
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_picture_is_a_video_of_one_frame(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from cases import subject_of
 from test_hook import SKIPPING, STACKS, method_of
-from toys import BlockCounter
+from toys import BlockCounter, Toy
 
 from spectrum import SpectrumError, accelerate, restore
 
@@ -96,3 +96,14 @@ def test_a_refused_method_leaves_no_hook_behind(method):
         accelerate(subject.pipe, method, *words)
     after = [(set(vars(m)), len(m._forward_pre_hooks), len(m._forward_hooks)) for m in subject.pipe.unet.modules()]
     assert before == after and torch.equal(subject.sample(), subject.plain)
+
+
+def test_a_fit_is_used_only_for_the_steps_it_was_made_for(_tiny):
+    toy = Toy.embedded(_tiny)
+    for name, more in (("teacache", {}), ("easycache", {"runs": 14})):
+        with accelerate(toy.pipe, name, **more), pytest.raises(SpectrumError, match="fitted for 50 steps and this run"):
+            toy.sample(steps=12)
+    typed = ("method.drift.coefficients=[1.0,0.0]", "schedule.threshold=0.3")
+    with accelerate(toy.pipe, "teacache", *typed) as handle:
+        toy.sample(steps=12)
+        assert all(len(branch["run_steps"]) < 12 for branch in handle.report().values())

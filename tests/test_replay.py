@@ -3,12 +3,11 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from replay import agreement, expand
+from command import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
+from spectrum.commands.replay import agreement, expand
 
 
 def command(script, *words):
@@ -42,7 +41,7 @@ def test_the_table_is_for_people(trace):
 
 
 def test_a_study_has_every_distance_and_ablation(trace, tmp_path):
-    code, _, err = command("study", f"trace={trace}", f"out={tmp_path / 's.json'}")
+    code, _, err = command("study", f"trace={trace}", f"to={tmp_path / 's.json'}")
     assert code == 0, err
     found = json.loads((tmp_path / "s.json").read_text())
     assert set(found["ablations"]) == {

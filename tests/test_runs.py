@@ -5,32 +5,32 @@ import json
 import numpy as np
 import pytest
 from cases import MODELS
+from command import call
 from PIL import Image
-from test_cli import call
 
-from spectrum.config.reader import names, read
+from spectrum.config.reader import choices, group_file
 
 SHORT = ["method=spectrum", "model.steps=16", "batch=2", "prompts=examples", "prompts.limit=2", "timing=0", "probe=0"]
 
 
 def test_the_list_of_models(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    code, out = call("scripts/models.py", "format=json", capsys=capsys)
-    rows = {row["model"]: row for row in json.loads(out.out)}
-    assert code == 0 and set(rows) == set(names("model")) and len(MODELS) == 24
+    said = call("models", "format=json", capsys=capsys)
+    rows = {row["model"]: row for row in json.loads(said.out)}
+    assert said.code == 0 and set(rows) == set(choices("model")) and len(MODELS) == 24
     assert rows["flux"]["fitted"] == ["magcache", "teacache"] and rows["flux"]["exit"] == "norm_out"
     assert rows["flux"]["weights"] == "34 GB" and rows["tiny"]["weights"] == "here"
     assert rows["sdxl"]["refused"] == ["dbcache", "first_block_cache", "seacache", "teacache"]
-    code, out = call("scripts/models.py", capsys=capsys)
-    assert code == 0 and all(name in out.out for name in rows)
+    said = call("models", capsys=capsys)
+    assert said.code == 0 and all(name in said.out for name in rows)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_run_ends_with_a_table_and_pictures(model, tmp_path, capsys):
     words = [f"model={model}", "model.weights=tiny", *SHORT, f"out={tmp_path}", f"records={tmp_path / 'records'}"]
-    code, out = call("run.py", *words, capsys=capsys)
-    assert code == 0, out.err
-    assert "spectrum" in out.out and "PSNR" in out.out and "random weights, toy width" in out.out
+    said = call("run", *words, capsys=capsys)
+    assert said.code == 0, said.err
+    assert "spectrum" in said.out and "PSNR" in said.out and "random weights, toy width" in said.out
     (record,) = [json.loads(path.read_text()) for path in tmp_path.rglob("record.json")]
     assert (
         record["method"]["name"] == "spectrum" and record["nfe"] < 16 and len(record["metrics"]["psnr"]["values"]) == 2
@@ -38,6 +38,6 @@ def test_run_ends_with_a_table_and_pictures(model, tmp_path, capsys):
     (folder,) = {path.parent for path in tmp_path.rglob("record.json")}
     for name in ("sheet.png", "timeline.png"):
         assert np.asarray(Image.open(folder / name)).std() > 0
-    frames = read("model", model)["tiny"].get("frames") or read("model", model).get("frames")
+    frames = group_file("model", model)["tiny"].get("frames") or group_file("model", model).get("frames")
     pictures = sorted((folder / "images").glob("*.png"))
     assert len(pictures) == 2 and getattr(Image.open(pictures[0]), "n_frames", 1) == (frames or 1)

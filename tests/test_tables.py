@@ -114,7 +114,7 @@ def test_a_record_of_another_setting_is_not_taken_for_a_row(records, filled):
 
 
 def test_csv_holds_the_records_numbers(filled):
-    lines = list(csv.DictReader(io.StringIO(tables.plain(filled))))
+    lines = list(csv.DictReader(io.StringIO(tables.csv_table(filled))))
     assert lines
     for line, (_, record) in zip(lines, filled.rows, strict=True):
         assert (line["method"], line["id"], line["missing_command"]) == (record.label, record.id, "")

@@ -68,8 +68,33 @@ def test_missing_weights_and_bad_input_are_named(checkpoint):
         text.clip_score(pictures, None, PROMPTS[:2])
 
 
+class Planted:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_checkpoints_that_cannot_be_used_are_refused_and_run_no_code(checkpoint, tmp_path):
+    torch.save({"state_dict": Planted(tmp_path / "ran")}, tmp_path / "planted.pt")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
+    torch.save({}, tmp_path / "empty.pt")
+    (tmp_path / "torn.pt").write_bytes(checkpoint.read_bytes()[:1000])
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    pictures = Pictures(torch.rand(3, 3, 16, 16))
+    for name in ("planted.pt", "other.pt", "empty.pt", "torn.pt", "torn.safetensors"):
+        with pytest.raises(
+            SpectrumError, match=rf"{name} is no checkpoint of open_clip's toy-clip \(.*checkpoint=FILE"
+        ):
+            text.clip_score(pictures, None, PROMPTS, model="toy-clip", checkpoint=str(tmp_path / name))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_words_end_with_the_largest_id():
-    words = text.Words(["a", "cat", "on"], 5)
+    words = text.WordTokenizer(["a", "cat", "on"], 5)
     ids = words(["a cat", "A dog on a cat on a cat", ""])
     assert ids.tolist() == [[2, 3, 5, 0, 0], [2, 1, 4, 2, 5], [5, 0, 0, 0, 0]]
 

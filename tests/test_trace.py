@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from spectrum.api import Accelerated, denoisers
-from spectrum.bench import trace as t
-from spectrum.bench.prompts import samples
+from spectrum.bench.prompts import numbered_samples
+from spectrum.bench.replay import by_distance, head, replay, summary
 from spectrum.bench.sampling import sample_batch
+from spectrum.bench.trace import Trace, record_trace
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
 from spectrum.core.errors import SpectrumError
@@ -20,8 +21,8 @@ STEPS = 12
 @pytest.fixture(scope="module")
 def sampled(_tiny):
     config = compose([f"model.steps={STEPS}", "batch=3"])
-    batch, sampling = samples(["a cat on blue", "a key on red", "a bee on teal"], [0]), Sampling.of(config)
-    return _tiny, batch, sampling, t.record(_tiny, batch, sampling, {"model": "x", "prompts": ["a"]})
+    batch, sampling = numbered_samples(["a cat on blue", "a key on red", "a bee on teal"], [0]), Sampling.of(config)
+    return _tiny, batch, sampling, record_trace(_tiny, batch, sampling, {"model": "x", "prompts": ["a"]})
 
 
 def test_a_trace_holds_every_step_of_both_branches(sampled):
@@ -38,7 +39,7 @@ def test_the_head_of_the_true_feature_is_the_true_velocity(sampled):
     pipe, _, _, trace = sampled
     (model,) = denoisers(pipe)
     for seen in trace.branches["cond"][::5]:
-        assert torch.equal(t.head(model, seen, seen.feature), seen.velocity)
+        assert torch.equal(head(model, seen, seen.feature), seen.velocity)
     assert len(model.transformer_blocks) == 2
 
 
@@ -49,7 +50,7 @@ def test_before_feedback_a_replay_says_what_the_hook_measures(sampled, name):
     with Accelerated(pipe, method, probe=True) as handle:
         sample_batch(pipe, batch, sampling)
         closed = handle.report()
-    runs, scores = t.replay(trace, denoisers(pipe)[0], method)
+    runs, scores = replay(trace, denoisers(pipe)[0], method)
     for branch, found in closed.items():
         assert runs[branch] == found["run_steps"]
         first = next(score for score in scores if score.branch == branch)
@@ -62,7 +63,7 @@ def test_residual_space_and_data_dependent_schedules_replay(sampled):
     pipe, _, _, trace = sampled
     (model,) = denoisers(pipe)
     method = load_method("teacache", ["method.drift.coefficients=[1.0,0.0]", "schedule.threshold=0.2"])
-    runs, scores = t.replay(trace, model, method)
+    runs, scores = replay(trace, model, method)
     assert runs["cond"][0] == 0 and runs["cond"][-1] == STEPS - 1 and 2 < len(runs["cond"]) < STEPS
     assert all(score.total == 1.0 and score.velocity > 0 for score in scores)
 
@@ -70,22 +71,22 @@ def test_residual_space_and_data_dependent_schedules_replay(sampled):
 def test_distances_grow_and_nothing_is_skipped_by_always(sampled):
     pipe, _, _, trace = sampled
     (model,) = denoisers(pipe)
-    scores = t.by_distance(trace, model, load_method("fora"), [0, 1, 2, 3, 4, 5], most=4)
+    scores = by_distance(trace, model, load_method("fora"), [0, 1, 2, 3, 4, 5], most=4)
     mean = {k: sum(s.feature for s in scores if s.distance == k) for k in (1, 2, 4)}
     assert mean[1] < mean[2] < mean[4]
-    assert t.summary(t.replay(trace, model, load_method("fora", ["schedule=always"]))[1]) == {}
+    assert summary(replay(trace, model, load_method("fora", ["schedule=always"]))[1]) == {}
 
 
 def test_traces_are_written_whole_and_read_back(sampled, tmp_path):
     trace = sampled[3]
     path = tmp_path / "trace.pt"
     trace.save(path)
-    again = t.Trace.load(path)
+    again = Trace.load(path)
     assert again.about == trace.about and again.clocks == trace.clocks
     before, after = trace.branches["uncond"][4], again.branches["uncond"][4]
     assert torch.equal(before.velocity, after.velocity) and dataclasses.asdict(before).keys() == vars(after).keys()
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(SpectrumError, match="no whole trace"):
-        t.Trace.load(path)
+        Trace.load(path)
     with pytest.raises(SpectrumError, match="there is no trace"):
-        t.Trace.load(tmp_path / "none.pt")
+        Trace.load(tmp_path / "none.pt")

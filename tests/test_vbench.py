@@ -102,7 +102,7 @@ def test_official_results_are_read(tmp_path):
     assert found["subject_consistency"].provenance["file"] == path.name
     score, present = vbench.total({name: result.aggregate for name, result in found.items()})
     assert 0 < score < 1 and len(present) == 4
-    assert found["dynamic_degree"].stored()["mean"] == 0.5
+    assert found["dynamic_degree"].record_entry()["mean"] == 0.5
 
 
 @pytest.mark.parametrize(

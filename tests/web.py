@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Web(ThreadingHTTPServer):
-    """Files by path, repositories by name as (commit, files by name), and a log of what was asked for.
+    """Files by path, repositories by name and commit (the last one is `main`), and a log of what was asked for.
 
     With `cut`, a file's first answer breaks off after so many bytes, and the server answers 503 until `cut` is None.
     """
@@ -19,7 +19,7 @@ class Web(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
-        self.repositories: dict[str, tuple[str, dict[str, bytes]]] = {}
+        self.repositories: dict[str, dict[str, dict[str, bytes]]] = {}
         self.gated: set[str] = set()
         self.log: list[tuple[str, str, str | None]] = []
         self.cut: int | None = None
@@ -55,21 +55,18 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(b"", 503)
         if path in self.server.files:
             return self.send(self.server.files[path], body=body)
-        for name, (commit, files) in self.server.repositories.items():
+        for name, commits in self.server.repositories.items():
             if name in self.server.gated and name in path:
                 return self.send(b"", 403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"})
             if path == f"/api/models/{name}/revision/main":
-                return self.send_json({"id": name, "sha": commit, "siblings": []})
-            if path == f"/api/models/{name}/tree/{commit}":
-                entries = [
-                    {"type": "file", "path": file, "size": len(data), "oid": oid(data)} for file, data in files.items()
-                ]
-                return self.send_json(entries)
-            file = path.removeprefix(f"/{name}/resolve/{commit}/")
-            if file in files:
-                return self.send(
-                    files[file], body=body, headers={"ETag": f'"{oid(files[file])}"', "X-Repo-Commit": commit}
-                )
+                return self.send_json({"id": name, "sha": list(commits)[-1], "siblings": []})
+            for commit, files in commits.items():
+                if path == f"/api/models/{name}/tree/{commit}":
+                    return self.send_json([entry(file, data) for file, data in files.items()])
+                file = path.removeprefix(f"/{name}/resolve/{commit}/")
+                if file in files:
+                    headers = {"ETag": f'"{oid(files[file])}"', "X-Repo-Commit": commit}
+                    return self.send(files[file], headers=headers, body=body)
         return self.send(b"", 404)
 
     def send_json(self, content):
@@ -103,6 +100,10 @@ def oid(data: bytes) -> str:
     return hashlib.sha1(data).hexdigest()
 
 
+def entry(file: str, data: bytes) -> dict[str, object]:
+    return {"type": "file", "path": file, "size": len(data), "oid": oid(data)}
+
+
 @contextmanager
 def serving():
     """A server that answers while the block runs."""
@@ -115,3 +116,11 @@ def serving():
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def empty_machine(folder, monkeypatch):
+    """Make every cache a new folder in `folder`, as on a machine that nothing was fetched to."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(folder / "torch"))
+    monkeypatch.setenv("SPECTRUM_HOME", str(folder / "spectrum"))
+    return folder

@@ -1,33 +1,27 @@
-"""Figures of records: quality against cost, errors over steps, what ran, ablations. Torch is not imported."""
+"""Figures of records: quality against cost, errors over steps, what ran, ablations. Torch is not imported.
+
+Each function makes one matplotlib figure; `plotting.save` writes it.
+"""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.figures.plotting import pyplot, save
+from eval.figures.plotting import drawable, label_line_ends, panels, pyplot, set_heading, set_legend, set_title
+from eval.figures.styles import Style, line_styles
 from eval.metrics.columns import METRICS
-from eval.tables.tables import Filled
+from eval.tables.tables import ExperimentTable
 from spectrum.records.record import MetricEntry, Record
 
-COLOURS = {
-    "fewer_steps": "#8a8f98", "fewer_steps_unipc": "#3d4350", "fora": "#c98a1b", "taylorseer": "#2f8f5b",
-    "teacache": "#b0413e", "spectrum": "#1f5fbf", "spectrum_blend": "#7aa7ea", "lagrange": "#7a4fa3",
-    "fora_modules": "#c98a1b", "taylorseer_modules": "#2f8f5b", "magcache": "#0aa1a8", "first_block_cache": "#e0679a",
-    "dbcache": "#8c2d5a", "easycache": "#7fbf3f", "seacache": "#ff8c42", "hicache": "#8d6748", "resilphase": "#16181d",
-    "foca": "#b8b000", "freqca": "#c6a3dd",
-}  # fmt: skip
-LINES = {"fewer_steps": "--", "fewer_steps_unipc": "--", "fora_modules": ":", "taylorseer_modules": ":"}
+SKIPPED = "#e6e9ef"
+"""The colour of a skipped step in a timeline."""
+BEHIND = "#d5d9e0"
+"""The colour of the other lines in a small panel."""
 Records = Sequence[Record]
 
 
-def colour(name: str, position: int = 0) -> str:
-    """A method's colour, the same in every figure."""
-    return COLOURS.get(name, f"C{position}")
-
-
-def grouped(records: Records) -> dict[str, list[Record]]:
+def records_by_method(records: Records) -> dict[str, list[Record]]:
     """Caching and control records by method, fewest runs first; the uncached run is left out."""
     found: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda r: r.nfe):
@@ -36,120 +30,224 @@ def grouped(records: Records) -> dict[str, list[Record]]:
     return found
 
 
-def curve(path: Path, records: Records, metric: str, title: str) -> None:
-    """A metric against NFE, and against the speed-up reached, one line a method, with 95 % intervals."""
-    figure, axes = pyplot().subplots(1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained")
-    for number, (name, rows) in enumerate(grouped(records).items()):
-        style = {
-            "color": colour(name, number),
-            "ls": LINES.get(name, "-"),
-            "marker": "o",
-            "ms": 4,
-            "lw": 1.5,
-        }
-        for axis, axis_rows, cost in (
-            (axes[0], rows, lambda r: r.nfe),
-            (axes[1], [r for r in rows if r.timing], lambda r: r.timing.speedup),
-        ):
-            entries = [r.metrics[metric] for r in axis_rows if metric in r.metrics]
-            x = [cost(r) for r in axis_rows if metric in r.metrics]
-            spread = [entry.interval or 0.0 for entry in entries]
-            axis.errorbar(x, [e.mean for e in entries], spread, label=name, capsize=2, elinewidth=0.8, **style)
-    axes[0].set(xlabel="block runs of 50 (NFE)", ylabel=METRICS[metric].title)
-    axes[0].invert_xaxis()
-    axes[1].set(xlabel="measured speed-up (uncached / cached, same process)")
-    axes[1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    for axis in axes:
-        axis.grid(alpha=0.25)
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    save(figure, path)
+def quality_figure(records: Records, metric: str, title: str) -> Any:
+    """A metric against block runs, and against the measured speed-up: a line for each method, with 95 % intervals.
+
+    Args:
+        records: records of one reference.
+        metric: the metric's name.
+        title: heading.
+    """
+    figure, axes = pyplot().subplots(1, 2, figsize=(12.5, 5), sharey=True, layout="constrained")
+    labels = [_draw_quality(axis, records, metric, cost) for axis, cost in zip(axes, ("runs", "speedup"), strict=True)]
+    axes[1].set_ylabel("")
+    set_heading(figure, title)
+    for axis, (ends, names, styles) in zip(axes, labels, strict=True):
+        label_line_ends(figure, axis, ends, names, styles)
+    return figure
 
 
-def errors(path: Path, records: Records, title: str) -> None:
-    """The relative error of the velocity after the head at each skipped step, averaged over CFG branches."""
-    figure, axis = pyplot().subplots(figsize=(8.5, 3.6), layout="constrained")
-    for number, record in enumerate(records):
-        branches = [b for b in record.forecast_errors.values() if b]
-        if not branches:
-            continue
-        steps = sorted({e["step"] for branch in branches for e in branch})
-        by_step = {s: [e["velocity"] for b in branches for e in b if e["step"] == s] for s in steps}
-        name = record.name
-        style = {"color": colour(name, number), "marker": ".", "ms": 5, "lw": 1}
-        axis.plot(steps, [float(np.mean(by_step[s])) for s in steps], label=record.label, **style)
-    axis.set(yscale="log", xlabel="denoising step", ylabel="relative L2 error of the velocity")
+def quality_panel(records: Records, metric: str, cost: str) -> Any:
+    """One of the two panels of `quality_figure` by itself.
+
+    Args:
+        records: records of one reference.
+        metric: the metric's name.
+        cost: `runs`, or `speedup`.
+    """
+    figure, axis = pyplot().subplots(figsize=(5, 3.6), layout="constrained")
+    ends, names, styles = _draw_quality(axis, records, metric, cost)
+    label_line_ends(figure, axis, ends, names, styles)
+    return figure
+
+
+def _draw_quality(
+    axis: Any, records: Records, metric: str, cost: str
+) -> tuple[list[tuple[float, float]], list[str], list[Style]]:
+    """Draw a line for each method; where each ends, the methods' names, and their styles."""
+    methods = records_by_method([r for r in records if r.metric(metric) is not None])
+    ends, names, styles = [], [], []
+    for (name, own), style in zip(methods.items(), line_styles(list(methods)), strict=True):
+        points = _points(own, metric, cost)
+        if points:
+            x, y, spread = (list(values) for values in zip(*points, strict=True))
+            axis.errorbar(x, y, spread, capsize=2, elinewidth=0.8, **style.line())
+            last = 0 if cost == "runs" else -1
+            ends.append((x[last], y[last]))
+            names.append(name)
+            styles.append(style)
+    if cost == "runs":
+        axis.invert_xaxis()
+    labels = {
+        "runs": f"block runs of {records[0].steps} (NFE)",
+        "speedup": "measured speed-up (uncached / cached, same process)",
+    }
+    axis.set(xlabel=labels[cost], ylabel=METRICS[metric].title)
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=8, frameon=False)
-    axis.set_title(title, fontsize=10, loc="left")
-    save(figure, path)
+    return ends, names, styles
 
 
-def timelines(path: Path, records: Records, title: str) -> None:
-    """Which steps ran the blocks, one line a record (its first CFG branch)."""
+def _points(records: Records, metric: str, cost: str) -> list[tuple[float, float, float]]:
+    """(cost, mean, half-width of its interval) of each record that has them, cheapest axis value first."""
+    found = []
+    for record in records:
+        at = record.nfe if cost == "runs" else record.timing and record.timing.speedup
+        mean = record.metric(metric)
+        if at is not None and mean is not None:
+            found.append((at, mean, record.metrics[metric].interval or 0.0))
+    return sorted(found)
+
+
+def errors_figure(records: Records, title: str) -> Any:
+    """The relative error of the velocity after the head at each skipped step, averaged over CFG branches.
+
+    A panel for each record, with the others in grey behind it.
+
+    Args:
+        records: records that were probed; those without forecasts are left out.
+        title: heading.
+    """
+    lines = {}
+    for number, record in enumerate(records):
+        found: dict[int, list[float]] = {}
+        for branch in record.forecast_errors.values():
+            for error in branch:
+                found.setdefault(int(error["step"]), []).append(error["velocity"])
+        if found:
+            lines[number] = ([*sorted(found)], [float(np.mean(found[step])) for step in sorted(found)])
+    return _small_panels([records[i] for i in lines], list(lines.values()), title, "relative L2 error\nof the velocity")
+
+
+def _small_panels(records: Records, lines: Sequence[tuple[list[int], list[float]]], title: str, label: str) -> Any:
+    """A panel for each record's line over the steps, on a logarithmic axis, with the other lines in grey."""
+    figure, axes = panels(len(records))
+    styles = line_styles([record.name for record in records])
+    for number, (axis, record, style) in enumerate(zip(axes, records, styles, strict=True)):
+        for steps, values in (*lines[:number], *lines[number + 1 :]):
+            axis.plot(steps, values, color=BEHIND, lw=0.7, zorder=1)
+        axis.plot(*lines[number], **style.line(ms=3, lw=1.2, zorder=2))
+        axis.set_yscale("log")
+        axis.grid(alpha=0.25)
+        set_title(axis, record.label, size=8)
+        axis.tick_params(labelsize=7)
+    figure.supxlabel("denoising step", fontsize=9)
+    figure.supylabel(label, fontsize=9)
+    set_heading(figure, title)
+    return figure
+
+
+def timelines_figure(records: Records, title: str) -> Any:
+    """Which steps ran the blocks, a line for each record (of its first CFG branch).
+
+    Args:
+        records: the records.
+        title: heading.
+    """
     figure, axis = pyplot().subplots(figsize=(8.5, 0.9 + 0.32 * len(records)), layout="constrained")
-    for line, record in enumerate(records):
-        runs, steps = set(next(iter(record.runs.values()))), record.steps
-        shades = [colour(record.name, line) if step in runs else "#e6e9ef" for step in range(steps)]
-        axis.barh([line] * steps, [0.86] * steps, left=np.arange(steps) + 0.07, color=shades, height=0.7)
-    axis.set_yticks(range(len(records)), [record.label for record in records], fontsize=8)
+    styles = line_styles([record.name for record in records])
+    for line, (record, style) in enumerate(zip(records, styles, strict=True)):
+        draw_steps(axis, line, next(iter(record.runs.values())), record.steps, style.colour)
+    label_timelines(axis, [record.label for record in records], max(r.steps for r in records))
+    set_title(axis, title)
+    return figure
+
+
+def draw_steps(axis: Any, line: int, runs: Sequence[int], steps: int, colour: str) -> None:
+    """Draw one line of a timeline: a box for each step, filled where the blocks ran.
+
+    Args:
+        axis: a matplotlib axis.
+        line: the line's number.
+        runs: the steps that ran.
+        steps: how many there are.
+        colour: of those that ran.
+    """
+    colours = [colour if step in set(runs) else SKIPPED for step in range(steps)]
+    axis.barh([line] * steps, [0.86] * steps, left=np.arange(steps) + 0.07, color=colours, height=0.7)
+
+
+def label_timelines(axis: Any, labels: Sequence[str], steps: int) -> None:
+    """Name the lines of a timeline, the first on top, and take away what a timeline does not need.
+
+    Args:
+        axis: a matplotlib axis.
+        labels: the lines' names.
+        steps: how many steps the axis shows.
+    """
+    axis.set_yticks(range(len(labels)), [drawable(label) for label in labels], fontsize=8, parse_math=False)
     axis.invert_yaxis()
-    axis.set(xlabel="denoising step", xlim=(0, max(r.steps for r in records)))
+    axis.set(xlabel="denoising step", xlim=(0, steps))
     axis.tick_params(left=False)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
-    axis.set_title(title, fontsize=10, loc="left")
-    save(figure, path)
 
 
-def ablation(path: Path, filled: Filled, key: str) -> None:
-    """PSNR against the values of one key, a line for each method and budget, with 95 % intervals."""
-    figure, axis = pyplot().subplots(figsize=(6.4, 3.6), layout="constrained")
+def ablation_figure(table: ExperimentTable, key: str) -> Any:
+    """PSNR against the values of one key, a line for each method and number of runs, with 95 % intervals.
+
+    Args:
+        table: the experiment with its records.
+        key: the key that it varies, for example `method.forecast.blend`.
+    """
+    figure, axis = pyplot().subplots(figsize=(8, 3.6), layout="constrained")
     lines: dict[tuple[str, str], list[tuple[Any, MetricEntry]]] = {}
-    for row, record in filled.rows:
+    for row, record in table.rows:
         if record is not None:
             rest = [f"{k.rpartition('.')[2]} {v}" for k, v in row.keys.items() if k not in (key, "method")]
             name = str(row.keys["method"]) if key != "method" else ""
             lines.setdefault((name, ", ".join(rest)), []).append((row.keys[key], record.metrics["psnr"]))
     values = list(dict.fromkeys(value for line in lines.values() for value, _ in line))
-    for number, ((name, rest), points) in enumerate(lines.items()):
-        x = [values.index(value) for value, _ in points]
-        style = {"color": colour(name, number) if key != "method" else f"C{number}", "marker": "o", "ms": 4, "lw": 1.3}
-        style["ls"] = "-" if "14" in rest or not rest else "--"
-        y, spread = [p.mean for _, p in points], [p.interval for _, p in points]
-        axis.errorbar(x, y, spread, label=", ".join(filter(None, (name, rest))), capsize=2, elinewidth=0.8, **style)
-    axis.set_xticks(range(len(values)), [str(value) for value in values], fontsize=8)
+    styles = line_styles([name or rest for name, rest in lines])
+    ends = []
+    for points, style in zip(lines.values(), styles, strict=True):
+        x, y = [values.index(value) for value, _ in points], [entry.mean for _, entry in points]
+        axis.errorbar(x, y, [entry.interval for _, entry in points], capsize=2, elinewidth=0.8, **style.line())
+        ends.append((x[-1], y[-1]))
+    ticks = [drawable(str(value)) for value in values]
+    axis.set_xticks(range(len(values)), ticks, fontsize=8, parse_math=False)
     axis.set(xlabel=key, ylabel="PSNR (dB)")
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    axis.set_title(filled.experiment.title, fontsize=9, loc="left")
-    save(figure, path)
+    set_title(axis, table.experiment.title, size=9)
+    label_line_ends(figure, axis, ends, [", ".join(filter(None, names)) for names in lines], styles)
+    return figure
 
 
-def distance(path: Path, study: Mapping[str, Any], title: str) -> None:
-    """Error against forecast distance: feature and velocity, one line a forecaster, from a study of a trace."""
+def distance_figure(study: Mapping[str, Any], title: str) -> Any:
+    """Error against forecast distance: of the feature and of the velocity, a line for each forecaster.
+
+    Args:
+        study: what `scripts/study.py` made of a trace.
+        title: heading.
+    """
     figure, axes = pyplot().subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    names = list(study["by_distance"])
     for axis, part in zip(axes, ("feature", "velocity"), strict=True):
-        for number, (name, points) in enumerate(study["by_distance"].items()):
+        for (name, points), style in zip(study["by_distance"].items(), line_styles(names), strict=True):
             x = [p["distance"] for p in points]
-            axis.plot(x, [p[part] for p in points], marker=".", lw=1.2, label=name, color=f"C{number}")
+            axis.plot(x, [p[part] for p in points], label=name, **style.line(ms=3.5, lw=1.2))
         axis.set(yscale="log", xlabel="steps past the last run", ylabel=f"relative L2 error of the {part}")
         axis.grid(alpha=0.25)
-    axes[1].legend(fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    save(figure, path)
+    set_legend(axes[1])
+    set_heading(figure, title)
+    return figure
 
 
-def weights(path: Path, records: Records, title: str) -> None:
-    """`sum w` and `|w|_1` of each skipped step, one line a record."""
-    figure, axes = pyplot().subplots(1, 2, figsize=(10, 3.4), layout="constrained")
-    for number, record in enumerate(records):
-        steps = [w["step"] for w in record.weights]
-        style = {"color": colour(record.name, number), "marker": ".", "lw": 1, "label": record.label}
-        for axis, part in zip(axes, ("sum", "l1"), strict=True):
-            axis.plot(steps, [w[part] for w in record.weights], **style)
-    for axis, name in zip(axes, ("sum of the weights", "sum of their absolute values"), strict=True):
-        axis.set(xlabel="skipped step", ylabel=name)
+def weights_figure(records: Records, title: str) -> Any:
+    """`sum w` and `|w|_1` of each skipped step, a line for each record.
+
+    Args:
+        records: records with weights.
+        title: heading.
+    """
+    figure, axes = pyplot().subplots(1, 2, figsize=(12, 3.4), layout="constrained")
+    styles = line_styles([record.name for record in records])
+    parts = {"sum": "sum of the weights", "l1": "sum of their absolute values"}
+    for axis, (part, label) in zip(axes, parts.items(), strict=True):
+        for record, style in zip(records, styles, strict=True):
+            steps = [w["step"] for w in record.weights]
+            axis.plot(steps, [w[part] for w in record.weights], label=record.label, **style.line(ms=3, lw=1))
+        axis.set(xlabel="skipped step", ylabel=label)
         axis.grid(alpha=0.25)
-    axes[1].legend(fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    save(figure, path)
+    set_legend(axes[1], loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    set_heading(figure, title)
+    return figure

@@ -1,58 +1,60 @@
-"""The pictures of one run: its samples beside the reference, its timeline, its forecast errors."""
+"""The pictures of one run: its samples beside the reference, its timeline, its forecast errors.
+
+Prompts are drawn as they were typed: nothing in them is markup or a formula.
+"""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.figures.plotting import pyplot, save
+from eval.figures.figures import draw_steps, label_timelines
+from eval.figures.plotting import drawable, pyplot, save, set_legend, set_title
+from eval.figures.styles import METHODS
+
+TITLE_LETTERS = 60
+"""How many letters of a prompt stand over its column."""
 
 
-def draw_sheet(path: Path, prompts: list[str], rows: dict[str, Any], gain: float | None = 4.0) -> None:
-    """Draw samples in rows, with one column for each prompt.
+def draw_sheet(path: Path, prompts: Sequence[str], images: Mapping[str, Any], gain: float | None = 4.0) -> None:
+    """Draw samples in lines, with one column for each prompt.
 
     Args:
         path: the file.
         prompts: the prompts, as column titles.
-        rows: by title, (count, 3, height, width) images in [0, 1]. The first row is the reference.
-        gain: under each other row comes its difference to the reference, times this, around grey; None leaves the
+        images: by title, (count, 3, height, width) images in [0, 1]. The first title's are the reference.
+        gain: under each other line comes its difference to the reference, times this, around grey; None leaves the
             differences out.
     """
-    plt = pyplot()
-    titles = list(rows)
-    reference = rows[titles[0]]
+    titles = list(images)
+    reference = images[titles[0]]
     lines = [(titles[0], reference)]
     for title in titles[1:]:
-        lines.append((title, rows[title]))
+        lines.append((title, images[title]))
         if gain is not None:
-            lines.append((f"difference x{gain:g}", (0.5 + gain * (rows[title] - reference) / 2).clamp(0, 1)))
-    figure, axes = plt.subplots(
-        len(lines),
-        len(prompts),
-        figsize=(1.45 * len(prompts) + 1, 1.5 * len(lines)),
-        squeeze=False,
-        layout="constrained",
-    )
+            lines.append((f"difference x{gain:g}", (0.5 + gain * (images[title] - reference) / 2).clamp(0, 1)))
+    size = (1.45 * len(prompts) + 1, 1.5 * len(lines))
+    figure, axes = pyplot().subplots(len(lines), len(prompts), figsize=size, squeeze=False, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    for line, (title, images) in enumerate(lines):
-        for column, axis in enumerate(axes[line]):
-            axis.imshow(images[column].permute(1, 2, 0).numpy(), interpolation="nearest")
+    for line, (title, pictures) in enumerate(lines):
+        for axis, picture in zip(axes[line], pictures, strict=False):
+            axis.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             for side in axis.spines.values():
                 side.set_visible(False)
-            if line == 0:
-                axis.set_title(textwrap.fill(prompts[column][:60], 20), fontsize=8)
-        label = textwrap.fill(title, 16, break_long_words=False)
-        axes[line][0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+        label = textwrap.fill(drawable(title), 16, break_long_words=False)
+        axes[line][0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
+    for axis, prompt in zip(axes[0], prompts, strict=True):
+        axis.set_title(textwrap.fill(drawable(prompt)[:TITLE_LETTERS], 20), fontsize=8, parse_math=False)
     save(figure, path)
 
 
-def write_film(path: Path, rows: Sequence[Sequence[Any]], fps: float) -> None:
+def write_film(path: Path, videos: Sequence[Sequence[Any]], fps: float) -> None:
     """Write videos side by side as one mp4. Does nothing if the package imageio-ffmpeg is missing.
 
     Args:
         path: the file.
-        rows: the videos of each row, (frames, 3, height, width) in [0, 1], all of one size.
+        videos: those of each line, (frames, 3, height, width) in [0, 1], all of one size.
         fps: frames per second.
     """
     try:
@@ -61,7 +63,7 @@ def write_film(path: Path, rows: Sequence[Sequence[Any]], fps: float) -> None:
         return
     import torch
 
-    grid = torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)
+    grid = torch.cat([torch.cat(list(row), dim=-1) for row in videos], dim=-2)
     pixels = (grid[..., : grid.shape[-2] // 2 * 2, : grid.shape[-1] // 2 * 2] * 255).round().byte().permute(0, 2, 3, 1)
     draft = path.with_name(f".draft-{path.name}")
     writer = imageio_ffmpeg.write_frames(
@@ -74,42 +76,39 @@ def write_film(path: Path, rows: Sequence[Sequence[Any]], fps: float) -> None:
     draft.replace(path)
 
 
-def draw_timeline(path: Path, branches: dict[str, list[int]], steps: int, title: str) -> None:
-    """Draw which steps ran (filled) and which were skipped, with one line for each CFG branch."""
-    figure, axis = pyplot().subplots(figsize=(8, 0.9 + 0.35 * len(branches)))
+def draw_timeline(path: Path, branches: Mapping[str, Sequence[int]], steps: int, title: str) -> None:
+    """Draw which steps ran (filled) and which were skipped, with one line for each CFG branch.
+
+    Args:
+        path: the file.
+        branches: by CFG branch, the steps that ran.
+        steps: how many steps there are.
+        title: heading.
+    """
+    figure, axis = pyplot().subplots(figsize=(8, 0.9 + 0.35 * len(branches)), layout="constrained")
     for line, runs in enumerate(branches.values()):
-        colours = ["#1f5fbf" if step in runs else "#e6e9ef" for step in range(steps)]
-        axis.barh([line] * steps, [0.86] * steps, left=[s + 0.07 for s in range(steps)], color=colours, height=0.7)
-    axis.set_yticks(range(len(branches)), list(branches))
-    axis.set_xlim(0, steps)
-    axis.invert_yaxis()
-    axis.set_xlabel("denoising step")
-    axis.set_title(title, fontsize=10, loc="left")
-    for side in ("top", "right", "left"):
-        axis.spines[side].set_visible(False)
-    axis.tick_params(left=False)
+        draw_steps(axis, line, runs, steps, METHODS["spectrum"].colour)
+    label_timelines(axis, list(branches), steps)
+    set_title(axis, title)
     save(figure, path)
 
 
-def draw_forecast_errors(path: Path, branches: dict[str, list[dict[str, float]]], title: str) -> None:
-    """Draw the relative L2 error of the forecast feature and of the velocity after the head, at each skipped step."""
-    figure, axis = pyplot().subplots(figsize=(8, 3))
+def draw_forecast_errors(path: Path, branches: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> None:
+    """Draw the relative L2 error of the forecast feature and of the velocity after the head, at each skipped step.
+
+    Args:
+        path: the file.
+        branches: by CFG branch, `step`, `feature` and `velocity` of each skipped step.
+        title: heading.
+    """
+    figure, axis = pyplot().subplots(figsize=(8, 3), layout="constrained")
     for name, errors in branches.items():
         steps = [e["step"] for e in errors]
         (line,) = axis.plot(steps, [e["feature"] for e in errors], marker="o", ms=3, lw=1, label=f"feature, {name}")
-        axis.plot(
-            steps,
-            [e["velocity"] for e in errors],
-            marker="x",
-            ms=4,
-            lw=0,
-            color=line.get_color(),
-            label=f"velocity, {name}",
-        )
-    axis.set_yscale("log")
-    axis.set_xlabel("denoising step")
-    axis.set_ylabel("relative L2 error")
-    axis.set_title(title, fontsize=10, loc="left")
+        look = {"marker": "x", "ms": 4, "lw": 0, "color": line.get_color()}
+        axis.plot(steps, [e["velocity"] for e in errors], label=f"velocity, {name}", **look)
+    axis.set(yscale="log", xlabel="denoising step", ylabel="relative L2 error")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, frameon=False)
+    set_legend(axis)
+    set_title(axis, title)
     save(figure, path)

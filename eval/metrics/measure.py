@@ -1,4 +1,4 @@
-"""Metrics of stored samples: those asked for and not yet there."""
+"""Decides which metrics a record still lacks, and computes them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,14 +11,38 @@ from spectrum.records.record import MetricEntry
 
 
 def asked(name: str, parameters: Mapping[str, Any], sample: str, reference: str) -> str:
-    """Names a metric of one set of samples against one reference."""
+    """The id of a request to compute a metric. A record that holds it need not compute the metric again.
+
+    Args:
+        name: the metric.
+        parameters: its parameters.
+        sample: id of the samples.
+        reference: id of the reference.
+
+    Returns:
+        12 hex digits.
+    """
     return identity([name, dict(parameters), sample, reference])
 
 
 def missing_metrics(
     wanted: Mapping[str, Mapping[str, Any]], have: Mapping[str, MetricEntry], sample: str, reference: str
 ) -> dict[str, Mapping[str, Any]]:
-    """Those of the `wanted` metrics, with their parameters, that `have` does not hold."""
+    """The metrics that a record does not hold yet.
+
+    Args:
+        wanted: the parameters of each metric that is asked for, by name.
+        have: the record's metrics, by name.
+        sample: id of the samples.
+        reference: id of the reference.
+
+    Returns:
+        Those of `wanted` that `have` lacks, or holds for other parameters, samples or another reference.
+
+    Example:
+        >>> missing_metrics({"psnr": {}, "ssim": {}}, {}, "fora-1", "none-1")
+        {'psnr': {}, 'ssim': {}}
+    """
     return {n: p for n, p in wanted.items() if n not in have or have[n].asked != asked(n, p, sample, reference)}
 
 
@@ -30,25 +54,40 @@ def measure(
     names: tuple[str, str],
     say: Callable[[str], None],
 ) -> tuple[dict[str, MetricEntry], dict[str, str]]:
-    """Compute the `wanted` metrics: (what a record stores of each, the message of each that is absent).
+    """Compute metrics.
 
-    Metrics of pictures see a video's frames, each with its prompt; a sample's value is the mean over its frames.
-    `names` are the ids of samples and reference. A metric's `id` also covers the digest of its backbone, so that two
-    figures under one id were made with the same weights.
+    A metric of pictures gets the frames of a video, each with the video's prompt, and a video's value is the mean over
+    its frames.
+
+    Args:
+        wanted: the parameters of each metric, by name.
+        samples: the method's pictures or videos.
+        reference: the uncached run's, in the same order; None if there are none.
+        prompts: one prompt per sample.
+        names: ids of the samples and of the reference.
+        say: called with a line for each metric that cannot be computed here.
+
+    Returns:
+        Two dicts by the metric's name: what a record stores of it, and for those that cannot be computed here the
+        reason. The `id` of an entry covers the digest of the backbone's weights, so that two figures with the same id
+        were made with the same weights.
+
+    Raises:
+        SpectrumError: for unknown metrics and parameters, and for samples that cannot be measured.
     """
-    each = [prompt for prompt in prompts for _ in range(samples.frames)]
+    frame_prompts = [prompt for prompt in prompts for _ in range(samples.frames)]
     found: dict[str, MetricEntry] = {}
     left_out: dict[str, str] = {}
     for name, parameters in wanted.items():
         try:
-            result = metric_of(name, parameters)(samples, reference, each)
+            result = metric_of(name, parameters)(samples, reference, frame_prompts)
             if result.values is not None and len(result.values) == len(samples):
-                result = result.by_sample(samples.frames)
+                result = result.mean_over_frames(samples.frames)
         except AbsentError as error:
             left_out[name] = str(error)
             say(f"{name} is left out: {error}")
             continue
-        key = asked(name, parameters, *names)
-        stored = result.stored(higher_is_better=METRICS[name].better == "higher")
-        found[name] = MetricEntry(asked=key, id=identity([key, result.provenance.get("sha256")]), **stored)
+        request = asked(name, parameters, *names)
+        entry = result.record_entry(higher_is_better=METRICS[name].better == "higher")
+        found[name] = MetricEntry(asked=request, id=identity([request, result.provenance.get("sha256")]), **entry)
     return found, left_out

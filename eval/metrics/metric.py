@@ -1,19 +1,21 @@
-"""What every metric is: a function of samples, their reference and their prompts, keyword parameters aside.
+"""What every metric is: a function `metric(samples, reference, prompts, **parameters) -> Result`.
 
-`metric(samples, reference, prompts, **parameters) -> Result`. `samples` and `reference` are `Pictures`, read in batches
-as the metric asks for them; a metric that needs no reference ignores it. Values are float64.
+`samples` and `reference` are `Pictures`, which the metric reads in batches; `reference` is the uncached run on the same
+noise, or None. `prompts` has one prompt per picture. A metric that needs only some of them ignores the rest. Parameters
+are keyword-only, and are typed as `eval.NAME.PARAMETER=VALUE`.
 """
 
 import dataclasses
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from eval import statistics
 from eval.metrics.columns import METRICS
@@ -21,21 +23,25 @@ from eval.metrics.pictures import Pictures
 from spectrum.core.errors import SpectrumError, refuse
 
 BATCH = 64
+"""Pictures that a metric reads at a time."""
 
 
 class AbsentError(SpectrumError):
-    """A metric's weights or package is not on this machine. The message names it and says how to get it."""
+    """A metric cannot be computed here: its weights or its package is missing, or it does not apply to these samples.
+
+    The message says which, and how to get what is missing. A run leaves the metric out and goes on.
+    """
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a metric says of one set of samples.
+    """What a metric found for one set of samples.
 
     Attributes:
-        aggregate: the figure for tables; the mean of `values` where there are any.
-        values: one number a sample, in order; None for a metric of the whole set.
-        provenance: what it was computed with: backbone, its file's digest, sample count, package versions.
-        warning: what a reader of the figure has to know, or empty.
+        aggregate: the figure for tables; the mean of the finite `values` if there are any.
+        values: one number per sample, in order; None for a metric of the whole set, such as a Frechet distance.
+        provenance: what it was computed with: backbone, SHA-256 of the backbone's file, number of samples, versions.
+        warning: what a reader of the figure has to know; empty if there is nothing.
     """
 
     aggregate: float
@@ -45,12 +51,33 @@ class Result:
 
     @classmethod
     def per_sample(cls, values: Sequence[float], **provenance: Any) -> "Result":
-        """The result of a metric that has a value for each sample; the mean is over the finite ones."""
+        """The result of a metric that has one value per sample.
+
+        Args:
+            values: one number per sample, in order. The aggregate is the mean of the finite ones.
+            **provenance: what it was computed with.
+
+        Example:
+            >>> Result.per_sample([30.0, 20.0, float("inf")], backbone="none").aggregate
+            25.0
+        """
         mean, _ = statistics.interval(values, resamples=1)
         return cls(mean, [float(v) for v in values], provenance)
 
-    def by_sample(self, frames: int) -> "Result":
-        """With one value a sample where it holds one for each of a video's `frames`: their mean."""
+    def mean_over_frames(self, frames: int) -> "Result":
+        """Turn one value per frame into one value per video.
+
+        Args:
+            frames: frames of each video; `values` holds those of the first video first.
+
+        Returns:
+            The result with the mean of each video's finite values, and the mean over the videos as its aggregate. It is
+            unchanged if `frames` is 1 or it has no values.
+
+        Example:
+            >>> Result.per_sample([1.0, 3.0, 5.0, 5.0]).mean_over_frames(2).values
+            [2.0, 5.0]
+        """
         if self.values is None or frames == 1:
             return self
         groups = [self.values[i : i + frames] for i in range(0, len(self.values), frames)]
@@ -58,8 +85,16 @@ class Result:
         mean, _ = statistics.interval(values, resamples=1)
         return dataclasses.replace(self, aggregate=mean, values=values)
 
-    def stored(self, higher_is_better: bool = True) -> dict[str, Any]:
-        """As a record holds it: with the half-width of the 95 % bootstrap interval and the mean of the worst 5 %."""
+    def record_entry(self, higher_is_better: bool = True) -> dict[str, Any]:
+        """The fields of a record's `MetricEntry`, except for its ids.
+
+        Args:
+            higher_is_better: which way the metric points; decides which 5 % of the values are the worst.
+
+        Returns:
+            `mean` and `provenance`; `warning` if there is one; and for a metric with values, `values`, `interval`
+            (half-width of the 95 % bootstrap interval of the mean) and `worst_5_percent` (mean of the worst 5 %).
+        """
         entry: dict[str, Any] = {"mean": self.aggregate, "provenance": self.provenance}
         if self.warning:
             entry["warning"] = self.warning
@@ -70,11 +105,29 @@ class Result:
         return entry
 
 
-Metric = Callable[..., Result]
+Metric = Callable[[Pictures, Pictures | None, Sequence[str]], Result]
 
 
 def metric_of(name: str, parameters: Mapping[str, Any]) -> Metric:
-    """The function of a metric with its parameters bound. Refuses an unknown name or parameter."""
+    """A metric with its parameters bound.
+
+    Args:
+        name: a key of `eval.metrics.columns.METRICS`.
+        parameters: values of the metric's keyword-only parameters, by name; the others keep their defaults.
+
+    Returns:
+        A function of samples, reference and prompts.
+
+    Raises:
+        SpectrumError: for an unknown metric or parameter.
+
+    Example:
+        >>> import torch
+        >>> black, grey = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.1)
+        >>> psnr = metric_of("psnr", {})
+        >>> round(psnr(Pictures(grey), Pictures(black), ["a prompt"]).aggregate, 3)
+        20.0
+    """
     if name not in METRICS:
         refuse(f"there is no metric {name}; there are {', '.join(METRICS)}")
     module, _, attribute = METRICS[name].function.rpartition(".")
@@ -87,14 +140,37 @@ def metric_of(name: str, parameters: Mapping[str, Any]) -> Metric:
 
 
 def need_reference(name: str, reference: Pictures | None) -> Pictures:
-    """The reference, or the error that there is none."""
+    """The reference, for a metric that cannot do without.
+
+    Args:
+        name: the metric, for the message.
+        reference: the uncached run's pictures.
+
+    Raises:
+        SpectrumError: if there is no reference.
+    """
     if reference is None:
         return refuse(f"{name} compares with the uncached run, and there is no reference here")
     return reference
 
 
-def paired_batches(name: str, samples: Pictures, reference: Pictures | None, batch: int = BATCH) -> Any:
-    """Batches of (samples, reference) tensors of one size. Refuses sets that do not match."""
+def paired_batches(
+    name: str, samples: Pictures, reference: Pictures | None, batch: int = BATCH
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Read samples and reference together, batch by batch.
+
+    Args:
+        name: the metric, for messages.
+        samples: the method's pictures.
+        reference: the uncached run's pictures, in the same order.
+        batch: pictures per batch.
+
+    Returns:
+        Pairs of tensors, both (n, 3, height, width) float32 in [0, 1] with n up to `batch`.
+
+    Raises:
+        SpectrumError: if there is no reference, or the two differ in number or in size.
+    """
     other = need_reference(name, reference)
     if len(samples) != len(other):
         refuse(f"{name} compares in pairs: {samples} has {len(samples)} pictures, {other} has {len(other)}")
@@ -103,8 +179,17 @@ def paired_batches(name: str, samples: Pictures, reference: Pictures | None, bat
     return zip(samples.batches(batch), other.batches(batch), strict=True)
 
 
-def package(name: str, install: str, metric: str) -> Any:
-    """Import a package that only some metrics need. Raises `AbsentError` with the command that installs it."""
+def import_package(name: str, install: str, metric: str) -> Any:
+    """Import a package that only some metrics need.
+
+    Args:
+        name: the module to import.
+        install: the name that the package is installed by.
+        metric: the metric that needs it, for the message.
+
+    Raises:
+        AbsentError: if it cannot be imported, with the command that installs it.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -113,8 +198,16 @@ def package(name: str, install: str, metric: str) -> Any:
         raise AbsentError(f"{metric} needs the package {install} ({reason}): {how}") from None
 
 
-def short(path: Path) -> str:
-    """A path as a record may hold it: from the working folder or the home folder where it lies in one of them."""
+def portable_path(path: Path) -> str:
+    """A path without the machine's folders, fit for a record.
+
+    Args:
+        path: any path.
+
+    Returns:
+        The path relative to the working folder if it lies there, else `~/...` if it lies in the home folder, else as it
+        is.
+    """
     full = path.absolute()
     if full.is_relative_to(Path.cwd()):
         return full.relative_to(Path.cwd()).as_posix()
@@ -122,8 +215,20 @@ def short(path: Path) -> str:
 
 
 def weights_file(metric: str, path: str | Path, how: str) -> tuple[Path, str]:
-    """A file of weights and its SHA-256. Raises `AbsentError`, with `how` to get it, where it is not there."""
+    """Find the file of a backbone's weights.
+
+    Args:
+        metric: the metric that needs it, for the message.
+        path: where it should be; `~` is the home folder.
+        how: what to do to get the file, for the message.
+
+    Returns:
+        The path and the SHA-256 of the file, 64 hex digits.
+
+    Raises:
+        AbsentError: if there is no such file.
+    """
     found = Path(path).expanduser()
     if not found.is_file():
-        raise AbsentError(f"{metric} needs the weights {short(found)}, which are not on this machine: {how}")
+        raise AbsentError(f"{metric} needs the weights {portable_path(found)}, which are not on this machine: {how}")
     return found, hashlib.sha256(found.read_bytes()).hexdigest()

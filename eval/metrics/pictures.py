@@ -1,4 +1,4 @@
-"""Sets of pictures and of videos, read as they are needed and checked as they are read."""
+"""Sets of pictures and of videos: read from disk as they are needed, and checked while they are read."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,23 @@ from torch import Tensor
 from spectrum.core.errors import refuse
 
 
-def frames_of(path: Path, only: float | None = None) -> Iterator[Tensor]:
-    """The frames of a PNG, a single one of a picture, (height, width, 3) uint8; `only` the one at that share of it."""
+def read_frames(path: Path, at: float | None = None) -> Iterator[Tensor]:
+    """Read the frames of a PNG one after another; a picture has one frame, an animated PNG has several.
+
+    Args:
+        path: the file.
+        at: if given, read only the frame at this position, from 0 (the first) to 1 (the last).
+
+    Returns:
+        Frames (height, width, 3), uint8.
+
+    Raises:
+        SpectrumError: if the file is missing or damaged.
+    """
     try:
         with Image.open(path) as image:
             count = getattr(image, "n_frames", 1)
-            for number in range(count) if only is None else [min(int(only * count), count - 1)]:
+            for number in range(count) if at is None else [min(int(at * count), count - 1)]:
                 if number:
                     image.seek(number)
                 yield torch.from_numpy(np.array(image if image.mode == "RGB" else image.convert("RGB")))
@@ -28,29 +39,55 @@ def frames_of(path: Path, only: float | None = None) -> Iterator[Tensor]:
 
 
 def load_images(folder: Path, files: Sequence[str]) -> Tensor:
-    """PNG files as (count, 3, height, width) float32 in [0, 1], of a video the middle frame.
+    """Read pictures to be shown; of a video, the frame in the middle.
 
-    Refuses a missing, damaged or odd-sized one.
+    Args:
+        folder: where they are.
+        files: names of PNG files in it; at least one.
+
+    Returns:
+        (count, 3, height, width) float32 in [0, 1].
+
+    Raises:
+        SpectrumError: if a file is missing or damaged, or has another size than the first.
     """
-    return _stacked([(folder / name, frame) for name in files for frame in frames_of(folder / name, only=0.5)])
+    return _stacked([(folder / name, frame) for name in files for frame in read_frames(folder / name, at=0.5)])
 
 
 def _stacked(images: Sequence[tuple[Path, Tensor]], like: tuple[Path, Tensor] | None = None) -> Tensor:
-    """Frames with the files they are of as one tensor; refuses another size than that of `like`, or of the first."""
+    """Frames, each with the file it comes from, as one float tensor; refuses sizes other than that of `like`."""
     head, first = like or images[0]
     for path, image in images:
         if image.shape != first.shape:
-            here, there = (f"{i.shape[1]}x{i.shape[0]}" for i in (image, first))
-            refuse(f"{path} has {here} pixels and {head.name} has {there}: one set has pictures of one size")
+            found, expected = (f"{i.shape[1]}x{i.shape[0]}" for i in (image, first))
+            refuse(f"{path} has {found} pixels and {head.name} has {expected}: all pictures of a set have one size")
     return torch.stack([image for _, image in images]).permute(0, 3, 1, 2).float() / 255
 
 
 class Pictures:
-    """A set of pictures or videos in order: files of a folder, or a float tensor in [0, 1].
+    """A set of pictures or of videos, in order.
 
-    A tensor is (count, 3, height, width), or (count, frames, 3, height, width). A set of videos is read as all their
-    frames one after another: its length is count x `frames`. Raises `SpectrumError` for an empty set, integer tensors
-    (their differences wrap around) and NaN pixels.
+    A set of videos is read as all their frames, one video after another, so metrics of pictures work on videos too.
+
+    Args:
+        source: a folder; or a float tensor in [0, 1] of shape (count, 3, height, width) for pictures or
+            (count, frames, 3, height, width) for videos.
+        files: names of PNG files in the folder, in order. They are read only when `batches` or `videos` gets to them.
+
+    Attributes:
+        frames: frames of each sample; 1 for pictures.
+        fps: frames per second of videos that were read from files; None for pictures and for tensors.
+
+    Raises:
+        SpectrumError: for an empty set, an integer tensor (differences of 8-bit values wrap around), and NaN or
+            infinite pixels.
+
+    Example:
+        >>> clips = Pictures(torch.zeros(2, 5, 3, 8, 12))
+        >>> len(clips), clips.frames, clips.size
+        (10, 5, (12, 8))
+        >>> [tuple(batch.shape) for batch in clips.batches(6)]
+        [(6, 3, 8, 12), (4, 3, 8, 12)]
     """
 
     def __init__(self, source: Path | Tensor, files: Sequence[str] = ()) -> None:
@@ -58,7 +95,6 @@ class Pictures:
         self._tensor = source if isinstance(source, Tensor) else None
         self._files = list(files)
         self.frames, self.fps = 1, None
-        """Frames of each sample, 1 for pictures; frames a second, None for pictures."""
         if self._tensor is not None:
             if not self._tensor.is_floating_point():
                 refuse("pictures are float tensors in [0, 1]; divide 8-bit ones by 255 first")
@@ -67,16 +103,24 @@ class Pictures:
             if self._tensor.ndim == 5:
                 self.frames, self._tensor = self._tensor.shape[1], self._tensor.flatten(0, 1)
         elif self._folder is not None and self._files:
-            self.frames, self.fps = _moving(self._folder / self._files[0])
+            self.frames, self.fps = _frames_and_rate(self._folder / self._files[0])
         if not len(self):
             refuse(f"there are no pictures in {self}: sample some first")
 
     @classmethod
     def folder(cls, path: Path, count: int | None = None) -> "Pictures":
-        """Every PNG under a folder, by name. Refuses another number of them than `count`."""
+        """Every PNG file in a folder and its subfolders, sorted by name.
+
+        Args:
+            path: the folder.
+            count: how many files there have to be; None for any number.
+
+        Raises:
+            SpectrumError: if there is another number of files, or none.
+        """
         files = sorted(p.relative_to(path).as_posix() for p in path.rglob("*.png"))
         if count is not None and len(files) != count:
-            refuse(f"{path} has {len(files)} pictures where {count} belong: run the same command again")
+            refuse(f"{path} has {len(files)} pictures instead of {count}: run the same command again")
         return cls(path, files)
 
     def __len__(self) -> int:
@@ -87,12 +131,22 @@ class Pictures:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels, of the first picture."""
+        """(width, height) of the first picture, in pixels."""
         first = next(self.batches(1))
         return first.shape[-1], first.shape[-2]
 
     def batches(self, count: int) -> Iterator[Tensor]:
-        """The pictures, or frames, in order, `count` at a time: (n, 3, height, width) float32 in [0, 1]."""
+        """Read the pictures, or the frames of the videos, in order.
+
+        Args:
+            count: pictures per batch; the last batch may be smaller.
+
+        Returns:
+            Tensors (n, 3, height, width), float32 in [0, 1].
+
+        Raises:
+            SpectrumError: if a file is missing or damaged, or has another size or length than the first.
+        """
         if self._tensor is not None:
             yield from self._tensor.float().split(count)
             return
@@ -103,22 +157,23 @@ class Pictures:
             yield _stacked(some, first)
 
     def videos(self) -> Iterator[Tensor]:
-        """One sample at a time: (frames, 3, height, width) float32 in [0, 1]."""
+        """Read one sample at a time: tensors (frames, 3, height, width), float32 in [0, 1]."""
         return self.batches(self.frames)
 
     def _read(self) -> Iterator[tuple[Path, Tensor]]:
+        """Every frame with the file it comes from."""
         for name in self._files:
             path = (self._folder or Path()) / name
-            seen = 0
-            for frame in frames_of(path):
-                seen += 1
+            count = 0
+            for frame in read_frames(path):
+                count += 1
                 yield path, frame
-            if seen != self.frames:
-                refuse(f"{path} has {seen} frames and {self._files[0]} has {self.frames}: sample both again")
+            if count != self.frames:
+                refuse(f"{path} has {count} frames and {self._files[0]} has {self.frames}: sample both again")
 
 
-def _moving(path: Path) -> tuple[int, float | None]:
-    """(frames, frames a second) of a PNG; (1, None) of a picture, or of one that cannot be read."""
+def _frames_and_rate(path: Path) -> tuple[int, float | None]:
+    """How many frames a PNG has and how many it shows per second; (1, None) for a picture or an unreadable file."""
     try:
         with Image.open(path) as image:
             count = getattr(image, "n_frames", 1)

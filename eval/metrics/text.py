@@ -1,4 +1,4 @@
-"""Text alignment: the CLIP score, with any model of open_clip or with the small one that ships here."""
+"""Text alignment: the CLIP score, with any model of open_clip or with the small one that ships with the project."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,28 +6,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from eval.metrics.metric import BATCH, AbsentError, Result, package, weights_file
+from eval.metrics.checkpoints import UNREADABLE, short_reason
+from eval.metrics.metric import BATCH, AbsentError, Result, import_package, weights_file
 from eval.metrics.pictures import Pictures
+from eval.metrics.prompted import check_prompts, preprocessed, scores
 from spectrum.core.errors import refuse
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "clip_tiny"
+"""The folder of the CLIP model that ships with the project."""
 UNKNOWN = 1
+"""The id of words that are not in the vocabulary."""
 
 
 @dataclass(frozen=True)
 class Towers:
-    """A CLIP model ready for float pictures and strings.
+    """The two halves of a CLIP model.
 
     Attributes:
-        image: (n, 3, height, width) in [0, 1] -> unit vectors (n, width).
-        text: n strings -> unit vectors (n, width).
-        about: what a record says of it.
+        image: from pictures (n, 3, height, width), float in [0, 1], to unit vectors (n, width).
+        text: from n strings to unit vectors (n, width).
+        about: what a record says of the model: its name, the SHA-256 of its weights.
     """
 
     image: Callable[[Tensor], Tensor]
@@ -35,15 +38,37 @@ class Towers:
     about: dict[str, Any]
 
 
-class Words:
-    """A tokenizer of whole words: ids (n, context), 0 padding, 1 unknown, the largest id at the end of each text."""
+class WordTokenizer:
+    """A tokenizer that knows whole words.
+
+    Args:
+        words: the vocabulary, in lower case.
+        context: tokens per text.
+
+    Attributes:
+        ids: the id of each word, from 2 on; 0 is padding and 1 an unknown word.
+        end: the id that ends every text, the largest of all.
+        context: tokens per text.
+
+    Example:
+        >>> tokenizer = WordTokenizer(["a", "cat", "on"], context=5)
+        >>> tokenizer(["a cat", "A dog on a cat on a cat"]).tolist()
+        [[2, 3, 5, 0, 0], [2, 1, 4, 2, 5]]
+    """
 
     def __init__(self, words: Sequence[str], context: int) -> None:
         self.ids = {word: number for number, word in enumerate(words, UNKNOWN + 1)}
         self.end, self.context = len(words) + UNKNOWN + 1, context
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """The ids of `texts`; one that is too long is cut, its end kept."""
+        """The ids of texts.
+
+        Args:
+            texts: words with spaces between them. A text that is too long is cut; the id of the end is kept.
+
+        Returns:
+            (texts, context), int64.
+        """
         rows = torch.zeros(len(texts), self.context, dtype=torch.long)
         for row, text in zip(rows, texts, strict=True):
             ids = [self.ids.get(word, UNKNOWN) for word in text.lower().split()][: self.context - 1]
@@ -59,25 +84,39 @@ def clip_score(
     model: str = "tiny",
     checkpoint: str | None = None,
 ) -> Result:
-    """CLIP score (Hessel et al. 2021, unscaled): `100 max(cos(image, text), 0)` of every sample and its prompt.
+    """The metric `clip_score`: `100 max(cos(picture, prompt), 0)` of CLIP's embeddings (Hessel et al. 2021, unscaled).
 
-    `model` is an architecture of open_clip with `checkpoint` its file of weights, or `tiny`, which ships here and knows
-    the embedded model's world alone: its provenance holds how well it retrieves.
+    Args:
+        samples: the method's pictures.
+        reference: not used.
+        prompts: one prompt per picture.
+        model: an architecture of open_clip; or `tiny` for the small model that ships with the project. That one knows
+            only the scenes of the embedded diffusion model, and the provenance says how well it retrieves.
+        checkpoint: the file of the architecture's weights; not used with `tiny`.
+
+    Raises:
+        AbsentError: if the checkpoint or the package open_clip is missing.
+        SpectrumError: if the prompts do not match the pictures, or for an unknown architecture.
     """
-    if len(samples) != len(prompts):
-        refuse(f"clip_score needs one prompt a picture: there are {len(samples)} pictures and {len(prompts)} prompts")
+    check_prompts("clip_score", samples, prompts)
     towers = embedded() if model == "tiny" else open_clip_towers(model, checkpoint)
-    values: list[float] = []
-    with torch.no_grad():
-        for number, images in enumerate(samples.batches(BATCH)):
-            texts = towers.text(prompts[number * BATCH : number * BATCH + len(images)])
-            values += (100 * (towers.image(images) * texts).sum(-1).clamp(min=0)).double().tolist()
-    return Result.per_sample(values, **towers.about)
+
+    def score(images: Tensor, texts: Sequence[str]) -> Tensor:
+        return 100 * (towers.image(images) * towers.text(texts)).sum(-1).clamp(min=0)
+
+    return Result.per_sample(scores(samples, prompts, score), **towers.about)
 
 
 def embedded(folder: Path = EMBEDDED) -> Towers:
-    """The small CLIP of `scripts/train_clip.py`: an open_clip architecture, trained on the embedded model's scenes."""
-    package("open_clip", "open_clip_torch", "clip_score")
+    """The small CLIP that ships with the project, made by `scripts/train_clip.py` from the embedded model's scenes.
+
+    Args:
+        folder: holds `config.json`, with open_clip's settings and the vocabulary, and `model.safetensors`.
+
+    Raises:
+        AbsentError: if the weights or the package open_clip are missing.
+    """
+    import_package("open_clip", "open_clip_torch", "clip_score")
     from open_clip.model import CLIP
 
     path, digest = weights_file("clip_score", folder / "model.safetensors", "restore the folder")
@@ -85,7 +124,7 @@ def embedded(folder: Path = EMBEDDED) -> Towers:
     model = CLIP(**about["architecture"])
     model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     model.eval()
-    words = Words(about["words"], about["architecture"]["text_cfg"]["context_length"])
+    tokenizer = WordTokenizer(about["words"], about["architecture"]["text_cfg"]["context_length"])
     side = about["architecture"]["vision_cfg"]["image_size"]
 
     def image(images: Tensor) -> Tensor:
@@ -94,12 +133,21 @@ def embedded(folder: Path = EMBEDDED) -> Towers:
         return model.encode_image(2 * images - 1, normalize=True)
 
     facts = {"model": "tiny (ships here)", "sha256": digest, "held_out_retrieval": about["held_out_retrieval"]}
-    return Towers(image, lambda texts: model.encode_text(words(texts), normalize=True), facts)
+    return Towers(image, lambda texts: model.encode_text(tokenizer(texts), normalize=True), facts)
 
 
 def open_clip_towers(model: str, checkpoint: str | None) -> Towers:
-    """Any open_clip architecture with weights from a local file; nothing is fetched."""
-    open_clip = package("open_clip", "open_clip_torch", "clip_score")
+    """A CLIP model of open_clip. Nothing is downloaded.
+
+    Args:
+        model: the architecture, for example `ViT-B-32`.
+        checkpoint: the file of its weights.
+
+    Raises:
+        AbsentError: if no checkpoint is given, or it or the package open_clip is missing.
+        SpectrumError: for an architecture that open_clip does not know, and a file that is no checkpoint of it.
+    """
+    open_clip = import_package("open_clip", "open_clip_torch", "clip_score")
     if model not in open_clip.list_models():
         refuse(f"eval.clip_score.model={model} is unknown to open_clip: type for example ViT-B-32, or tiny")
     if checkpoint is None:
@@ -108,21 +156,32 @@ def open_clip_towers(model: str, checkpoint: str | None) -> Towers:
             "eval.clip_score.checkpoint=FILE"
         )
     path, digest = weights_file("clip_score", checkpoint, "type eval.clip_score.checkpoint=FILE")
-    net, _, preprocess = open_clip.create_model_and_transforms(model, pretrained=str(path))
+    try:
+        net, _, preprocess = open_clip.create_model_and_transforms(model, pretrained=str(path))
+    except (*UNREADABLE, SafetensorError) as error:
+        reason = short_reason(error)
+        refuse(f"{path} is no checkpoint of open_clip's {model} ({reason}): type eval.clip_score.checkpoint=FILE")
     net.eval()
     tokens = open_clip.get_tokenizer(model)
 
     def image(images: Tensor) -> Tensor:
-        pixels = (images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
-        sized = torch.stack([preprocess(Image.fromarray(np.ascontiguousarray(picture))) for picture in pixels])
-        return net.encode_image(sized, normalize=True)
+        return net.encode_image(preprocessed(images, preprocess), normalize=True)
 
     facts = {"model": model, "checkpoint": path.name, "sha256": digest, "open_clip": open_clip.__version__}
     return Towers(image, lambda texts: net.encode_text(tokens(list(texts)), normalize=True), facts)
 
 
 def retrieval(towers: Towers, images: Tensor, texts: Sequence[str]) -> dict[str, float]:
-    """Share of pictures whose own text is the nearest of all (`top_1`), or among the five nearest (`top_5`)."""
+    """How often a CLIP model finds the text of a picture among the texts of all pictures.
+
+    Args:
+        towers: the model.
+        images: (n, 3, height, width), float in [0, 1].
+        texts: the text of each picture; no two may be equal.
+
+    Returns:
+        The share of pictures whose own text is the nearest one (`top_1`), and among the five nearest (`top_5`).
+    """
     with torch.no_grad():
         likeness = torch.cat([towers.image(some) for some in images.split(BATCH)]) @ towers.text(texts).T
     order = likeness.argsort(dim=1, descending=True)

@@ -1,8 +1,8 @@
-"""VBench's scores (Huang et al. 2024) from the raw values of its dimensions, and its own package's results.
+"""VBench's scores (Huang et al. 2024) from the raw values of its dimensions, and the results of VBench's own package.
 
-A raw value is normalised to `(raw - low) / (high - low)`. `Quality` is the weighted mean over seven dimensions,
-`Semantic` the mean over nine, `Total = (4 Quality + Semantic) / 5`. VBench counts a dimension that was not measured as
-raw 0; here it is absent: the mean is over those that are there, and every score comes with their names.
+A raw value is normalised to `(raw - low) / (high - low)`. Quality is the weighted mean over seven dimensions, Semantic
+the mean over nine others, and Total is `(4 Quality + Semantic) / 5`. VBench counts a dimension that was not measured as
+a raw 0. Here the means are over the dimensions that were measured, and every score comes with their names.
 """
 
 import hashlib
@@ -17,18 +17,20 @@ from eval.metrics.metric import Result
 from spectrum.core.errors import refuse
 
 QUALITY_SHARE, SEMANTIC_SHARE = 4, 1
+"""Weights of the two halves in Total."""
 Score = tuple[float, tuple[str, ...]]
+"""A score and the dimensions that it is made of, in VBench's order."""
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One of VBench's dimensions: the raw values that become 0 and 1, its weight, and whether each video counts alike.
+    """How one of VBench's dimensions is normalised and averaged.
 
     Attributes:
-        low: raw value that becomes 0.
-        high: raw value that becomes 1.
-        weight: in the mean of its half.
-        by_frames: a corpus is averaged over compared frames instead of over videos.
+        low: the raw value that becomes 0.
+        high: the raw value that becomes 1.
+        weight: its weight in the mean of its half.
+        by_frames: whether many videos are averaged over their compared frames; False averages over the videos.
     """
 
     low: float = 0.0
@@ -61,7 +63,19 @@ DIMENSIONS: Mapping[str, Dimension] = {**QUALITY, **SEMANTIC}
 
 
 def normalised(dimension: str, raw: float) -> float:
-    """`(raw - low) / (high - low)` of a dimension; like VBench's own it is not cut off at 0 and 1."""
+    """Normalise a raw value to `(raw - low) / (high - low)`. As in VBench it is not cut off at 0 and 1.
+
+    Args:
+        dimension: a key of `DIMENSIONS`.
+        raw: the raw value.
+
+    Raises:
+        SpectrumError: for an unknown dimension, and a value that is NaN or infinite.
+
+    Example:
+        >>> round(normalised("motion_smoothness", 0.9975), 9)
+        1.0
+    """
     if dimension not in DIMENSIONS:
         refuse(f"VBench has no dimension {dimension}: type one of {', '.join(DIMENSIONS)}")
     if not math.isfinite(raw):
@@ -71,21 +85,58 @@ def normalised(dimension: str, raw: float) -> float:
 
 
 def quality(raws: Mapping[str, float]) -> Score:
-    """VBench's Quality from raw values by dimension, and the dimensions that are in, in VBench's order.
+    """VBench's Quality: the weighted mean of the normalised values of its seven dimensions.
 
-    The weighted mean of the normalised values, dynamic degree with weight 0.5; with all seven that is their weighted
-    sum over 6.5. Refuses an unknown dimension, and raw values none of which is of this half.
+    Dynamic degree has the weight 0.5 and the others 1, so with all seven it is the weighted sum over 6.5.
+
+    Args:
+        raws: raw values by dimension. Those of the Semantic half are left out.
+
+    Returns:
+        The score, about 0 to 1, and the dimensions that it is made of.
+
+    Raises:
+        SpectrumError: for an unknown dimension, and if there is none of this half.
+
+    Example:
+        >>> score, dimensions = quality({"dynamic_degree": 0.3, "imaging_quality": 0.6})
+        >>> round(score, 6), dimensions
+        (0.5, ('dynamic_degree', 'imaging_quality'))
     """
     return _half("quality", QUALITY, raws)
 
 
 def semantic(raws: Mapping[str, float]) -> Score:
-    """VBench's Semantic from raw values by dimension, and the dimensions that are in: the mean of normalised values."""
+    """VBench's Semantic: the mean of the normalised values of its nine dimensions.
+
+    Args:
+        raws: raw values by dimension. Those of the Quality half are left out.
+
+    Returns:
+        The score, about 0 to 1, and the dimensions that it is made of.
+
+    Raises:
+        SpectrumError: for an unknown dimension, and if there is none of this half.
+    """
     return _half("semantic", SEMANTIC, raws)
 
 
 def total(raws: Mapping[str, float]) -> Score:
-    """VBench's Total, `(4 Quality + Semantic) / 5`, and the dimensions that are in. Both halves need one at least."""
+    """VBench's Total, `(4 Quality + Semantic) / 5`.
+
+    Args:
+        raws: raw values by dimension.
+
+    Returns:
+        The score, about 0 to 1, and the dimensions that it is made of.
+
+    Raises:
+        SpectrumError: for an unknown dimension, and if one of the halves has none.
+
+    Example:
+        >>> total({"imaging_quality": 0.5, "color": 1.0})
+        (0.6, ('imaging_quality', 'color'))
+    """
     (first, left), (second, right) = quality(raws), semantic(raws)
     score = (QUALITY_SHARE * first + SEMANTIC_SHARE * second) / (QUALITY_SHARE + SEMANTIC_SHARE)
     return score, (*left, *right)
@@ -101,10 +152,23 @@ def _half(name: str, dimensions: Mapping[str, Dimension], raws: Mapping[str, flo
 
 
 def corpus(dimension: str, values: Sequence[float], frames: Sequence[int]) -> float:
-    """A dimension's raw value over many videos, from each one's value and number of frames.
+    """A dimension's raw value over many videos.
 
-    The mean over videos; for subject and background consistency the mean over compared frames, so that a video of `T`
-    frames has the weight `T - 1`.
+    It is the mean over the videos. For subject and background consistency a video of `T` frames has the weight `T - 1`,
+    the number of frames that were compared with others.
+
+    Args:
+        dimension: a key of `DIMENSIONS`.
+        values: the raw value of each video.
+        frames: the number of frames of each video.
+
+    Raises:
+        SpectrumError: for an unknown dimension, no values, another number of frame counts, and videos of one frame
+            where frames are compared.
+
+    Example:
+        >>> round(corpus("subject_consistency", [0.9, 0.6], frames=[11, 31]), 6)
+        0.675
     """
     if dimension not in DIMENSIONS:
         refuse(f"VBench has no dimension {dimension}: type one of {', '.join(DIMENSIONS)}")
@@ -119,11 +183,19 @@ def corpus(dimension: str, values: Sequence[float], frames: Sequence[int]) -> fl
 
 
 def read_official(path: str | Path) -> dict[str, Result]:
-    """What VBench's own package found, by dimension, from its `*_eval_results.json`.
+    """Read what VBench's own package measured.
 
-    That file holds for each dimension `[aggregate, [{"video_path": ..., "video_results": ...}, ...]]`. Truth values
-    become 0 and 1; imaging quality, which it stores per video as 0 to 100, becomes 0 to 1 like its aggregate. The
-    provenance names the file and its digest, and the videos in the order of the values.
+    Args:
+        path: its `*_eval_results.json`, which holds `[aggregate, [{"video_path": ..., "video_results": ...}, ...]]` for
+            each dimension.
+
+    Returns:
+        By dimension, the raw values of the videos and the aggregate. Truth values become 0 and 1. Imaging quality,
+        which the file has as 0 to 100 for each video, becomes 0 to 1 like its aggregate. The provenance names the file,
+        its SHA-256 and the videos in the order of the values.
+
+    Raises:
+        SpectrumError: if the file is missing or is not such a file.
     """
     found = Path(path).expanduser()
     try:

@@ -1,6 +1,8 @@
-"""The comparison of a few records as a table: in the terminal, and in Markdown."""
+"""The comparison of a few records as a table: in the terminal, in Markdown, and with full numbers as CSV."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
@@ -11,11 +13,16 @@ from eval.metrics.columns import METRICS
 from spectrum.records.record import Record
 
 WIDE = 130
+"""Below this width in letters the terminal shows the first two metrics alone."""
 BASE = ("method", "NFE", "latency", "speed-up", "efficiency")
+"""The columns that every table has, before those of the metrics."""
+CSV_BASE = ("method", "id", "nfe", "steps", "seconds", "speedup", "efficiency")
+CSV_PARTS = ("mean", "interval", "worst_5_percent")
+"""The columns that a CSV file has for each metric."""
 
 
 def shown_metrics(records: Sequence[Record]) -> list[str]:
-    """The metrics that any of the records holds, in the order of `eval.columns`."""
+    """The metrics that any of the records holds, in the order of `eval.metrics.columns`."""
     return [name for name in METRICS if any(name in record.metrics for record in records)]
 
 
@@ -38,16 +45,34 @@ def metric_cell(name: str, record: Record) -> str:
 
 
 def record_cells(record: Record, metrics: Sequence[str]) -> tuple[str, ...]:
-    """A record as the cells of `BASE` and of `metrics`."""
+    """A record as text, for the columns of `BASE` and of some metrics.
+
+    Args:
+        record: the record.
+        metrics: the metrics' names.
+    """
     timing = record.timing
     cells = [record.label, f"{record.nfe:.3g} / {record.steps}"]
     if timing:
         latency = timing.seconds_per_sample["candidate"]["denoise"]
-        shown = f"{1000 * latency:.0f} ms" if latency < 1 else f"{latency:.2f} s"
-        cells += [shown, f"{timing.speedup:.2f}x", f"{100 * (record.efficiency or 0):.0f} %"]
+        text = f"{1000 * latency:.0f} ms" if latency < 1 else f"{latency:.2f} s"
+        cells += [text, f"{timing.speedup:.2f}x", f"{100 * (record.efficiency or 0):.0f} %"]
     else:
         cells += ["", "", ""]
     return (*cells, *(metric_cell(name, record) for name in metrics))
+
+
+def record_numbers(record: Record, metrics: Sequence[str]) -> tuple[float | None, ...]:
+    """The number behind each of `record_cells` but the first, None where the record has none.
+
+    Args:
+        record: the record.
+        metrics: the metrics' names.
+    """
+    timing = record.timing
+    seconds = timing.seconds_per_sample["candidate"]["denoise"] if timing else None
+    cost = record.nfe, seconds, timing.speedup if timing else None, record.efficiency
+    return (*cost, *(record.metric(name) for name in metrics))
 
 
 def comparison_order(record: Record) -> tuple[Any, ...]:
@@ -85,3 +110,28 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = "|" + " --- |" + " ---: |" * (len(heads) - 1)
     lines = ["| " + " | ".join(cells) + " |" for cells in (heads, *rows)]
     return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
+
+
+def csv_heads(metrics: Sequence[str]) -> list[str]:
+    """The columns of a CSV file: those of `CSV_BASE`, and for each metric its mean, half-interval and worst 5 %."""
+    return [*CSV_BASE, *(f"{name}_{part}" for name in metrics for part in CSV_PARTS)]
+
+
+def csv_cells(record: Record, metrics: Sequence[str]) -> list[Any]:
+    """A record with full numbers, for the columns of `csv_heads`; None where it has no such number."""
+    _, seconds, speedup, efficiency = record_numbers(record, ())
+    values = [getattr(record.metrics.get(name), part, None) for name in metrics for part in CSV_PARTS]
+    return [record.label, record.id, record.nfe, record.steps, seconds, speedup, efficiency, *values]
+
+
+def csv_text(heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """Lines of values as CSV. None becomes an empty cell."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([heads, *lines])
+    return out.getvalue()
+
+
+def comparison_csv(records: Sequence[Record]) -> str:
+    """The comparison with full numbers as CSV."""
+    metrics = shown_metrics(records)
+    return csv_text(csv_heads(metrics), [csv_cells(record, metrics) for record in records])

@@ -15,7 +15,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from spectrum.config.reader import choices, compose_each, method_files, nearest_schedule, schedule_files
+from spectrum.config.reader import choices, compose_each, group_files, method_files, nearest_schedule
 from spectrum.config.schema import RunConfig, plain_method
 from spectrum.core.errors import refuse
 from spectrum.records.record import Record
@@ -175,7 +175,7 @@ def _same_method(record: Record, keys: Mapping[str, Any]) -> bool:
     name, differs = nearest_schedule(record.schedule)
     if name != keys.get("schedule", own_schedule):
         return False
-    rule = schedule_files()[name]
+    rule = group_files("schedule")[name]
     searched = set(rule.get("runs_search") or {}) if "runs" in keys else set()
     free = {key for key, value in rule.items() if value is None} | searched
     asked = {key.partition(".")[2]: value for key, value in keys.items() if key.startswith("schedule.")}

@@ -1,7 +1,5 @@
 """Tables of records, as Markdown, LaTeX and CSV. Pure functions of records; torch is not imported."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +8,15 @@ import numpy as np
 
 from eval import statistics
 from eval.metrics.columns import METRICS
-from eval.tables.comparison import column_titles, markdown_table, record_cells, shown_metrics
+from eval.tables.comparison import (
+    column_titles,
+    csv_cells,
+    csv_heads,
+    csv_text,
+    markdown_table,
+    record_cells,
+    shown_metrics,
+)
 from eval.tables.experiments import Experiment, Row, find_record, made_on_same_data
 from spectrum.records.record import Record
 
@@ -28,61 +34,80 @@ EXPLAINED = (
 
 
 @dataclass(frozen=True)
-class Filled:
-    """An experiment with the record of each of its rows, None where it is missing."""
+class ExperimentTable:
+    """An experiment with the record of each of its rows.
+
+    Attributes:
+        experiment: the experiment.
+        rows: each row with its record, None where there is none.
+        controls: every record of plain sampling with fewer steps on the same data, also at runs that are no row.
+    """
 
     experiment: Experiment
     rows: list[tuple[Row, Record | None]]
     controls: list[Record]
-    """Every record of plain sampling with fewer steps on the same data, also at runs that are no row."""
 
     @property
     def records(self) -> list[Record]:
-        """The records that are there."""
+        """The records of the rows that have one."""
         return [record for _, record in self.rows if record is not None]
 
     @property
     def missing(self) -> list[Row]:
-        """The rows that have none."""
+        """The rows that have no record."""
         return [row for row, record in self.rows if record is None]
 
 
-def match_rows(experiment: Experiment, records: Sequence[Record]) -> Filled:
-    """Find each row's record; the uncached run first, then most runs first, as the experiment lists them."""
-    same = made_on_same_data(records, experiment.data)
-    pairs = [(row, find_record(row, same)) for row in experiment.rows]
+def match_rows(experiment: Experiment, records: Sequence[Record]) -> ExperimentTable:
+    """Find the record of each row of an experiment.
 
-    def order(pair: tuple[Row, Record | None]) -> tuple[bool, float]:
-        row, record = pair
+    Args:
+        experiment: the experiment.
+        records: any records.
+
+    Returns:
+        Its rows with their records: the uncached run first, then those with most runs, as the experiment lists them.
+    """
+    same = made_on_same_data(records, experiment.data)
+    matched = [(row, find_record(row, same)) for row in experiment.rows]
+
+    def order(match: tuple[Row, Record | None]) -> tuple[bool, float]:
+        row, record = match
         return row.keys["method"] != "none", -float(row.keys.get("runs") or (record.nfe if record else 0))
 
     controls = [r for r in same if r.name == "fewer_steps"]
-    return Filled(experiment, sorted(pairs, key=order), controls)
+    return ExperimentTable(experiment, sorted(matched, key=order), controls)
 
 
-def heads(filled: Filled) -> list[str]:
+def heads(table: ExperimentTable) -> list[str]:
     """Column heads: method, cost, each metric, worst cases, the paired difference, published figures."""
-    found = list(column_titles(filled.records))
-    if filled.records:
+    found = list(column_titles(table.records))
+    if table.records:
         found += ["PSNR, worst 5 %", "Euler at this latency"]
-        found += [f"PSNR less {filled.experiment.against}'s"] if filled.experiment.against else []
-    return found + [f"published {PUBLISHED[key]}" for key in _published(filled)]
+        found += [f"PSNR less {table.experiment.against}'s"] if table.experiment.against else []
+    return found + [f"published {PUBLISHED[key]}" for key in _published(table)]
 
 
-def _published(filled: Filled) -> list[str]:
-    return [key for key in PUBLISHED if any(row.published.get(key) for row, _ in filled.rows)]
+def _published(table: ExperimentTable) -> list[str]:
+    return [key for key in PUBLISHED if any(row.published.get(key) for row, _ in table.rows)]
 
 
-def cells(filled: Filled, row: Row, record: Record | None) -> list[str]:
-    """One row of the table, as text."""
-    metrics = shown_metrics(filled.records)
+def cells(table: ExperimentTable, row: Row, record: Record | None) -> list[str]:
+    """One row of the table as text, for the columns of `heads`.
+
+    Args:
+        table: the table.
+        row: one of its rows.
+        record: the record of that row.
+    """
+    metrics = shown_metrics(table.records)
     if record is None:
-        blank = [row.label, *[NONE] * (len(heads(filled)) - 1 - len(_published(filled)))]
+        own = [row.label, *[NONE] * (len(heads(table)) - 1 - len(_published(table)))]
     else:
-        blank = [cell or NONE for cell in record_cells(record, metrics)]
-        blank += [_worst(record), same_latency(record, filled.controls)]
-        blank += [difference(filled, row, record)] if filled.experiment.against else []
-    return blank + [row.published.get(key) or NONE for key in _published(filled)]
+        own = [cell or NONE for cell in record_cells(record, metrics)]
+        own += [_worst(record), same_latency(record, table.controls)]
+        own += [difference(table, row, record)] if table.experiment.against else []
+    return own + [row.published.get(key) or NONE for key in _published(table)]
 
 
 def _worst(record: Record) -> str:
@@ -91,9 +116,17 @@ def _worst(record: Record) -> str:
 
 
 def same_latency(record: Record, controls: Sequence[Record]) -> str:
-    """PSNR of plain sampling with fewer steps at the record's speed-up, between the control's measured points.
+    """PSNR of plain sampling with fewer steps at the record's speed-up, interpolated between its measured points.
 
     Speed-ups are ratios within each record's own process, so points of different runs may be joined.
+
+    Args:
+        record: the record.
+        controls: records of plain sampling with fewer steps.
+
+    Returns:
+        The PSNR; `above` or `below` that of the nearest point where the speed-up lies outside them; `-` where it says
+        nothing.
     """
     points = sorted(
         (r.timing.speedup, psnr) for r in controls if r.timing is not None and (psnr := r.metric("psnr")) is not None
@@ -106,12 +139,21 @@ def same_latency(record: Record, controls: Sequence[Record]) -> str:
     return f"{np.interp(at, speeds, [value for _, value in points]):.2f}"
 
 
-def difference(filled: Filled, row: Row, record: Record) -> str:
-    """Mean PSNR less that of the experiment's named method at the same runs, with its paired 95 % interval."""
+def difference(table: ExperimentTable, row: Row, record: Record) -> str:
+    """Mean PSNR less that of the method that the experiment compares with, at the same runs.
+
+    Args:
+        table: the table.
+        row: one of its rows.
+        record: the record of that row.
+
+    Returns:
+        The difference with its paired 95 % interval, or `-`.
+    """
     rivals = [
         other
-        for r, other in filled.rows
-        if other is not None and r.keys["method"] == filled.experiment.against and _setting(r) == _setting(row)
+        for r, other in table.rows
+        if other is not None and r.keys["method"] == table.experiment.against and _setting(r) == _setting(row)
     ]
     own = record.metrics["psnr"].values if "psnr" in record.metrics else None
     if not rivals or rivals[0] is record or not own or not any(v is not None for v in own):
@@ -124,18 +166,18 @@ def _setting(row: Row) -> dict[str, Any]:
     return {key: value for key, value in row.keys.items() if key != "method" and not key.startswith("method.")}
 
 
-def about(filled: Filled) -> str:
+def about(table: ExperimentTable) -> str:
     """What the measured rows were made on, one paragraph."""
-    if not filled.records:
+    if not table.records:
         return "No row of this table has been measured; published figures stand alone."
-    first = filled.records[0]
-    kinds = sorted({r.model_kind for r in filled.records})
+    first = table.records[0]
+    kinds = sorted({r.model_kind for r in table.records})
     chips = sorted({f"{t.hardware['cpu']} with {t.hardware['threads']} threads" if "gpu" not in t.hardware
-                    else t.hardware["gpu"] for t in (r.timing for r in filled.records) if t})  # fmt: skip
-    commits = sorted({str(r.git["commit"])[:9] for r in filled.records})
-    batches = sorted({str(r.timing.batch) for r in filled.records if r.timing})
+                    else t.hardware["gpu"] for t in (r.timing for r in table.records) if t})  # fmt: skip
+    commits = sorted({str(r.git["commit"])[:9] for r in table.records})
+    batches = sorted({str(r.timing.batch) for r in table.records if r.timing})
     timed = f" Timed on {', '.join(chips)}, {first.model['dtype']}, batch {', '.join(batches)}." if chips else ""
-    notes = sorted({f"{METRICS[n].title}: {m.warning}." for r in filled.records for n, m in r.metrics.items()
+    notes = sorted({f"{METRICS[n].title}: {m.warning}." for r in table.records for n, m in r.metrics.items()
                     if m.warning})  # fmt: skip
     made = (
         f"Model `{first.model['name']}` ({', '.join(kinds)}), {first.samples} samples "
@@ -145,46 +187,37 @@ def about(filled: Filled) -> str:
     return " ".join([made + EXPLAINED, *notes])
 
 
-def markdown(filled: Filled) -> str:
+def markdown(table: ExperimentTable) -> str:
     """The table with what it was made on, and under it the commands of what is missing."""
-    text = f"{about(filled)}\n\n{markdown_table(heads(filled), [cells(filled, *pair) for pair in filled.rows])}"
-    if filled.missing:
-        commands = "\n".join(row.command for row in filled.missing)
+    text = f"{about(table)}\n\n{markdown_table(heads(table), [cells(table, *match) for match in table.rows])}"
+    if table.missing:
+        commands = "\n".join(row.command for row in table.missing)
         text += f"\nNot measured yet; these commands make the missing rows:\n\n```bash\n{commands}\n```\n"
     return text
 
 
-def latex(filled: Filled) -> str:
+def latex(table: ExperimentTable) -> str:
     """The table as a booktabs tabular, with the missing rows' commands as comments."""
     escape = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$"}
 
     def clean(text: str) -> str:
         return "".join(escape.get(letter, letter) for letter in text)
 
-    titles = heads(filled)
-    lines = [f"% {about(filled)}", rf"\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}", r"\toprule"]
+    titles = heads(table)
+    lines = [f"% {about(table)}", rf"\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}", r"\toprule"]
     lines += [" & ".join(map(clean, titles)) + r" \\", r"\midrule"]
-    lines += [" & ".join(map(clean, cells(filled, *pair))) + r" \\" for pair in filled.rows]
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% missing: {row.command}" for row in filled.missing)]
+    lines += [" & ".join(map(clean, cells(table, *match))) + r" \\" for match in table.rows]
+    lines += [r"\bottomrule", r"\end{tabular}", *(f"% missing: {row.command}" for row in table.missing)]
     return "\n".join(lines) + "\n"
 
 
-def plain(filled: Filled) -> str:
-    """The table as CSV with full numbers: mean, half-interval and worst 5 % of every metric in columns of their own."""
-    metrics = shown_metrics(filled.records)
-    parts = [(name, part) for name in metrics for part in ("mean", "interval", "worst_5_percent")]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    columns = ["method", "id", "nfe", "steps", "seconds", "speedup", "efficiency"]
-    writer.writerow([*columns, *(f"{name}_{part}" for name, part in parts), "missing_command"])
-    for row, record in filled.rows:
-        if record is None:
-            writer.writerow([row.label, *[""] * (len(columns) - 1 + len(parts)), row.command])
-            continue
-        timing = record.timing
-        cost = [""] * 3
-        if timing:
-            cost = [timing.seconds_per_sample["candidate"]["denoise"], timing.speedup, record.efficiency]
-        values = [getattr(record.metrics.get(name), part, "") for name, part in parts]
-        writer.writerow([record.label, record.id, record.nfe, record.steps, *cost, *values, ""])
-    return out.getvalue()
+def csv_table(table: ExperimentTable) -> str:
+    """The table as CSV with full numbers. A row without a record has the command that makes it in the last column."""
+    metrics = shown_metrics(table.records)
+    columns = csv_heads(metrics)
+    blank = [None] * (len(columns) - 1)
+    lines = [
+        [row.label, *blank, row.command] if record is None else [*csv_cells(record, metrics), None]
+        for row, record in table.rows
+    ]
+    return csv_text([*columns, "missing_command"], lines)

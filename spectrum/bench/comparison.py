@@ -14,8 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from eval.figures import sheets
-from eval.tables.comparison import comparison_markdown, comparison_order, print_table
+from eval.tables.comparison import comparison_csv, comparison_markdown, comparison_order, print_table
 from spectrum.bench.loggers import logger_of
+from spectrum.bench.prompts import numbered_samples
+from spectrum.config.compose import as_list
 from spectrum.records.files import identity, write_bytes, write_json
 from spectrum.records.record import Record, read_record
 
@@ -84,53 +86,59 @@ def _compare_jobs(config: DictConfig) -> int:
     failed = [f"failed: {job['job']}: {job['error']}" for job in jobs if "error" in job]
     records = {folder: read_record(folder / "record.json") for folder in folders}
     settings: Any = OmegaConf.to_container(config.logger) if config.get("logger") else None
-    logger = logger_of(settings, config.out)
+    logger = logger_of(settings, config.out, as_list(config.plugins))
     for reference in sorted({record.reference for record in records.values()}):
-        rows = {f: r for f, r in records.items() if r.reference == reference}
-        rows = dict(sorted(rows.items(), key=lambda item: comparison_order(item[1])))
-        folder = base / identity([r.id for r in rows.values()])
-        write_comparison(rows, folder, failed)
+        compared = {f: r for f, r in records.items() if r.reference == reference}
+        compared = dict(sorted(compared.items(), key=lambda item: comparison_order(item[1])))
+        folder = base / identity([r.id for r in compared.values()])
+        write_comparison(compared, folder, failed)
         if logger is not None:
-            logger.comparison(list(rows.values()), folder, base.name)
+            logger.comparison(list(compared.values()), folder, base.name)
     for line in failed:
         print(line)
     return len(failed)
 
 
-def write_comparison(rows: Mapping[Path, Record], folder: Path, failed: Sequence[str] = ()) -> None:
+def write_comparison(records: Mapping[Path, Record], folder: Path, failed: Sequence[str] = ()) -> None:
     """Print the comparison of runs of one reference, and write it under a folder.
 
     Args:
-        rows: by the folder of their samples, their records.
-        folder: where `comparison.md`, `records.json` and `sheet.png` go.
+        records: by the folder of their samples, their records.
+        folder: where `comparison.md`, `comparison.csv`, `records.json`, `sheet.png` and `report.html` go.
         failed: a line for each job that failed, for below the table.
     """
-    records = list(rows.values())
+    from eval.reports.report import write_report  # as in draw_comparison_sheet
+    from spectrum.bench.drawing import report_samples
+
+    compared = list(records.values())
     below = "".join(f"\n{line}\n" for line in failed)
-    write_bytes(folder / "comparison.md", (comparison_markdown(records) + below).encode())
-    write_json(folder / "records.json", [str(f / "record.json") for f in rows])
-    draw_comparison_sheet(folder / "sheet.png", rows)
-    print_table(records)
+    write_bytes(folder / "comparison.md", (comparison_markdown(compared) + below).encode())
+    write_bytes(folder / "comparison.csv", comparison_csv(compared).encode())
+    write_json(folder / "records.json", [str(f / "record.json") for f in records])
+    draw_comparison_sheet(folder / "sheet.png", records)
+    samples = report_samples(numbered_samples(compared[0].prompts, compared[0].seeds))
+    write_report(folder / "report.html", records, samples, failed)
+    print_table(compared)
     Console().print(f"comparison: {folder}", highlight=False, soft_wrap=True)
 
 
-def draw_comparison_sheet(path: Path, rows: Mapping[Path, Record], columns: int = 8) -> None:
+def draw_comparison_sheet(path: Path, records: Mapping[Path, Record], columns: int = 8) -> None:
     """Draw the reference and every other run for the first prompts, with differences while there are few runs.
 
     Runs whose samples are not here are left out; without those of the reference there is no sheet.
     """
     from eval.metrics.pictures import load_images  # torch, which help and errors do not wait for
 
-    folder, first = next(iter(rows.items()))
+    folder, first = next(iter(records.items()))
     files = [f"{i:05d}-s{first.seeds[0]}.png" for i in range(min(columns, len(first.prompts)))]
     reference = folder.parent / first.reference
     if not _has_images(reference, files):
         return
-    pictures = {f"all {first.steps} steps": load_images(reference / "images", files)}
-    for folder, record in rows.items():
+    images = {f"all {first.steps} steps": load_images(reference / "images", files)}
+    for folder, record in records.items():
         if not record.is_reference and _has_images(folder, files):
-            pictures[f"{record.label}, {record.nfe:.3g} runs"] = load_images(folder / "images", files)
-    sheets.draw_sheet(path, first.prompts[: len(files)], pictures, gain=4.0 if len(pictures) < 6 else None)
+            images[f"{record.label}, {record.nfe:.3g} runs"] = load_images(folder / "images", files)
+    sheets.draw_sheet(path, first.prompts[: len(files)], images, gain=4.0 if len(images) < 6 else None)
 
 
 def _has_images(folder: Path, files: list[str]) -> bool:

@@ -35,13 +35,22 @@ def finished_samples(folder: Path) -> dict[str, dict[str, Any]]:
     for line in ledger.read_text(errors="replace").splitlines():
         try:
             entry = json.loads(line)
-            name, digest = entry["file"], entry["sha256"]
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             break
-        picture = folder / "images" / Path(name).name
-        if picture.exists() and hashlib.sha256(picture.read_bytes()).hexdigest() == digest:
-            found[name] = entry
+        if not _is_entry(entry):
+            break
+        picture = folder / "images" / Path(entry["file"]).name
+        if picture.exists() and hashlib.sha256(picture.read_bytes()).hexdigest() == entry["sha256"]:
+            found[entry["file"]] = entry
     return found
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether a line of the ledger has all that `generate` writes there."""
+    kinds = {"index": int, "seed": int, "prompt": str, "file": str, "sha256": str, "runs": dict, "calls": dict}
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in kinds.items()):
+        return False
+    return all(isinstance(runs, list) for runs in entry["runs"].values())
 
 
 def whole_ledger(folder: Path, samples: list[Sample]) -> list[dict[str, Any]] | None:

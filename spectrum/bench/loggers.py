@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from eval.metrics.columns import METRICS
 from eval.tables.comparison import column_titles, comparison_markdown, record_cells, shown_metrics
+from spectrum.config.targets import bound_function
 from spectrum.core.errors import refuse
 from spectrum.records.record import Record
 
@@ -28,7 +29,7 @@ class Logger(Protocol):
 
 
 def scalars(record: Record) -> dict[str, float]:
-    """The numbers of a record, by the names that dashboards show."""
+    """The numbers of a record, by the names that dashboards show them under."""
     known = record.cache_bytes
     size = known.seen_per_sample if known.predicted_per_sample is None else known.predicted_per_sample
     found = {"nfe": record.nfe, "cache_bytes_per_sample": size}
@@ -43,7 +44,7 @@ def scalars(record: Record) -> dict[str, float]:
 
 
 def per_sample(record: Record) -> tuple[list[str], list[list[Any]]]:
-    """(heads, rows): prompt, seed and each metric's value of every sample."""
+    """(column titles, rows): prompt, seed and each metric's value, for every sample."""
     names = [name for name in METRICS if name in record.metrics and record.metrics[name].values]
     pairs = [(prompt, seed) for prompt in record.prompts for seed in record.seeds]
     values = zip(*((record.metrics[name].values or []) for name in names), strict=True) if names else [()] * len(pairs)
@@ -51,7 +52,7 @@ def per_sample(record: Record) -> tuple[list[str], list[list[Any]]]:
 
 
 class Wandb:
-    """W&B: config, metrics, image sheets, tables, latencies; a multirun's runs share a group."""
+    """Writes to W&B: config, metrics, image sheets, tables, latencies. The runs of a multirun share a group."""
 
     def __init__(self, out: str, mode: str, project: str, entity: str | None) -> None:
         if mode not in MODES:
@@ -69,7 +70,7 @@ class Wandb:
         return self._wandb.init(**self._given, **about, settings=settings, reinit="create_new")
 
     def run(self, record: Record, folder: Path, group: str | None) -> None:
-        """One W&B run a record."""
+        """Write a record as one W&B run."""
         keys = ("model", "method", "schedule", "seeds", "steps", "batch", "model_kind", "git")
         config = {key: getattr(record, key) for key in keys}
         config |= {"record": record.id, "prompts_from": dataclasses.asdict(record.prompts_from)}
@@ -86,7 +87,7 @@ class Wandb:
             run.summary.update(scalars(record))
 
     def comparison(self, records: Sequence[Record], folder: Path, group: str) -> None:
-        """One W&B run for the table and sheet of a multirun."""
+        """Write the table and the sheet of a multirun as one W&B run."""
         with self._open(group=group, job_type="comparison", name=f"comparison {group}") as run:
             shown = shown_metrics(records)
             data = [list(record_cells(record, shown)) for record in records]
@@ -96,7 +97,7 @@ class Wandb:
 
 
 class TensorBoard:
-    """TensorBoard event files: the same numbers and pictures."""
+    """Writes the same numbers and pictures to TensorBoard event files."""
 
     def __init__(self, out: str) -> None:
         module = _import("torch.utils.tensorboard", "logger=tensorboard")
@@ -104,7 +105,7 @@ class TensorBoard:
         self._folder = Path(out) / "tensorboard"
 
     def run(self, record: Record, folder: Path, group: str | None) -> None:
-        """One event file a record."""
+        """Write a record as one event file."""
         with self._writer(str(self._folder / (group or "runs") / record.id)) as writer:
             for name, value in scalars(record).items():
                 writer.add_scalar(name, value)
@@ -112,22 +113,53 @@ class TensorBoard:
             _add_pictures(writer, folder)
 
     def comparison(self, records: Sequence[Record], folder: Path, group: str) -> None:
-        """One event file with the table as text."""
+        """Write the table as text in one event file."""
         with self._writer(str(self._folder / group / "comparison")) as writer:
             writer.add_text("comparison", comparison_markdown(records))
             _add_pictures(writer, folder)
 
 
-def logger_of(settings: Mapping[str, Any] | None, out: str) -> Logger | None:
-    """The mirror that a `logger` config asks for; None without one. Raises `SpectrumError` for what cannot work."""
+def wandb_logger(out: str, *, mode: str = "offline", project: str = "spectrum", entity: str | None = None) -> Logger:
+    """A mirror on W&B.
+
+    Args:
+        out: the folder that it may write to.
+        mode: offline, online or disabled.
+        project: W&B's project.
+        entity: W&B's account; None for the default one.
+
+    Raises:
+        SpectrumError: if the package is not installed, the mode is unknown, or online mode has no key.
+    """
+    return Wandb(out, mode, project, entity)
+
+
+def tensorboard_logger(out: str) -> Logger:
+    """A mirror in TensorBoard event files under `out/tensorboard`.
+
+    Args:
+        out: the folder that it may write to.
+
+    Raises:
+        SpectrumError: if the package is not installed.
+    """
+    return TensorBoard(out)
+
+
+def logger_of(settings: Mapping[str, Any] | None, out: str, plugins: Sequence[str] = ()) -> Logger | None:
+    """The mirror that a `logger` config asks for.
+
+    Args:
+        settings: the config, a function by `_target_` with its parameters; None for no mirror.
+        out: the folder that it may write to.
+        plugins: packages outside the project whose functions may be named.
+
+    Raises:
+        SpectrumError: if its package is not installed, or its settings are wrong.
+    """
     if settings is None:
         return None
-    given = dict(settings)
-    kind = given.pop("kind", None)
-    kinds: dict[str, Callable[..., Logger]] = {"wandb": Wandb, "tensorboard": TensorBoard}
-    if kind not in kinds:
-        refuse(f"logger.kind={kind} is unknown: type logger=wandb or logger=tensorboard")
-    return kinds[kind](out, **given)
+    return bound_function(settings, "logger", "the logger lacks a setting: type logger=wandb", plugins)(out)
 
 
 def _pictures(folder: Path) -> list[tuple[str, Path]]:

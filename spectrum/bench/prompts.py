@@ -51,7 +51,7 @@ def read_prompts(config: PromptsConfig) -> list[str]:
     """The prompts of a config.
 
     Raises:
-        SpectrumError: for an unreadable file, an empty prompt, one with a NUL or a byte order mark, or no prompt at all.
+        SpectrumError: for an unreadable file, no prompts at all, an empty one, and one with a NUL or a byte order mark.
     """
     if config.text is not None and config.file is not None:
         refuse("give prompts.file or prompts.text, not both")

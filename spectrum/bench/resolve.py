@@ -73,14 +73,23 @@ def cache_bytes(config: RunConfig, plan: Plan, batch: int = 1) -> int | None:
         The bytes; None where a method stores elsewhere than at the exit of the blocks, or the number of frames is not
         the model's own. They are known from the first run step on.
     """
-    model = config.model
-    own: Mapping[str, Any] = group_file("model", model.name)
-    own = {**own, **(own.get("tiny") or {})} if model.weights == "tiny" else own
-    if config.method.site != Site.exit or model.frames != own.get("frames"):
+    if config.method.site != Site.exit or config.model.frames != _own_settings(config).get("frames"):
         return None
+    return plan.features_held * config.model.branches * batch * feature_bytes(config)
+
+
+def feature_bytes(config: RunConfig) -> int:
+    """Bytes of one sample's feature at the height and width of a config, with the model's own number of frames."""
+    model, own = config.model, _own_settings(config)
     tokens, width = model.feature
     tokens = math.ceil(tokens * model.height * model.width / (own["height"] * own["width"]))
-    return plan.features_held * model.branches * batch * tokens * width * BYTES[model.dtype]
+    return tokens * width * BYTES[model.dtype]
+
+
+def _own_settings(config: RunConfig) -> Mapping[str, Any]:
+    """What the model's file says, for `weights=tiny` with the settings of its toy."""
+    own: Mapping[str, Any] = group_file("model", config.model.name)
+    return {**own, **(own.get("tiny") or {})} if config.model.weights == "tiny" else own
 
 
 def label(config: RunConfig) -> str:

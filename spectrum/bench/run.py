@@ -28,7 +28,7 @@ from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import Sample, check_length
 from spectrum.bench.provenance import environment, hardware
 from spectrum.bench.requirements import check_prompts, missing_line
-from spectrum.bench.resolve import cache_bytes, label, plan_of
+from spectrum.bench.resolve import cache_bytes, feature_bytes, label, plan_of
 from spectrum.bench.sampling import check_memory, sample_batch
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import RunConfig
@@ -56,8 +56,9 @@ def run(config: RunConfig, group: str | None = None) -> Path:
     console = Console()
     check_prompts(config)
     job = Job.of(config)
-    check_memory(Sampling.of(job.config), job.config.batch or 1)
-    logger = logger_of(config.logger, config.out)
+    here = device_of(config.device).type == "cpu"
+    check_memory(Sampling.of(job.config), job.config.batch or 1, features_bytes(job) if here else 0)
+    logger = logger_of(config.logger, config.out, config.plugins)
     _print_plan(console, job)
     writable(job.folder.parent)
     if config.records:
@@ -74,6 +75,16 @@ def run(config: RunConfig, group: str | None = None) -> Path:
     print_table([record], console)
     console.print(f"pictures, sheet, timeline and record: {job.folder}", highlight=False, soft_wrap=True)
     return job.folder
+
+
+def features_bytes(job: Job) -> int:
+    """About how many bytes a call of the denoiser takes: what one block works on, and what the method stores.
+
+    A block holds its input, queries, keys and values, and four times the width inside its MLP: eight features.
+    """
+    config, batch = job.config, job.config.batch or 1
+    stored = cache_bytes(config, plan_of(config, job.method), batch) or 0
+    return stored + 8 * batch * config.model.branches * feature_bytes(config)
 
 
 def _print_plan(console: Console, job: Job) -> None:
@@ -217,11 +228,11 @@ def _probe(loaded: Callable[[], Any], job: Job, sampling: Sampling) -> dict[str,
 
 
 def _time(progress: Progress, pipe: Any, job: Job) -> Timing:
-    advance = progress.start("timing", 1)
     sides = (job.uncached, Sampling.of(job.base)), (job.method, Sampling.of(job.config))
-    batch = job.samples[: min(4, job.config.batch or 1)]
-    seconds = timing.compare(pipe, sides[0], sides[1], batch, job.config.timing)
-    advance(1)
+    batch, repeats = job.samples[: min(4, job.config.batch or 1)], job.config.timing
+    steps = sum(sampling.steps for _, sampling in sides)
+    advance = progress.start("timing", (repeats + 1) * len(batch) * steps)
+    seconds = timing.compare(pipe, *sides, batch, repeats, advance)
     where = hardware(device_of(job.config.device))
     return Timing(id=identity([job.folder.name, where]), hardware=where, **seconds)
 

@@ -91,22 +91,23 @@ def _refused_arguments(error: BaseException) -> bool:
     )
 
 
-def check_memory(sampling: Sampling, batch: int) -> None:
-    """Refuse a size whose pixels alone would not fit into this machine's memory.
+def check_memory(sampling: Sampling, batch: int, more: int = 0) -> None:
+    """Refuse a size that would not fit into this machine's memory.
 
     Args:
         sampling: height, width and frames.
         batch: samples per call.
+        more: bytes that a call takes beside its pixels.
 
     Raises:
         SpectrumError: before any of that memory is touched.
     """
-    needed = batch * (sampling.frames or 1) * 3 * sampling.height * sampling.width * 4
+    needed = batch * (sampling.frames or 1) * 3 * sampling.height * sampling.width * 4 + more
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else needed
     if needed > installed:
         refuse(
-            f"{batch} samples of {sampling.width}x{sampling.height} pixels take {needed / 2**30:.0f} GiB as float32, "
-            f"and this machine has {installed / 2**30:.0f}: type a smaller model.height, model.width or batch"
+            f"{batch} samples of {sampling.width}x{sampling.height} pixels take about {needed / 2**30:.0f} GiB, and "
+            f"this machine has {installed / 2**30:.0f}: type a smaller model.height, model.width or batch"
         )
 
 

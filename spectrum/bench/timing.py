@@ -1,6 +1,7 @@
 """Measures latency in a pass of its own: uncached and cached calls in turn, in one process, on one device."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,12 @@ def time_call(pipe: Any, method: Method, batch: list[Sample], sampling: Sampling
 
 
 def compare(
-    pipe: Any, baseline: tuple[Method, Sampling], candidate: tuple[Method, Sampling], batch: list[Sample], repeats: int
+    pipe: Any,
+    baseline: tuple[Method, Sampling],
+    candidate: tuple[Method, Sampling],
+    batch: list[Sample],
+    repeats: int,
+    on_call: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
     """Time the uncached and the cached run in turn, after one warm-up call of each.
 
@@ -79,6 +85,7 @@ def compare(
         candidate: (method, sampling) of the method.
         batch: the samples of each call.
         repeats: timed calls of each side.
+        on_call: told after each call of how many steps of a sample it was.
 
     Returns:
         The fields of `spectrum.records.record.Timing`, but for id and hardware.
@@ -90,6 +97,7 @@ def compare(
     for repeat in range(repeats + 1):
         for name, (method, sampling) in sides.items():
             seconds = time_call(pipe, method, batch, sampling)
+            on_call(len(batch) * sampling.steps)
             if repeat:
                 raw[name].append(seconds)
     median = {n: {k: float(np.median([t[k] for t in ts])) for k in ("denoise", "total")} for n, ts in raw.items()}

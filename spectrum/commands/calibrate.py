@@ -3,9 +3,9 @@
 python scripts/calibrate.py model=tiny method=teacache [prompts=calibration] [prompts.limit=16] [budgets=14,10]
 python scripts/calibrate.py model=tiny method=teacache write=true      keep the fit beside the weights
 
-TeaCache gets the polynomial from the relative change of what it watches to the relative change of the stacks' output
-between consecutive steps of the uncached run (degree 4, least squares); MagCache the ratios of the residual's size from
-step to step. Every method that decides by data gets the thresholds that run a given number of steps on average.
+For TeaCache it fits the polynomial from the relative change of its signal to that of the blocks' output between
+consecutive steps of the uncached run (degree 4, least squares); for MagCache the ratios of the residual's size from step
+to step. For every data-dependent method it finds the thresholds that run a given number of steps on average.
 """
 
 import dataclasses
@@ -166,7 +166,7 @@ def thresholds_by_runs(
 def calibrate(config: RunConfig, pipe: Any, budgets: tuple[int, ...]) -> dict[str, Any]:
     """The method's parameters, thresholds by budget, and on what they were fitted.
 
-    A setting of the method that was typed where its file leaves it open (`method.front=1`) is kept as the model's.
+    A setting of the method that was typed where its file leaves it open (`method.front_blocks=1`) is kept as the model's.
     """
     prompts, name = read_prompts(config.prompts), config.method.name
     todo, sampling = numbered_samples(prompts, config.seeds), Sampling.of(config)
@@ -235,9 +235,10 @@ def main(words: list[str]) -> None:
 def _budgets(text: str | None) -> tuple[int, ...]:
     if text is None:
         return BUDGETS
-    if not all(word.strip().isdecimal() for word in text.split(",")):
-        refuse(f"budgets={text} is no list of whole numbers: type budgets=14,10")
-    return tuple(int(word) for word in text.split(","))
+    words = text.strip("[]").split(",")
+    if not all(word.strip().isdecimal() and int(word) for word in words):
+        refuse(f"budgets={text} is no list of numbers of steps: type budgets=14,10")
+    return tuple(map(int, words))
 
 
 def _truth(key: str, given: dict[str, str]) -> bool:

@@ -5,15 +5,17 @@ python scripts/figures.py to=results/figures    write the committed ones
 python scripts/figures.py records=FOLDER        from other records
 """
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from eval.figures import figures
+from eval.figures.plotting import save
 from eval.tables import tables
 from eval.tables.experiments import load_experiment
-from eval.tables.tables import Filled
+from eval.tables.tables import ExperimentTable
 from spectrum.commands.guard import options, wants_help
 from spectrum.config.reader import RESULTS, choices
 from spectrum.core.errors import refuse
@@ -22,32 +24,46 @@ from spectrum.records.record import read_records
 KINDS = ("png", "svg")
 
 
-def draw_in_both_formats(draw: Callable[..., None], to: Path, name: str, *given: Any) -> None:
-    """Draw one figure in both formats."""
+def save_in_both_formats(make: Callable[[], Any], to: Path, name: str) -> None:
+    """Make a figure and write it, once in each format.
+
+    Args:
+        make: makes the matplotlib figure.
+        to: the folder.
+        name: of the files.
+    """
     for kind in KINDS:
-        draw(to / f"{name}.{kind}", *given)
+        save(make(), to / f"{name}.{kind}")
     print(f"{to / name}.{{{','.join(KINDS)}}}")
 
 
-def draw_experiment(name: str, filled: Filled, to: Path) -> None:
-    """An ablation's figure, or a comparison's curve, errors, timelines and weights."""
-    varies = filled.experiment.varies
+def draw_experiment(name: str, table: ExperimentTable, to: Path) -> None:
+    """Draw an ablation's figure, or a comparison's: quality against cost, errors, timelines and weights.
+
+    Args:
+        name: of the experiment, and of the files.
+        table: the experiment with its records.
+        to: the folder.
+    """
+    varies = table.experiment.varies
     if varies:
-        draw_in_both_formats(figures.ablation, to, name, filled, varies)
+        save_in_both_formats(lambda: figures.ablation_figure(table, varies), to, name)
         return
-    budgets = {round(r.nfe) for r in filled.records if r.name != "none"}
-    first = filled.records[0]
-    on = f"{filled.experiment.title}: {first.model_kind}, {first.samples} samples"
-    draw_in_both_formats(figures.curve, to, name, filled.records, "psnr", on)
-    if len(budgets) > 2:
+    records = table.records
+    on = f"{table.experiment.title}: {records[0].model_kind}, {records[0].samples} samples"
+    save_in_both_formats(lambda: figures.quality_figure(records, "psnr", on), to, name)
+    if len({round(r.nfe) for r in records if r.name != "none"}) > 2:
         return
-    few = [r for r in filled.records if abs(r.nfe - 14) <= 0.5]
-    draw_in_both_formats(figures.errors, to, f"{name}_errors", few, f"{on}: forecast error at 14 runs")
-    draw_in_both_formats(figures.timelines, to, f"{name}_timelines", [r for r in few if r.caches], "Steps that ran")
-    weighted = [r for r in filled.records if r.weights and r.name.startswith("spectrum")]
-    draw_in_both_formats(
-        figures.weights, to, f"{name}_weights", weighted, "Weights of the forecast at each skipped step"
-    )
+    few = [r for r in records if abs(r.nfe - 14) <= 0.5]
+    cached = [r for r in few if r.caches]
+    weighted = [r for r in records if r.weights and r.name.startswith("spectrum")]
+    made: dict[str, Callable[[], Any]] = {
+        "errors": lambda: figures.errors_figure(few, f"{on}: forecast error at 14 runs"),
+        "timelines": lambda: figures.timelines_figure(cached, "Steps that ran the blocks"),
+        "weights": lambda: figures.weights_figure(weighted, "Weights of the forecast at each skipped step"),
+    }
+    for part, make in made.items():
+        save_in_both_formats(make, to, f"{name}_{part}")
 
 
 USAGE = "python scripts/figures.py [to=FOLDER] [records=FOLDER]"
@@ -62,6 +78,9 @@ def main(words: list[str]) -> None:
 
     Args:
         words: `records=FOLDER`, `to=FOLDER`.
+
+    Raises:
+        SpectrumError: if there is no folder of records.
     """
     if wants_help(words, __doc__ or "", OPTIONS):
         return
@@ -72,15 +91,16 @@ def main(words: list[str]) -> None:
     records = read_records(folder)
     to = Path(given.get("to", "outputs/figures"))
     for name in choices("experiment"):
-        filled = tables.match_rows(load_experiment(name), records)
-        if not filled.missing:
-            draw_experiment(name, filled, to)
-        elif filled.records:
+        table = tables.match_rows(load_experiment(name), records)
+        if not table.missing:
+            draw_experiment(name, table, to)
+        elif table.records:
             print(
-                f"{name}: {len(filled.missing)} of {len(filled.rows)} rows have no record, so it is not drawn: type "
+                f"{name}: {len(table.missing)} of {len(table.rows)} rows have no record, so it is not drawn: type "
                 f"python run.py experiment={name}"
             )
     for path in sorted((RESULTS / "study").glob("*.json")):
         study = json.loads(path.read_text())
         title = f"One full run of {len(study['about']['prompts'])} prompts, {path.stem}: forecasts past a run, offline"
-        draw_in_both_formats(figures.distance, to, f"{path.stem}_distance", study, title)
+        made = functools.partial(figures.distance_figure, study, title)
+        save_in_both_formats(made, to, f"{path.stem}_distance")

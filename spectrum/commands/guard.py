@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from spectrum.core.errors import SpectrumError, refuse
 
@@ -54,16 +54,27 @@ def bad_input(error: Exception) -> str | None:
 
         return config_message(error)
     if isinstance(error, YAMLError):
-        return f"a config file is no YAML: {' '.join(str(error).split())}"
+        return _bad_yaml(error)
+    if isinstance(error, UnicodeDecodeError) and any("load_config" in f.name for f in _frames(error)):
+        return f"a config file is no UTF-8 text ({error}): save it as UTF-8"
     return None
+
+
+def _bad_yaml(error: YAMLError) -> str:
+    """The file and the line at which YAML cannot be read, where the error says so."""
+    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+    where = f"{mark.name}, line {mark.line + 1}" if mark else "a config file"
+    reason = getattr(error, "problem", None) or " ".join(str(error).split())
+    return f"{where} is no YAML ({reason}): mend it"
+
+
+def _frames(error: Exception) -> list[traceback.FrameSummary]:
+    return list(traceback.extract_tb(error.__traceback__))
 
 
 def _from_hydra(error: Exception) -> bool:
     """Whether a ValueError was raised by Hydra itself while it composed."""
-    if not isinstance(error, ValueError):
-        return False
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{os.sep}hydra{os.sep}" in last.filename
+    return isinstance(error, ValueError) and f"{os.sep}hydra{os.sep}" in _frames(error)[-1].filename
 
 
 def options(words: Sequence[str], known: Mapping[str, str], usage: str) -> dict[str, str]:

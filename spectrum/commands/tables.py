@@ -36,7 +36,7 @@ def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
         text = tables.markdown(filled)
         texts[to / f"{name}.md"] = f"# {filled.experiment.title}\n\n{text}"
         texts[to / f"{name}.tex"] = tables.latex(filled)
-        texts[to / f"{name}.csv"] = tables.plain(filled)
+        texts[to / f"{name}.csv"] = tables.csv_table(filled)
         mark = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         front = mark.sub(lambda seen, text=text: f"{seen[1]}\n{text}\n{seen[2]}", front)
     return texts if readme is None else {**texts, readme: front}

@@ -44,9 +44,8 @@ def method_code(method: Method) -> str:
 
 
 def _plain(function: Any) -> Any:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.unwrap(function)
+    inner = inspect.unwrap(function)
+    return _plain(inner.func) if isinstance(inner, functools.partial) else inner
 
 
 def _collect(thing: Any, found: dict[str, str]) -> None:
@@ -59,13 +58,21 @@ def _collect(thing: Any, found: dict[str, str]) -> None:
     roots = _roots(module)
     functions = [thing] if inspect.isfunction(thing) else [f for f in vars(thing).values() if inspect.isfunction(f)]
     for function in functions:
-        for used in _names_used(function.__code__):
-            value = function.__globals__.get(used)
+        for used, value in _values_used(function).items():
             if inspect.isfunction(value) or inspect.isclass(value):
                 if str(value.__module__).partition(".")[0] in roots:
                     _collect(value, found)
-            elif isinstance(value, (int, float, str, tuple)):
+            elif isinstance(value, (int, float, str, tuple, list, dict)):
                 found[f"{name} uses {used}"] = repr(value)
+
+
+def _values_used(function: types.FunctionType) -> dict[str, Any]:
+    """What a function finds in its module by name, and in the modules of its own package that it names."""
+    names = _names_used(function.__code__)
+    found = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    roots = _roots(function.__module__)
+    modules = [v for v in found.values() if inspect.ismodule(v) and v.__name__.partition(".")[0] in roots]
+    return found | {f"{m.__name__}.{name}": vars(m)[name] for m in modules for name in names if name in vars(m)}
 
 
 def _roots(module: str) -> set[str]:
@@ -96,18 +103,18 @@ class _Essential(ast.NodeTransformer):
             node.body = node.body[1:] or [ast.Pass()]
         return self.generic_visit(node)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
         node.returns = None
         return self._without_docstring(node)
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> Any:  # noqa: N802
+    def visit_ClassDef(self, node: ast.ClassDef) -> Any:
         return self._without_docstring(node)
 
     def visit_arg(self, node: ast.arg) -> Any:
         node.annotation = None
         return node
 
-    def visit_Call(self, node: ast.Call) -> Any:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> Any:
         if isinstance(node.func, ast.Name) and node.func.id in _CHECKS:
             return ast.Constant(None)
         return self.generic_visit(node)

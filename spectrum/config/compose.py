@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
+from omegaconf import DictConfig, ListConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spectrum.config.messages import unknown_key
@@ -33,6 +33,9 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
         >>> compose(["method=fora", "seeds=3"]).seeds
         [3]
     """
+    for word in overrides:
+        if word.startswith("-"):
+            refuse(f"there is no option {word}: type settings as key=value, or --help")
     return parse(compose_raw(overrides), overrides)
 
 
@@ -59,21 +62,18 @@ def parse(composed: DictConfig, typed: Sequence[str] = ()) -> RunConfig:
     config.model = model
     config.batch = model.batch if config.batch is None else config.batch
     for name in _LISTS:
-        setattr(config, name, _listed(getattr(config, name)))
+        setattr(config, name, as_list(getattr(config, name)))
+    if "run_steps" in config.schedule:
+        config.schedule["run_steps"] = as_list(config.schedule["run_steps"])
     text = config.prompts.text
     if text is not None:
         if isinstance(text, dict):
             refuse(f"prompts.text={text} is no prompt: type prompts.text='a cat', or a list of prompts")
-        config.prompts.text = _listed(text)
+        config.prompts.text = as_list(text)
         if not any(word.startswith("prompts.file=") for word in typed):
             config.prompts.file = None
     _check(config)
     return config
-
-
-def _listed(value: Any) -> list[Any]:
-    """A list as it is, one value as a list of it, null as an empty list."""
-    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 def _check_keys(composed: DictConfig) -> None:
@@ -84,6 +84,18 @@ def _check_keys(composed: DictConfig) -> None:
         for name in node:
             if name not in {entry.name for entry in fields(kind)}:
                 refuse(unknown_key(f"{prefix}{name}"))
+
+
+def as_list(value: Any) -> list[Any]:
+    """A setting that may be typed as one value, as a list; null is an empty one.
+
+    Example:
+        >>> as_list(3), as_list([0, 1]), as_list(None)
+        ([3], [0, 1], [])
+    """
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple, ListConfig)) else [value]
 
 
 def _model(composed: DictConfig, typed: Sequence[str]) -> ModelConfig:
@@ -102,10 +114,13 @@ def _model(composed: DictConfig, typed: Sequence[str]) -> ModelConfig:
         }
     try:
         found: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), raw))
-        found.vae = _listed(found.vae)
+        found.vae = as_list(found.vae)
         return found
     except OmegaConfBaseException as error:
-        raise SpectrumError(f"model: {str(error).splitlines()[0]}") from None
+        line = str(error).splitlines()[0]
+        if "missing mandatory value: " in line:
+            line = f"it has no {line.rpartition(': ')[2]}, write one into its file"
+        raise SpectrumError(f"the model cannot be read: {line}") from None
 
 
 def _merged(values: Any, changes: Any) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """One line for each error of Hydra and OmegaConf: what is wrong with the config and what to type."""
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from hydra.errors import OverrideParseException
 
-from spectrum.config.reader import CONFIGS, GROUPS, choices, group_file, method_file
+from spectrum.config.reader import CONFIGS, GROUPS, choices, group_file, group_files, method_file, method_files
 from spectrum.config.schema import MethodConfig, ModelConfig, PromptsConfig, RunConfig
 
 RENAMED = {
@@ -103,9 +104,9 @@ def unknown_key(key: str) -> str:
     if key.startswith("model.call."):
         return f"there is no key {key}: type +{key}=VALUE to add an argument of the pipeline's call"
     known = known_keys()
-    group = ".".join(key.split(".")[:2])
-    if group.startswith("eval.") and group in known:
-        return f"there is no key {key}, for {group} is not measured here: type +{key}=VALUE to add it"
+    metric = ".".join(key.split(".")[:2])
+    if metric.startswith("eval.") and metric in known and metric != key:
+        return f"there is no key {key}: type +{key}=VALUE to add a parameter of {metric.removeprefix('eval.')}"
     if known.get(key):
         return f"there is no key {key} in what was chosen: it belongs to {', '.join(known[key])}"
     near = max(known, key=lambda name: _likeness(key, name))
@@ -126,25 +127,26 @@ def known_keys() -> dict[str, list[str]]:
     kinds = {"": RunConfig, "model.": ModelConfig, "method.": MethodConfig, "prompts.": PromptsConfig}
     found: dict[str, list[str]] = {group: [] for group in GROUPS}
     found |= {f"{prefix}{entry.name}": [] for prefix, kind in kinds.items() for entry in fields(kind)}
-    for name in _readable("method"):
+    for name, own in _readable("method").items():
         for node in ("forecast", "drift", "correct"):
-            for key in (key for key in method_file(name)[0][node] or {} if not key.startswith("_")):
+            for key in (key for key in own[node] or {} if not key.startswith("_")):
                 found.setdefault(f"method.{node}.{key}", []).append(f"method={name}")
     for group in ("schedule", "eval", "logger"):
-        for name in _readable(group):
-            for key in (key for key in group_file(group, name) if not key.startswith("_")):
+        for name, own in _readable(group).items():
+            for key in (key for key in own if not key.startswith("_")):
                 found.setdefault(f"{group}.{key}", []).append(f"{group}={name}")
     return found
 
 
-def _readable(group: str) -> Iterator[str]:
-    """The choices of a group whose files can be read."""
-    for name in choices(group):
-        try:
-            method_file(name) if group == "method" else group_file(group, name)
-        except Exception:
-            continue
-        yield name
+def _readable(group: str) -> Mapping[str, Mapping[str, Any]]:
+    """What the files of a group say, by name. Files that cannot be read are left out."""
+    found: dict[str, Mapping[str, Any]] = {}
+    with contextlib.suppress(Exception):
+        return {name: own for name, (own, _) in method_files().items()} if group == "method" else group_files(group)
+    for name in choices(group):  # one of them is broken: find the others one by one
+        with contextlib.suppress(Exception):
+            found[name] = method_file(name)[0] if group == "method" else group_file(group, name)
+    return found
 
 
 def help_line(text: str) -> str:
@@ -160,9 +162,11 @@ def help_line(text: str) -> str:
             break
         if not line.startswith("# @package"):
             lines.append(line.lstrip("# ").strip())
-    return re.split(r"(?<=[\w)])(?<![A-Z])[.;] ", " ".join(lines) + " ")[0].strip().rstrip(".:;") + ("." if lines else "")
+    return re.split(r"(?<=[\w)])(?<![A-Z])[.;] ", " ".join(lines) + " ")[0].strip().rstrip(".:;") + (
+        "." if lines else ""
+    )
 
 
 def group_help(group: str) -> dict[str, str]:
     """What each choice of a group is, from the first comment in its file."""
-    return {name: help_line((CONFIGS / group / f"{name}.yaml").read_text()) for name in choices(group)}
+    return {name: help_line((CONFIGS / group / f"{name}.yaml").read_text(errors="replace")) for name in choices(group)}

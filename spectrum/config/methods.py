@@ -9,6 +9,7 @@ from spectrum.config.reader import compose_raw
 from spectrum.config.schema import MethodConfig
 from spectrum.config.targets import bound_function
 from spectrum.core.errors import check_number, refuse
+from spectrum.core.given_schedule import given_schedule
 from spectrum.core.method import Method
 from spectrum.core.schedule import plan
 
@@ -44,6 +45,12 @@ def filled(config: RunConfig, fits: Mapping[str, Any]) -> RunConfig:
     fit, fallback = fits.get(config.method.name, {}), config.method.fallback
     method = MethodConfig(**fill_missing(vars(config.method), fit, fallback))
     return dataclasses.replace(config, method=method, schedule=fill_missing(config.schedule, fit, fallback))
+
+
+def uses_fit(config: RunConfig, fits: Mapping[str, Any]) -> bool:
+    """Whether a value of a config's method or schedule comes from what was fitted for the model."""
+    with_fit, without = filled(config, fits), filled(config, {})
+    return (with_fit.method, with_fit.schedule) != (without.method, without.schedule)
 
 
 def build_method(
@@ -83,7 +90,9 @@ def build_method(
 
     def function(node: Any, key: str) -> Any:
         lacks = no_drift if key == "schedule" and own["drift"] is None and "ratios" not in timing else missing
-        return None if node is None else bound_function(node, key, lacks, plugins, allowed)
+        found = None if node is None else bound_function(node, key, lacks, plugins, allowed)
+        own_code = key == "schedule" and node["_target_"].partition(".")[0] in plugins
+        return given_schedule(found) if own_code else found
 
     return Method(
         name=method.name,

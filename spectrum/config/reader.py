@@ -118,9 +118,9 @@ def method_files() -> Mapping[str, tuple[Mapping[str, Any], str]]:
 
 
 @functools.cache
-def schedule_files() -> Mapping[str, Mapping[str, Any]]:
-    """What each file of `configs/schedule` says, by name. Cached: not to be changed."""
-    composed = compose_raw([f"+schedule@{name}={name}" for name in choices("schedule")], name=None)
+def group_files(group: str) -> Mapping[str, Mapping[str, Any]]:
+    """`group_file` of every file in a group, by name, in one composition. Cached: not to be changed."""
+    composed = compose_raw([f"+{group}@{name}={name}" for name in choices(group)], name=None)
     found: Any = OmegaConf.to_container(composed)
     return found
 
@@ -141,7 +141,7 @@ def method_file(name: str) -> tuple[Mapping[str, Any], str]:
 def nearest_schedule(schedule: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The file of `configs/schedule` that a schedule is nearest to, and what it has otherwise than that file."""
     best: tuple[str, dict[str, Any]] | None = None
-    for name, own in schedule_files().items():
+    for name, own in group_files("schedule").items():
         if own["_target_"] == schedule["_target_"]:
             differs = {k: v for k, v in schedule.items() if k != "runs_search" and v != own.get(k)}
             if best is None or len(differs) < len(best[1]):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import baselines
-from spectrum.config.reader import choices, group_file, method_file
+from spectrum.config.reader import group_files, method_files
 from spectrum.core.errors import refuse
 
 ROOMS = ("spectrum", "baselines", "eval")
@@ -21,13 +21,14 @@ _PREFIX = baselines.__name__.removesuffix("baselines")
 _NOT_PARAMETERS = ("_target_", "_partial_", "runs_search")
 
 
-def locate(target: str, key: str, plugins: Sequence[str] = ()) -> Callable[..., Any]:
+def locate(target: str, key: str, plugins: Sequence[str] = (), plugins_key: str = "plugins") -> Callable[..., Any]:
     """The function that a config names.
 
     Args:
         target: dotted path, `baselines.teacache.drift`.
         key: the config key, for messages.
         plugins: packages outside the project that may be named.
+        plugins_key: the key by which a package is allowed, for the message.
 
     Raises:
         SpectrumError: if it lies outside the allowed packages, cannot be imported, or is no function.
@@ -36,13 +37,16 @@ def locate(target: str, key: str, plugins: Sequence[str] = ()) -> Callable[..., 
     root = target.partition(".")[0]
     if root not in (*ROOMS, *plugins):
         refuse(
-            f"{key} names {target}, which lies outside of {', '.join(ROOMS)}: allow its package with plugins=[{root}]"
+            f"{key} names {target}, which lies outside of {', '.join(ROOMS)}: allow its package with "
+            f"{plugins_key}=[{root}]"
         )
     inside = f"{_PREFIX}{module}" if root in ROOMS[1:] else module
     try:
         found = getattr(importlib.import_module(inside), name)
     except (ImportError, AttributeError, ValueError) as error:
-        return refuse(f"{key} names {target}, which cannot be imported ({error})")
+        absent = isinstance(error, ModuleNotFoundError) and error.name == root
+        hint = ": install it, or put the folder that holds it into PYTHONPATH" if absent else ""
+        return refuse(f"{key} names {target}, which cannot be imported ({error}){hint}")
     home = str(getattr(found, "__module__", "")).partition(".")[0]
     if not inspect.isfunction(found) or home not in (*ROOMS, *plugins):
         refuse(f"{key} names {target}, which is no function of {root}: type the dotted path of one")
@@ -113,9 +117,5 @@ def _targets_in(value: Any) -> Iterator[str]:
 @functools.cache
 def shipped_targets() -> frozenset[str]:
     """Every function that a shipped config of a method or a schedule names."""
-    files = [*(method_file(name)[0] for name in choices("method"))]
-    return frozenset(
-        target
-        for node in (*files, *(group_file("schedule", name) for name in choices("schedule")))
-        for target in _targets_in(node)
-    )
+    files = [*(own for own, _ in method_files().values()), *group_files("schedule").values()]
+    return frozenset(target for node in files for target in _targets_in(node))

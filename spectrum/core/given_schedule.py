@@ -71,6 +71,8 @@ def _from_function(function: Callable[..., Any]) -> Schedule:
     def schedule(step: int, steps: int, runs: Sequence[int], drift: float = 0.0) -> bool:
         return function(*(step, steps, list(runs))[:count])
 
+    own: Any = schedule
+    own.__signature__, own.__wrapped__ = inspect.signature(schedule), function
     return _checked(schedule)
 
 

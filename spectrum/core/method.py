@@ -100,6 +100,8 @@ class Method:
         shared_decision: whether every CFG branch uses what the first branch decided at the same step.
         front_blocks: how many blocks of the first stack run at every step; above 0 only at the exit site.
         correct: changes a forecast before it is used: `(forecast, newest stored value, token grid) -> forecast`.
+        fitted_steps: the number of steps that its fitted values were made for, the only one at which it may run; None
+            if it has none.
 
     Raises:
         SpectrumError: if the fields contradict one another, for example a schedule that needs drift without a `drift`.
@@ -123,6 +125,7 @@ class Method:
     shared_decision: bool = False
     front_blocks: int = 0
     correct: Correction | None = None
+    fitted_steps: int | None = None
 
     def __post_init__(self) -> None:
         check_number("method.front_blocks", self.front_blocks, low=0, integer=True)
@@ -139,7 +142,7 @@ class Method:
         """How many features each branch has to hold at most; None if every run step's."""
         try:
             return 0 if self.forecast is None else features_used(self.forecast)
-        except SpectrumError:
+        except Exception:  # what is wrong with a user's forecast is said where its weights are used
             return None
 
     @property
@@ -253,8 +256,13 @@ def checked_weights(method: Method, times: Sequence[float], target: float, span:
         SpectrumError: if the forecast returns something else than an array of `len(times)` finite numbers.
     """
     assert method.forecast is not None
-    found = method.forecast(times, target, span)
     what = f"the forecast of {method.name}"
+    try:
+        found = method.forecast(times, target, span)
+    except SpectrumError:
+        raise
+    except Exception as error:
+        raise SpectrumError(f"{what} failed at time {target}: {type(error).__name__}: {error}") from error
     try:
         weights = np.asarray(found, dtype=np.float64)
     except (TypeError, ValueError):

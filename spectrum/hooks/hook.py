@@ -177,6 +177,12 @@ class CacheHook:
                 "ranks could decide differently: type a method of time alone, for example method=spectrum"
             )
         times, span = schedulers.readings(scheduler, self.method.clock)
+        if self.method.fitted_steps not in (None, len(times)):
+            refuse(
+                f"what {self.method.name} needs was fitted for {self.method.fitted_steps} steps and this run has "
+                f"{len(times)}: fit it for them with python scripts/calibrate.py, or give its values, for example "
+                "'schedule.threshold=0.1'"
+            )
         plan_method(self.method, len(times), times, span)
         levels = [] if self.method.time_only else schedulers.levels(scheduler)
         self.on_start()

@@ -57,7 +57,7 @@ def build(model: ModelConfig, device: torch.device) -> Any:
 
 
 def _component(name: str, spec: Mapping[str, Any], model: ModelConfig, device: torch.device) -> Any:
-    """One part from its config. A module is made on the device, in its dtype, as diffusers loads one."""
+    """One part of a pipeline from its config. A module is made on the device and in its dtype, as diffusers loads one."""
     import diffusers
 
     given = dict(spec)
@@ -75,11 +75,14 @@ def _component(name: str, spec: Mapping[str, Any], model: ModelConfig, device: t
 
 
 def _as_loaded(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """`module` with what its weights file would hold in `dtype`, but for the parts that diffusers keeps in float32."""
-    stored, kept = module.state_dict().keys(), kept_in_float32(module)
+    """The module with its parameters in the dtypes that diffusers would load them in.
+
+    What its weights file would hold is converted to `dtype`, but for the parts that diffusers leaves in float32.
+    """
+    stored, in_float32 = module.state_dict().keys(), kept_in_float32(module)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if name in stored and tensor.is_floating_point():
-            tensor.data = tensor.data.to(torch.float32 if kept & set(name.split(".")) else dtype)
+            tensor.data = tensor.data.to(torch.float32 if in_float32 & set(name.split(".")) else dtype)
     return module
 
 
@@ -95,9 +98,17 @@ def starts_of(model: ModelConfig, steps: int) -> list[int]:
 
 @torch.no_grad()
 def randomise(module: nn.Module, seed: int = SEED) -> nn.Module:
-    """`module` with every parameter drawn anew, so that no zero initialisation leaves a block idle; in eval mode.
+    """Draw every parameter of a module at random, so that no block is switched off by a zero initialisation.
 
-    Matrices and kernels have a standard deviation of `1 / sqrt(inputs)`, norms' weights lie around 1, biases around 0.
+    Matrices and kernels get a standard deviation of `1 / sqrt(inputs)`; the weights of norms lie around 1, biases
+    around 0.
+
+    Args:
+        module: changed in place.
+        seed: of the generator; one is made for each device.
+
+    Returns:
+        The module, in evaluation mode.
     """
     generators: dict[torch.device, torch.Generator] = {}
     for name, parameter in module.named_parameters():
@@ -110,13 +121,22 @@ def randomise(module: nn.Module, seed: int = SEED) -> nn.Module:
 
 
 def prompt_inputs(pipe: Any, embeds: Mapping[str, Any], prompts: Sequence[str]) -> dict[str, Any]:
-    """What a pipeline without text encoders is called with in the place of `prompts`.
+    """What a pipeline without text encoders is called with instead of prompts.
 
-    `embeds` has for each argument its shape for one prompt: `[tokens, width]` for normal numbers in the denoiser's
-    dtype, `{shape: [layers, tokens, width], batch: 1}` where prompts are not the first dimension, `{ones: [tokens],
-    dtype: bool}` or `{zeros: [tokens]}` for a mask, `{each: [tokens, width]}` for a list with one tensor a prompt,
-    `{labels: 1000}` for class numbers (a prompt that is a number or a class's name is that class), `{picture: [3,
-    height, width]}` for a picture in [0, 1]. Arguments named `negative...` are those of an empty prompt.
+    The numbers of a prompt are drawn by a generator that its text seeds. Arguments named `negative...` are those of an
+    empty prompt.
+
+    Args:
+        pipe: the pipeline.
+        embeds: for each argument what it is for one prompt: `[tokens, width]` for normal numbers in the denoiser's
+            dtype; `{shape: [layers, tokens, width], batch: 1}` where prompts are not the first dimension; `{ones:
+            [tokens], dtype: bool}` or `{zeros: [tokens]}` for a mask; `{each: [tokens, width]}` for a list with one
+            tensor for each prompt; `{labels: 1000}` for class numbers (a prompt that is a number or a class's name is
+            that class); `{picture: [3, height, width]}` for a picture in [0, 1].
+        prompts: the prompts of one batch.
+
+    Returns:
+        The arguments by name.
     """
     model = next(m for n in ("transformer", "unet") if (m := getattr(pipe, n, None)) is not None)
     found: dict[str, Any] = {}

@@ -72,10 +72,11 @@ def download(source: Source) -> str:
 
 
 def _snapshot(source: HubFiles) -> str:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, get_session, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)  # fails at once, without retries
         folder = snapshot_download(
             source.hub,
             revision=source.revision,

@@ -23,11 +23,22 @@ def read_calibration(path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text())
-        if not all(isinstance(fit["fitted_on"], dict) for fit in found.values()):
-            raise TypeError
-    except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError):
+        whole = all(_is_fit(fit) for fit in found.values())
+    except (ValueError, AttributeError):
+        whole = False
+    if not whole:
         refuse(f"{path} is no whole calibration: delete it, and fit again with python scripts/calibrate.py")
     return found
+
+
+def _is_fit(fit: Any) -> bool:
+    """Whether a fit says on what it was made, and has settings by the number of block runs."""
+    if not isinstance(fit, dict) or not isinstance(fit.get("fitted_on"), dict):
+        return False
+    by_runs = fit.get("by_runs", {})
+    return isinstance(by_runs, dict) and all(
+        runs.isdecimal() and isinstance(settings, dict) for runs, settings in by_runs.items()
+    )
 
 
 def fits_of(model: ModelConfig) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def device_of(name: str) -> torch.device:
         torch.empty(1, device=name)
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition("Expected one of")[0] or "torch knows no such device"
         return refuse(f"device={name} cannot be used here ({reason}): type device=cpu, auto, cuda or mps")
 
 

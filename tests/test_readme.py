@@ -1,0 +1,221 @@
+"""Every command and every Python block of the README, and of the pages that show commands, is run at a reduced size.
+
+`RULES` says for each command what is changed, and why where it is not run as a whole. A command that no rule knows
+fails its test.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from command import ROOT, call
+
+from spectrum import restore
+from spectrum.commands import COMMANDS
+from spectrum.config.reader import choices
+from spectrum.models.identity import EMBEDDED
+
+PAGES = ("README.md", "docs/index.md", "docs/configuration.md", "docs/results.md")
+FENCE = re.compile(r"^```(bash|python)\n(.*?)^```$", re.M | re.S)
+SMALL = {"model.steps": "7", "batch": "2", "prompts.limit": "2", "timing": "0", "probe": "0", "out": "TMP/out"}
+FULL_LENGTH = {**SMALL, "model.steps": "50", "batch": "1", "prompts.limit": "1"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the commands that begin in one way are checked.
+
+    Attributes:
+        start: what they begin with; of several rules the one with the longest start holds.
+        changes: settings that are changed or added; None takes one out. TMP is a folder of the test, TRACE a trace.
+        reason: why no more than `how` is done.
+        how: `run`, `help` (only its help is printed) or `files` (only what it installs from must exist).
+    """
+
+    start: str
+    changes: Mapping[str, str | None] = field(default_factory=dict)
+    reason: str = ""
+    how: str = "run"
+
+
+RULES = [
+    Rule("python run.py", SMALL),
+    Rule("python run.py method=spectrum schedule=explicit", {**SMALL, "model.steps": "34"}),
+    Rule("python run.py redo=[timing]", {**SMALL, "timing": "1"}),
+    Rule("python run.py model=flux", {**SMALL, "model.weights": "tiny"}, "the weights are not on every machine"),
+    Rule("python run.py method=mine", {**SMALL, "method": "fora"}, "the method is the reader's"),
+    Rule(
+        "python run.py experiment=tiny_table",
+        {
+            **SMALL,
+            "records": "TMP/records",
+            "eval": "default",
+            "hydra.sweeper.params.method": "'none,fora'",
+            "hydra.sweeper.params.runs": "3",
+        },
+        "all its rows take 8 minutes",
+    ),
+    Rule("python run.py --multirun", SMALL),
+    Rule(
+        "python run.py --multirun method=fora,spectrum runs=14,10",
+        FULL_LENGTH,
+    ),
+    Rule(
+        "python run.py --multirun method=fora,spectrum runs=14,10 timing=0 hydra/launcher",
+        {**SMALL, "runs": None, "hydra/launcher": None},
+        "tests/test_launchers.py starts the launchers' processes",
+    ),
+    Rule(
+        "python run.py --multirun model=flux",
+        {**SMALL, "model.weights": "tiny", "prompts.limit": "1", "timing": "1"},
+        "full size needs a GPU",
+    ),
+    Rule("python scripts/plan.py"),
+    Rule(
+        "python scripts/calibrate.py",
+        {"write": None, "budgets": "4", "model.steps": "7", "prompts.limit": "2", "batch": "2"},
+        "write=true would change what is committed; tests/test_calibrate.py writes to a copy",
+    ),
+    Rule(
+        "python scripts/fetch.py", how="help", reason="downloads; tests/test_fetch.py does so from a server of its own"
+    ),
+    Rule("python scripts/tables.py", {"to": "TMP/tables"}),
+    Rule("python scripts/tables.py --check"),
+    Rule("python scripts/figures.py", {"to": "TMP/figures", "records": "SOME"}),
+    Rule("python scripts/trace.py", {"trace": "TMP/trace.pt", **FULL_LENGTH, "timing": None, "probe": None}),
+    Rule("python scripts/replay.py", {"trace": "TRACE"}),
+    Rule("python scripts/replay.py trace=FILE records=", {"trace": "TRACE", "records": "SOME"}),
+    Rule("python scripts/study.py", {"trace": "TRACE", "to": "TMP/study.json"}),
+    Rule("python scripts/migrate_records.py", how="help", reason="no records of an earlier format are here"),
+    Rule("python3 -m venv .venv", how="files", reason="a new environment takes minutes; CI types these lines"),
+    Rule("pip install .", how="files", reason="tests/test_wheel.py installs it"),
+    Rule("pip install -r requirements-docs.lock", how="files", reason="CI builds the documentation"),
+]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(page, block) of every block in a language."""
+    return [
+        (page, body) for page in PAGES for kind, body in FENCE.findall((ROOT / page).read_text()) if kind == language
+    ]
+
+
+def commands() -> list[str]:
+    """Every command that the pages show, without its comment, each once."""
+    lines = [line for _, body in blocks("bash") for line in body.splitlines()]
+    return list(dict.fromkeys(shlex.join(shlex.split(line, comments=True)) for line in lines if line.strip()))
+
+
+def rule_for(command: str) -> Rule:
+    plain = " ".join(shlex.split(command))
+    found = [rule for rule in RULES if plain.startswith(rule.start)]
+    assert found, f"no rule in tests/test_readme.py says how {command!r} is checked"
+    return max(found, key=lambda rule: len(rule.start))
+
+
+def reduced(words: list[str], changes: Mapping[str, str | None]) -> list[str]:
+    """The words of a command with changed settings, and no more than two values in each list of a sweep."""
+    kept = [word for word in words if word.partition("=")[0] not in changes]
+    kept = [",".join(word.split(",")[:2]) if "--multirun" in words and "[" not in word else word for word in kept]
+    return [*kept, *(f"{key}={value}" for key, value in changes.items() if value is not None)]
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory):
+    """A trace of one prompt of the embedded model."""
+    path = tmp_path_factory.mktemp("trace") / "tiny.pt"
+    words = ["scripts/trace.py", "prompts.limit=1", "batch=1", f"trace={path}"]
+    subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture
+def some_records(tmp_path):
+    """A folder with the records of a few methods of the main table."""
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for name in ("none", "spectrum", "fora", "fewer_steps"):
+        paths = sorted((ROOT / "results" / "records").glob(f"{name}-*.json"))
+        assert paths
+        for path in paths[:4]:
+            shutil.copy(path, folder)
+    return folder
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize("command", commands())
+def test_a_command_of_the_documentation_works(command, tmp_path, request, capsys, monkeypatch):
+    rule = rule_for(command)
+    if rule.how == "files":
+        named = re.findall(r"requirements[\w-]*\.lock|run\.py", command) or ["pyproject.toml"]
+        assert all((ROOT / name).exists() for name in named)
+        return
+    monkeypatch.chdir(ROOT)
+    program, *words = shlex.split(command)[1:]
+    name = Path(program).stem
+    if rule.how == "help":
+        done = subprocess.run([sys.executable, program, "--help"], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0 and program in done.stdout
+        return
+    text = "\n".join(reduced(words, rule.changes))
+    for mark, fixture in (("TRACE", "trace"), ("SOME", "some_records")):
+        text = text.replace(mark, str(request.getfixturevalue(fixture))) if mark in text else text
+    said = call(name, *text.replace("TMP", str(tmp_path)).split("\n"), capsys=capsys)
+    assert said.code == 0, said
+    assert said.out
+    if name == "run":
+        assert list((tmp_path / "out").rglob("record.json"))
+
+
+def test_every_rule_is_of_use():
+    used = {rule_for(command).start for command in commands()}
+    assert used == {rule.start for rule in RULES}
+    assert all(rule.reason for rule in RULES if rule.how != "run")
+
+
+LOADED = 'FluxPipeline.from_pretrained(name, torch_dtype="bfloat16").to("cuda")'
+CALLED = "num_inference_steps=50"
+SIZE = "num_inference_steps=7, height=96, width=96, max_sequence_length=16"
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_python_of_a_page_runs_on_the_embedded_model(page, capsys):
+    scope: dict = {}
+    code = [body for where, body in blocks("python") if where == page]
+    assert LOADED in code[0] and CALLED in code[0]
+    for body in code:
+        body = body.replace("black-forest-labs/FLUX.1-dev", str(EMBEDDED))
+        exec(body.replace('"bfloat16").to("cuda")', '"float32")').replace(CALLED, SIZE), scope)
+    assert scope["image"].size == (96, 96)
+    if page == "README.md":
+        printed = capsys.readouterr().out
+        assert "run_steps" in printed and str([0, 1, 2, 8, 16, 32]) in printed
+    restore(scope["pipe"])
+
+
+def test_the_tests_line_is_where_ci_looks_for_it():
+    """`.ci/run` takes the line from the README that begins with python3 between the mark and the end of its block."""
+    block = (ROOT / "README.md").read_text().partition("<!-- tests -->\n")[2].partition("\n```\n")[0]
+    (line,) = [line for line in block.splitlines() if line.startswith("python3")]
+    assert line.endswith(".venv/bin/python -m pytest")
+    main = (ROOT / "README.md").read_text().partition("<!-- main job -->\n")[2].partition("\n```\n")[0]
+    assert main.startswith("```bash\npython3 -m venv") and main.endswith(".venv/bin/python run.py")
+
+
+def test_the_table_of_commands_names_every_command():
+    named = re.findall(r"`spectrum (\w+)", (ROOT / "README.md").read_text().partition("## Commands")[2])
+    assert set(COMMANDS) <= set(named)
+    assert all((ROOT / "scripts" / f"{name}.py").exists() for name in COMMANDS if name != "run")
+
+
+@pytest.mark.parametrize("group", ["method", "schedule", "prompts", "eval", "logger", "experiment"])
+def test_the_table_of_settings_names_every_choice(group):
+    (row,) = re.findall(rf"^\| `{group}=` \|(.*)\|$", (ROOT / "README.md").read_text(), re.M)
+    assert set(choices(group)) <= set(re.findall(r"`(?:logger\.mode=)?(\w+)`", row))
