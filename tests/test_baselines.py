@@ -49,7 +49,7 @@ def test_easycache_runs_until_it_knows_two_runs():
 
 
 def test_seacache_gains_of_a_picture():
-    """With a = 0.6 and b = 0.8 along 4 tokens: S = inf, 16, 4, 16; gains 1/0.6, 9.6/6.4, 2.4/2.08, 9.6/6.4 over the mean."""
+    """With a = 0.6 and b = 0.8 along 4 tokens S = inf, 16, 4, 16; the gains are divided by their mean."""
     along = torch.tensor([1 / 0.6, 9.6 / 6.4, 2.4 / 2.08, 9.6 / 6.4])
     found = seacache.gains((1, 4), (0.6, 0.8), torch.device("cpu"))
     torch.testing.assert_close(found, (along / along.mean())[None].float())
@@ -67,7 +67,7 @@ def test_seacache_gains_of_a_video_fall_with_the_cube_of_the_frequency():
 
 
 def test_seacache_filters_each_step_at_its_own_noise_level():
-    """Constant tokens pass scaled by the gain at frequency zero, which at a = 1, b = 0 is 1 and at the other level not."""
+    """Constant tokens are scaled by the gain at frequency zero, which is 1 at a = 1, b = 0 and not at other levels."""
     same, grid = [[[2.0]] * 4], (1, 4)
     clean, noisy = (1.0, 0.0), (0.6, 0.8)
     assert seacache.change(context(same, same, levels=(clean, clean), grid=grid)) == pytest.approx(0.0, abs=1e-6)

@@ -202,7 +202,9 @@ def test_tables_compose_each_config_once(tmp_path):
     assert int(count) <= 4 and torch_there == "False"
 
 
-@pytest.mark.parametrize("words", [["scripts/plan.py"], ["scripts/plan.py", "method=fora", "runs=10"], ["run.py", "-h"]])
+@pytest.mark.parametrize(
+    "words", [["scripts/plan.py"], ["scripts/plan.py", "method=fora", "runs=10"], ["run.py", "-h"]]
+)
 def test_planning_and_help_import_no_torch(words):
     ran = python("-X", "importtime", *words)
     imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}

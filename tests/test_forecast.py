@@ -6,6 +6,7 @@ import pytest
 
 from spectrum.core import forecast
 from spectrum.core.errors import SpectrumError
+from spectrum.core.memory import features_used
 
 SPAN = (0.0, 50.0)
 CHEBYSHEV = [
@@ -76,7 +77,7 @@ def test_the_declared_exact_degree_is_the_highest_that_holds(name, degree, param
 
 def test_every_forecaster_declares_its_exact_degree():
     forecasters = {n for n, f in inspect.getmembers(forecast, inspect.isfunction) if f.__module__ == forecast.__name__}
-    assert {n for n in forecasters if n[0] != "_" and "__mutmut" not in n} - {"exact", "features_used"} == {
+    assert {n for n in forecasters if n[0] != "_" and "__mutmut" not in n} - {"exact"} == {
         name for name, _, _ in DECLARED
     }
 
@@ -107,7 +108,7 @@ def test_an_affine_clock_changes_nothing(name):
     [("reuse", 1), ("newton", 2), ("taylor", 2), ("chebyshev", None), ("spectrum", None)],
 )
 def test_reach(function, expected):
-    assert forecast.features_used(getattr(forecast, function)) == expected
+    assert features_used(getattr(forecast, function)) == expected
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_bad_parameters(parameters, says):
 def test_no_more_is_forgotten_than_the_forecast_can_do_without(blend):
     """With blend 0 only the two newest features count, and the fit, which would need five, is not made."""
     blended = functools.partial(forecast.spectrum, blend=blend)
-    depth = forecast.features_used(blended)
+    depth = features_used(blended)
     assert depth == (2 if blend == 0 else None)
     times = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0][-(depth or 6) :]
     assert len(blended(times, 7.0, (0.0, 50.0))) == len(times)
@@ -141,4 +142,4 @@ def test_a_forecast_that_fails_on_fewer_features_keeps_them_all():
     def stubborn(times, target, span):
         return forecast.newton(times, target, span) if len(times) > 4 else forecast.reuse(times, target, span)
 
-    assert forecast.features_used(stubborn) is None
+    assert features_used(stubborn) is None

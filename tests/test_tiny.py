@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import scenes, vocabulary
 from toys import emoji_folder
 
-from spectrum.bench.prompts import ASSETS
+from spectrum.models.identity import ASSETS
 from spectrum.models.identity import EMBEDDED, digest
 
 SNIPPET = """

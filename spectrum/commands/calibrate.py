@@ -4,8 +4,8 @@ python scripts/calibrate.py model=tiny method=teacache [prompts=calibration] [pr
 python scripts/calibrate.py model=tiny method=teacache write=true      keep the fit beside the weights
 
 For TeaCache it fits the polynomial from the relative change of its signal to that of the blocks' output between
-consecutive steps of the uncached run (degree 4, least squares); for MagCache the ratios of the residual's size from step
-to step. For every data-dependent method it finds the thresholds that run a given number of steps on average.
+consecutive steps of the uncached run (degree 4, least squares); for MagCache the ratios of the residual's size from
+step to step. For every data-dependent method it finds the thresholds that run a given number of steps on average.
 """
 
 import dataclasses
@@ -166,7 +166,7 @@ def thresholds_by_runs(
 def calibrate(config: RunConfig, pipe: Any, budgets: tuple[int, ...]) -> dict[str, Any]:
     """The method's parameters, thresholds by budget, and on what they were fitted.
 
-    A setting of the method that was typed where its file leaves it open (`method.front_blocks=1`) is kept as the model's.
+    A setting that was typed where the method's file leaves it open (`method.front_blocks=1`) is kept as the model's.
     """
     prompts, name = read_prompts(config.prompts), config.method.name
     todo, sampling = numbered_samples(prompts, config.seeds), Sampling.of(config)

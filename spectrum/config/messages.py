@@ -150,10 +150,10 @@ def _readable(group: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def help_line(text: str) -> str:
-    """The first sentence of a file's leading comment.
+    r"""The first sentence of a file's leading comment.
 
     Example:
-        >>> help_line("# @package _global_\\n# FORA, arXiv 2407.01425. At the\\n# exit.\\nmethod:")
+        >>> help_line("# @package _global_\n# FORA, arXiv 2407.01425. At the\n# exit.\nmethod:")
         'FORA, arXiv 2407.01425.'
     """
     lines = []

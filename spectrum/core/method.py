@@ -15,7 +15,8 @@ import numpy as np
 
 from spectrum.core.clock import Clock
 from spectrum.core.errors import SpectrumError, check_number, refuse
-from spectrum.core.forecast import Forecast, features_used
+from spectrum.core.forecast import Forecast
+from spectrum.core.memory import features_used
 from spectrum.core.schedule import Schedule, always, needs_drift, plan
 
 if TYPE_CHECKING:

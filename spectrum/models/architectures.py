@@ -57,7 +57,7 @@ def build(model: ModelConfig, device: torch.device) -> Any:
 
 
 def _component(name: str, spec: Mapping[str, Any], model: ModelConfig, device: torch.device) -> Any:
-    """One part of a pipeline from its config. A module is made on the device and in its dtype, as diffusers loads one."""
+    """One part of a pipeline from its config. A module is made on the device, in its dtype, as diffusers loads one."""
     import diffusers
 
     given = dict(spec)

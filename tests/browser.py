@@ -1,0 +1,78 @@
+"""A headless Chromium through chromedriver's own HTTP interface, for tests that look at a page."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+
+OPTIONS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
+)  # fmt: skip
+
+
+class Browser:
+    """One window. The commands are those of the WebDriver standard."""
+
+    def __init__(self, address, size, dark=False):
+        self._address = address
+        more = ["--blink-settings=preferredColorScheme=0"] if dark else []
+        chosen = {
+            "goog:chromeOptions": {"args": [*OPTIONS, *more, f"--window-size={size[0]},{size[1]}"]},
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
+        started = self._send("POST", "/session", {"capabilities": {"alwaysMatch": chosen}})
+        self._session = f"/session/{started['sessionId']}"
+
+    def _send(self, kind, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._address + path, data, {"Content-Type": "application/json"}, method=kind)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["value"]
+
+    def open(self, path):
+        self._send("POST", f"{self._session}/url", {"url": path.resolve().as_uri()})
+
+    def run(self, script, *given):
+        return self._send("POST", f"{self._session}/execute/sync", {"script": script, "args": list(given)})
+
+    def log(self):
+        return self._send("POST", f"{self._session}/se/log", {"type": "browser"})
+
+    def drag(self, start, end):
+        """Press at one point of the window, move to another, and let go."""
+        steps = [
+            {"type": "pointerMove", "duration": 0, "x": round(start[0]), "y": round(start[1])},
+            {"type": "pointerDown", "button": 0},
+            {"type": "pointerMove", "duration": 50, "x": round(end[0]), "y": round(end[1])},
+            {"type": "pointerUp", "button": 0},
+        ]
+        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": steps}
+        self._send("POST", f"{self._session}/actions", {"actions": [mouse]})
+
+    def close(self):
+        self._send("DELETE", self._session)
+
+
+@contextmanager
+def browser(size=(1200, 900), dark=False):
+    """A browser, or a skipped test where Chromium and its driver are not installed."""
+    driver = shutil.which("chromedriver")
+    if driver is None or not (shutil.which("chromium") or shutil.which("google-chrome")):
+        pytest.skip("needs Chromium and chromedriver, on Debian: apt-get install chromium-driver")
+    process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        port = next(found[1] for line in process.stdout if (found := re.search(r"on port (\d+)", line)))
+        time.sleep(0.2)
+        window = Browser(f"http://127.0.0.1:{port}", size, dark)
+        yield window
+        window.close()
+    finally:
+        process.terminate()
+        process.wait(10)
