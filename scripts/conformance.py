@@ -1,11 +1,16 @@
 """Run every case of tests/cases.py on every pair of model and method, and write the matrix. CPU alone, ten minutes.
 
 python scripts/conformance.py [models=flux,wan21_14b] [methods=fora] [to=FILE]
+
+Pairs that are not run again stay as the file has them.
 """
 
+import re
 import sys
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -21,6 +26,7 @@ OPTIONS = {
     "methods": "methods to run, all by default",
     "to": "the file to write; outputs/conformance.md by default, results/conformance.md is the committed one",
 }
+REFUSED = "refused: "
 INTRO = """# Conformance
 
 Every method on every model's toy (its own classes at toy width, weights drawn at random, the real pipeline), through
@@ -39,6 +45,35 @@ experts) and 15 (compile) in `tests/test_composition.py`, 14 (LoRA, IP-Adapter, 
 """
 
 
+def read_matrix(path: Path, cases: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """By model and method, the outcome of each case as a matrix has it; empty if there is no such file."""
+    text = path.read_text() if path.exists() else ""
+    reasons = dict(re.findall(r"^(\d+)\. (.+)$", text, re.MULTILINE))
+    found = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and len(cells) == 2 + len(cases) and cells[0] not in ("model", "---"):
+            outcomes = [re.sub(r"refused \((\d+)\)", lambda m: f"refused: {reasons[m[1]]}", cell) for cell in cells[2:]]
+            found[cells[0], cells[1]] = outcomes
+    return found
+
+
+def matrix_text(outcomes: Mapping[tuple[str, str], Sequence[str]], cases: Mapping[str, Callable[..., Any]]) -> str:
+    """The matrix as Markdown: a row for each pair, and the reasons of what is refused, numbered."""
+    reasons: dict[str, int] = {}
+    rows = []
+    for pair, found in outcomes.items():
+        for outcome in found:
+            if outcome.startswith(REFUSED):
+                reasons.setdefault(outcome.removeprefix(REFUSED), len(reasons) + 1)
+        cells = [f"refused ({reasons[o.removeprefix(REFUSED)]})" if o.startswith(REFUSED) else o for o in found]
+        rows.append([*pair, *cells])
+    listed = "\n".join(f"- {check.__doc__.strip()}" for check in cases.values() if check.__doc__)
+    table = markdown_table(["model", "method", *(f"case {case}" for case in cases)], rows)
+    notes = "".join(f"\n{number}. {reason}" for reason, number in reasons.items())
+    return INTRO.format(cases=listed) + table + (f"\nRefused, because:\n{notes}\n" if notes else "")
+
+
 def main() -> None:
     """Run the pairs and write the matrix."""
     words = sys.argv[1:]
@@ -50,24 +85,17 @@ def main() -> None:
 
     models = given["models"].split(",") if "models" in given else cases.MODELS
     methods = given["methods"].split(",") if "methods" in given else cases.METHODS
-    rows, reasons = [], {}
+    to = Path(given.get("to", Path("outputs") / "conformance.md"))
+    known = read_matrix(to, list(cases.CASES))
     for model in models:
         for method in methods:
             if model not in cases.MODELS or method not in cases.METHODS:
                 refuse(f"there is no toy of {model} or no method {method}: type {USAGE}")
-            found = cases.outcomes(model, method)
-            for outcome in found.values():
-                if outcome.startswith("refused"):
-                    reasons.setdefault(outcome.removeprefix("refused: "), len(reasons) + 1)
-            cells = [f"refused ({reasons[o.removeprefix('refused: ')]})" if o.startswith("refused") else o
-                     for o in found.values()]  # fmt: skip
-            rows.append([model, method, *cells])
-            print(f"{model:16} {method:20} {', '.join(sorted(set(cells)))}", flush=True)
-    listed = "\n".join(f"- {check.__doc__.strip()}" for check in cases.CASES.values() if check.__doc__)
-    table = markdown_table(["model", "method", *(f"case {case}" for case in cases.CASES)], rows)
-    notes = "".join(f"\n{number}. {reason}" for reason, number in reasons.items())
-    text = INTRO.format(cases=listed) + table + (f"\nRefused, because:\n{notes}\n" if notes else "")
-    write_bytes(Path(given.get("to", Path("outputs") / "conformance.md")), text.encode())
+            found = list(cases.outcomes(model, method).values())
+            known[model, method] = found
+            print(f"{model:16} {method:20} {', '.join(sorted(set(found)))}", flush=True)
+    pairs = [(model, method) for model in cases.MODELS for method in cases.METHODS]
+    write_bytes(to, matrix_text({pair: known[pair] for pair in pairs if pair in known}, cases.CASES).encode())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A headless Chromium through chromedriver's own HTTP interface, for tests that look at a page."""
 
+import base64
 import json
 import re
 import shutil
@@ -14,25 +15,26 @@ OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
 )  # fmt: skip
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Browser:
     """One window. The commands are those of the WebDriver standard."""
 
-    def __init__(self, address, size, dark=False):
+    def __init__(self, address, size, phone=False):
         self._address = address
-        more = ["--blink-settings=preferredColorScheme=0"] if dark else []
-        chosen = {
-            "goog:chromeOptions": {"args": [*OPTIONS, *more, f"--window-size={size[0]},{size[1]}"]},
-            "goog:loggingPrefs": {"browser": "ALL"},
-        }
+        options = {"args": [*OPTIONS, f"--window-size={size[0]},{size[1]}"]}
+        if phone:
+            metrics = {"width": size[0], "height": size[1], "pixelRatio": 2, "touch": True}
+            options["mobileEmulation"] = {"deviceMetrics": metrics}
+        chosen = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         started = self._send("POST", "/session", {"capabilities": {"alwaysMatch": chosen}})
         self._session = f"/session/{started['sessionId']}"
 
     def _send(self, kind, path, body=None):
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._address + path, data, {"Content-Type": "application/json"}, method=kind)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with OPENER.open(request, timeout=120) as answer:
             return json.load(answer)["value"]
 
     def open(self, path):
@@ -40,6 +42,9 @@ class Browser:
 
     def run(self, script, *given):
         return self._send("POST", f"{self._session}/execute/sync", {"script": script, "args": list(given)})
+
+    def screenshot(self, path):
+        path.write_bytes(base64.b64decode(self._send("GET", f"{self._session}/screenshot")))
 
     def log(self):
         return self._send("POST", f"{self._session}/se/log", {"type": "browser"})
@@ -60,7 +65,7 @@ class Browser:
 
 
 @contextmanager
-def browser(size=(1200, 900), dark=False):
+def browser(size=(1200, 900), phone=False):
     """A browser, or a skipped test where Chromium and its driver are not installed."""
     driver = shutil.which("chromedriver")
     if driver is None or not (shutil.which("chromium") or shutil.which("google-chrome")):
@@ -68,9 +73,9 @@ def browser(size=(1200, 900), dark=False):
     process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        port = next(found[1] for line in process.stdout if (found := re.search(r"on port (\d+)", line)))
+        port = next(found[1] for line in process.stdout if (found := re.search(r"successfully on port (\d+)", line)))
         time.sleep(0.2)
-        window = Browser(f"http://127.0.0.1:{port}", size, dark)
+        window = Browser(f"http://127.0.0.1:{port}", size, phone)
         yield window
         window.close()
     finally:

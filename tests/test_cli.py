@@ -218,6 +218,7 @@ def test_a_multirun_ends_with_one_comparison(tmp_path, capsys):
     assert len([p for p in (tmp_path / "tiny").glob("none-*")]) == 1 and len(list((tmp_path / "r").glob("*.json"))) == 4
     assert (table.parent / "sheet.png").stat().st_size > 10_000
     record = json.loads(next((tmp_path / "r").glob("spectrum-*.json")).read_text())
+    assert record["command"].startswith("spectrum run --multirun model.steps=7 ")
     assert record["runs"] == {key: [0, 1, 2, 3, 4, 6, 8, 11] for key in ["cond", "uncond"]}
     assert record["cache_bytes"]["predicted_per_sample"] == record["cache_bytes"]["seen_per_sample"] > 0
     assert {e["step"] for e in record["forecast_errors"]["cond"]} == {5, 7, 9, 10, 12, 13, 14}

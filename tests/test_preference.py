@@ -6,6 +6,7 @@ import pytest
 import torch
 from blip import Toy, reward
 from PIL import Image
+from planted import Planted
 from torch.nn import functional as F
 
 from eval.metrics import metric, preference
@@ -131,9 +132,11 @@ def test_checkpoints_of_other_sizes_and_files_that_are_none_are_refused(files):
         load_reward_net(folder / "ImageReward.pt", replace(TOY, depth=3))
     (folder / "text.pt").write_text("version https://git-lfs.github.com/spec/v1")
     torch.save({"epoch": 3}, folder / "none.pt")
-    for name, message in (("text.pt", "torch can read"), ("none.pt", "no state dict")):
+    torch.save({"weight": Planted(folder / "ran")}, folder / "planted.pt")
+    for name, message in (("text.pt", "torch can read"), ("none.pt", "no state dict"), ("planted.pt", "can read")):
         with pytest.raises(SpectrumError, match=message):
             read_state_dict(folder / name)
+    assert not (folder / "ran").exists()
 
 
 def test_missing_files_are_named_with_the_way_to_get_them(files, images):

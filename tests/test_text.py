@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from planted import Planted
 from tiny import scenes, vocabulary
 from toys import emoji_folder
 
@@ -56,6 +57,18 @@ def test_the_score_is_open_clips_cosine(checkpoint):
     assert found.provenance["checkpoint"] == "toy.pt" and len(found.provenance["sha256"]) == 64
 
 
+def test_every_picture_of_a_long_set_meets_its_own_prompt():
+    """70 pictures are more than a batch; each is a plain ground of the colour that its prompt names."""
+    colours = [list(vocabulary.COLOURS)[number % 9] for number in range(70)]
+    grounds = [scenes.paint_ground(colour, "plain", np.random.default_rng(0)) for colour in colours]
+    images = torch.from_numpy(np.stack(grounds)).permute(0, 3, 1, 2).float() / 255
+    prompts = [f"a cat on {colour}" for colour in colours]
+    values = text.clip_score(Pictures(images), None, prompts).values
+    alone = text.clip_score(Pictures(images[64:]), None, prompts[64:]).values
+    assert min(alone) > 0 and values[64:] != pytest.approx(values[:6], rel=0.01)
+    assert values[64:] == pytest.approx(alone, rel=1e-4)
+
+
 def test_missing_weights_and_bad_input_are_named(checkpoint):
     pictures = Pictures(torch.rand(3, 3, 16, 16))
     with pytest.raises(AbsentError, match=r"checkpoint=FILE"):
@@ -66,16 +79,6 @@ def test_missing_weights_and_bad_input_are_named(checkpoint):
         text.clip_score(pictures, None, PROMPTS, model="ViT-Z-1", checkpoint=str(checkpoint))
     with pytest.raises(SpectrumError, match="3 pictures and 2 prompts"):
         text.clip_score(pictures, None, PROMPTS[:2])
-
-
-class Planted:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
 
 
 def test_checkpoints_that_cannot_be_used_are_refused_and_run_no_code(checkpoint, tmp_path):

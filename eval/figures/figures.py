@@ -120,7 +120,7 @@ def errors_figure(records: Records, title: str) -> Any:
 
 def _small_panels(records: Records, lines: Sequence[tuple[list[int], list[float]]], title: str, label: str) -> Any:
     """A panel for each record's line over the steps, on a logarithmic axis, with the other lines in grey."""
-    figure, axes = panels(len(records))
+    figure, axes = panels(len(records), *((2.6, 1.6) if len(records) > 1 else (7, 2.2)))
     styles = line_styles([record.name for record in records])
     for number, (axis, record, style) in enumerate(zip(axes, records, styles, strict=True)):
         for steps, values in (*lines[:number], *lines[number + 1 :]):
@@ -129,7 +129,7 @@ def _small_panels(records: Records, lines: Sequence[tuple[list[int], list[float]
         axis.set_yscale("log")
         axis.grid(alpha=0.25)
         set_title(axis, record.label, size=8)
-        axis.tick_params(labelsize=7)
+        axis.tick_params(which="both", labelsize=7)
     figure.supxlabel("denoising step", fontsize=9)
     figure.supylabel(label, fontsize=9)
     set_heading(figure, title)

@@ -181,7 +181,7 @@ def label_line_ends(
         )  # fmt: skip
 
 
-def panels(count: int, width: float = 2.6, height: float = 1.6) -> tuple[Any, list[Any]]:
+def panels(count: int, width: float, height: float) -> tuple[Any, list[Any]]:
     """A figure of small panels with the same axes, at most four side by side.
 
     Args:

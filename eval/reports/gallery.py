@@ -127,7 +127,7 @@ def _ranked(errors: Sequence[Sequence[float | None]], count: int) -> Iterator[in
     """The samples to show, in order: all of them, or those on which some run is worst."""
     order = list(range(count))
     if count > MOST_SAMPLES:
-        worst = [min((e[i] for e in errors if e[i] is not None), default=math.inf) for i in order]
+        worst = [min((v for own in errors if (v := own[i]) is not None), default=math.inf) for i in order]
         order = sorted(order, key=lambda i: worst[i])[:MOST_SAMPLES]
     return iter(order)
 

@@ -89,12 +89,17 @@ def made_with(records: Sequence[Record]) -> str:
     torches = sorted({str(record.packages.get("torch")) for record in records})
     diffusers = sorted({str(record.packages.get("diffusers")) for record in records})
     commits = sorted({_commit(record) for record in records})
-    samples = f"{first.samples} samples ({len(first.prompts)} prompts x {len(first.seeds)} seeds)"
+    prompts, seeds = _counted(len(first.prompts), "prompt"), _counted(len(first.seeds), "seed")
+    samples = f"{_counted(first.samples, 'sample')} ({prompts} x {seeds})"
     return (
         f"{first.model['name']} ({', '.join(kinds)}), {first.model['width']}x{first.model['height']}, "
         f"{first.model['dtype']}, {first.steps} steps, {samples}; {', '.join(machines)}; "
         f"torch {', '.join(torches)}, diffusers {', '.join(diffusers)}, commit {', '.join(commits)}"
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _machine(hardware: Mapping[str, Any]) -> str:
@@ -166,7 +171,7 @@ def _plots(records: Sequence[Record]) -> list[Plot]:
     probed = [record for record in compared if any(record.forecast_errors.values())]
     if probed:
         text = "Relative error of the forecast velocity at each skipped step"
-        found.append(_plot(figures.errors_figure(probed, ""), text, len(probed) > 1))
+        found.append(_plot(figures.errors_figure(probed, ""), text, True))
     return found
 
 

@@ -1,5 +1,6 @@
 """Tables of records, as Markdown, LaTeX and CSV. Pure functions of records; torch is not imported."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,11 @@ class ExperimentTable:
     def records(self) -> list[Record]:
         """The records of the rows that have one."""
         return [record for _, record in self.rows if record is not None]
+
+    @functools.cached_property
+    def lines(self) -> list[list[str]]:
+        """The cells of each row as text. Made once: the intervals of differences take time."""
+        return [cells(self, *match) for match in self.rows]
 
     @property
     def missing(self) -> list[Row]:
@@ -189,7 +195,7 @@ def about(table: ExperimentTable) -> str:
 
 def markdown(table: ExperimentTable) -> str:
     """The table with what it was made on, and under it the commands of what is missing."""
-    text = f"{about(table)}\n\n{markdown_table(heads(table), [cells(table, *match) for match in table.rows])}"
+    text = f"{about(table)}\n\n{markdown_table(heads(table), table.lines)}"
     if table.missing:
         commands = "\n".join(row.command for row in table.missing)
         text += f"\nNot measured yet; these commands make the missing rows:\n\n```bash\n{commands}\n```\n"
@@ -206,7 +212,7 @@ def latex(table: ExperimentTable) -> str:
     titles = heads(table)
     lines = [f"% {about(table)}", rf"\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}", r"\toprule"]
     lines += [" & ".join(map(clean, titles)) + r" \\", r"\midrule"]
-    lines += [" & ".join(map(clean, cells(table, *match))) + r" \\" for match in table.rows]
+    lines += [" & ".join(map(clean, line)) + r" \\" for line in table.lines]
     lines += [r"\bottomrule", r"\end{tabular}", *(f"% missing: {row.command}" for row in table.missing)]
     return "\n".join(lines) + "\n"
 

@@ -35,10 +35,12 @@ def resolve(config: RunConfig) -> tuple[RunConfig, Method]:
     """
     fits = fits_of(config.model)
     config = filled(with_runs(config, fits), fits)
-    method = build_method(config.method, config.schedule, fits, config.model.name, config.plugins)
+    model = config.model
+    typed = "" if model.steps == group_file("model", model.name)["steps"] else f" model.steps={model.steps}"
+    method = build_method(config.method, config.schedule, fits, f"{model.name}{typed}", config.plugins)
     steps = Sampling.of(config).steps
-    if steps > config.model.steps:
-        refuse(f"method.steps={steps} must be at most model.steps={config.model.steps}: type method.steps= or runs=")
+    if steps > model.steps:
+        refuse(f"method.steps={steps} must be at most model.steps={model.steps}: type method.steps= or runs=")
     plan_of(config, method)
     return config, method
 

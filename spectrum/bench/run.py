@@ -29,7 +29,7 @@ from spectrum.bench.prompts import Sample, check_length
 from spectrum.bench.provenance import environment, hardware
 from spectrum.bench.requirements import check_prompts, missing_line
 from spectrum.bench.resolve import cache_bytes, feature_bytes, label, plan_of
-from spectrum.bench.sampling import check_memory, sample_batch
+from spectrum.bench.sampling import check_arguments, check_memory, sample_batch
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import RunConfig
 from spectrum.core.errors import SpectrumError
@@ -57,7 +57,7 @@ def run(config: RunConfig, group: str | None = None) -> Path:
     check_prompts(config)
     job = Job.of(config)
     here = device_of(config.device).type == "cpu"
-    check_memory(Sampling.of(job.config), job.config.batch or 1, features_bytes(job) if here else 0)
+    check_memory(Sampling.of(job.config), batch_size(job), features_bytes(job) if here else 0)
     logger = logger_of(config.logger, config.out, config.plugins)
     _print_plan(console, job)
     writable(job.folder.parent)
@@ -77,12 +77,17 @@ def run(config: RunConfig, group: str | None = None) -> Path:
     return job.folder
 
 
+def batch_size(job: Job) -> int:
+    """How many samples one call makes at most."""
+    return min(len(job.samples), job.config.batch or 1)
+
+
 def features_bytes(job: Job) -> int:
     """About how many bytes a call of the denoiser takes: what one block works on, and what the method stores.
 
     A block holds its input, queries, keys and values, and four times the width inside its MLP: eight features.
     """
-    config, batch = job.config, job.config.batch or 1
+    config, batch = job.config, batch_size(job)
     stored = cache_bytes(config, plan_of(config, job.method), batch) or 0
     return stored + 8 * batch * config.model.branches * feature_bytes(config)
 
@@ -194,6 +199,7 @@ def _load(job: Job) -> Any:
     except AbsentWeightsError as error:
         raise SpectrumError(missing_line(job.config) or str(error)) from None
     with_solver(pipe, Sampling.of(job.config).solver)
+    check_arguments(pipe, Sampling.of(job.config))
     limit = model.call.get("max_sequence_length") or getattr(pipe, "tokenizer_max_length", 77)
     check_length(pipe, job.prompts, limit)
     return pipe

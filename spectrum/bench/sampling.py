@@ -55,18 +55,34 @@ def sample_batch(
     return images.float().cpu()
 
 
-def _arguments(pipe: Any, batch: list[Sample], sampling: Sampling) -> dict[str, Any]:
-    """The keyword arguments of the pipeline's call."""
-    call = dict(sampling.call)
+def check_arguments(pipe: Any, sampling: Sampling) -> None:
+    """Refuse what a pipeline's call does not take.
+
+    Args:
+        pipe: a diffusers pipeline.
+        sampling: how it is to be called.
+
+    Raises:
+        SpectrumError: for an argument that it does not have, one that is no number where it has to be, and frames of a
+            pipeline of pictures.
+    """
     known = inspect.signature(type(pipe).__call__).parameters
-    for name, value in call.items():
+    for name, value in sampling.call.items():
         if name not in known:
             refuse(f"model.call.{name} is no argument of {type(pipe).__name__}: take it out")
-        number = isinstance(known[name].default, (int, float)) and not isinstance(known[name].default, bool)
+        default = known[name].default
+        number = isinstance(default, (int, float)) and not isinstance(default, bool)
         if number and value is not None and not isinstance(value, (int, float)):
             refuse(f"model.call.{name} must be a number, got {value!r}")
     if sampling.frames is not None and "num_frames" not in known:
         refuse(f"model.frames={sampling.frames}: {type(pipe).__name__} makes pictures; take it out")
+
+
+def _arguments(pipe: Any, batch: list[Sample], sampling: Sampling) -> dict[str, Any]:
+    """The keyword arguments of the pipeline's call."""
+    check_arguments(pipe, sampling)
+    call = dict(sampling.call)
+    known = inspect.signature(type(pipe).__call__).parameters
     if sampling.embeds is not None:
         call.pop("negative_prompt", None)
         call |= {"negative_prompt": None} if "negative_prompt" in known else {}

@@ -5,9 +5,7 @@ python scripts/figures.py to=results/figures    write the committed ones
 python scripts/figures.py records=FOLDER        from other records
 """
 
-import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +22,16 @@ from spectrum.records.record import read_records
 KINDS = ("png", "svg")
 
 
-def save_in_both_formats(make: Callable[[], Any], to: Path, name: str) -> None:
-    """Make a figure and write it, once in each format.
+def save_in_both_formats(figure: Any, to: Path, name: str) -> None:
+    """Write a figure as PNG and as SVG.
 
     Args:
-        make: makes the matplotlib figure.
+        figure: a matplotlib figure.
         to: the folder.
         name: of the files.
     """
     for kind in KINDS:
-        save(make(), to / f"{name}.{kind}")
+        save(figure, to / f"{name}.{kind}")
     print(f"{to / name}.{{{','.join(KINDS)}}}")
 
 
@@ -47,23 +45,23 @@ def draw_experiment(name: str, table: ExperimentTable, to: Path) -> None:
     """
     varies = table.experiment.varies
     if varies:
-        save_in_both_formats(lambda: figures.ablation_figure(table, varies), to, name)
+        save_in_both_formats(figures.ablation_figure(table, varies), to, name)
         return
     records = table.records
     on = f"{table.experiment.title}: {records[0].model_kind}, {records[0].samples} samples"
-    save_in_both_formats(lambda: figures.quality_figure(records, "psnr", on), to, name)
+    save_in_both_formats(figures.quality_figure(records, "psnr", on), to, name)
     if len({round(r.nfe) for r in records if r.name != "none"}) > 2:
         return
     few = [r for r in records if abs(r.nfe - 14) <= 0.5]
     cached = [r for r in few if r.caches]
     weighted = [r for r in records if r.weights and r.name.startswith("spectrum")]
-    made: dict[str, Callable[[], Any]] = {
-        "errors": lambda: figures.errors_figure(few, f"{on}: forecast error at 14 runs"),
-        "timelines": lambda: figures.timelines_figure(cached, "Steps that ran the blocks"),
-        "weights": lambda: figures.weights_figure(weighted, "Weights of the forecast at each skipped step"),
+    parts = {
+        "errors": figures.errors_figure(few, f"{on}: forecast error at 14 runs"),
+        "timelines": figures.timelines_figure(cached, "Steps that ran the blocks"),
+        "weights": figures.weights_figure(weighted, "Weights of the forecast at each skipped step"),
     }
-    for part, make in made.items():
-        save_in_both_formats(make, to, f"{name}_{part}")
+    for part, figure in parts.items():
+        save_in_both_formats(figure, to, f"{name}_{part}")
 
 
 USAGE = "python scripts/figures.py [to=FOLDER] [records=FOLDER]"
@@ -102,5 +100,4 @@ def main(words: list[str]) -> None:
     for path in sorted((RESULTS / "study").glob("*.json")):
         study = json.loads(path.read_text())
         title = f"One full run of {len(study['about']['prompts'])} prompts, {path.stem}: forecasts past a run, offline"
-        made = functools.partial(figures.distance_figure, study, title)
-        save_in_both_formats(made, to, f"{path.stem}_distance")
+        save_in_both_formats(figures.distance_figure(study, title), to, f"{path.stem}_distance")

@@ -42,6 +42,8 @@ def main(words: list[str]) -> int:
         if word.startswith("-") and word.partition("=")[0] not in FLAGS:
             refuse(f"there is no option {word}: type --multirun, --cfg job or --help, and settings as key=value")
     check_overrides(words)
+    first = [word for word in words if word in ("--multirun", "-m", "--resolve")]
+    words = [*first, *(word for word in words if word not in first)]  # Hydra takes no overrides on both sides of a flag
     register()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     errors: list[Exception] = []

@@ -26,17 +26,23 @@ OPTIONS = {
 
 
 def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
-    """Every file that the records determine, with its text."""
+    """Every file that the records determine, with its text.
+
+    Args:
+        records: the folder of the records.
+        to: the folder of the tables.
+        readme: a README whose tables between marks are made of the same records; None for none.
+    """
     found = read_records(records)
     published = RESULTS / "published.csv"
     texts: dict[Path, str] = {}
     front = readme.read_text() if readme else ""
     for name in choices("experiment"):
-        filled = tables.match_rows(load_experiment(name, published if published.exists() else None), found)
-        text = tables.markdown(filled)
-        texts[to / f"{name}.md"] = f"# {filled.experiment.title}\n\n{text}"
-        texts[to / f"{name}.tex"] = tables.latex(filled)
-        texts[to / f"{name}.csv"] = tables.csv_table(filled)
+        table = tables.match_rows(load_experiment(name, published if published.exists() else None), found)
+        text = tables.markdown(table)
+        texts[to / f"{name}.md"] = f"# {table.experiment.title}\n\n{text}"
+        texts[to / f"{name}.tex"] = tables.latex(table)
+        texts[to / f"{name}.csv"] = tables.csv_table(table)
         mark = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         front = mark.sub(lambda seen, text=text: f"{seen[1]}\n{text}\n{seen[2]}", front)
     return texts if readme is None else {**texts, readme: front}
@@ -47,6 +53,9 @@ def main(words: list[str]) -> None:
 
     Args:
         words: `--check`, `records=FOLDER`, `to=FOLDER`.
+
+    Raises:
+        SpectrumError: if there is no folder of records, or a checked file does not follow from them.
     """
     if wants_help(words, __doc__ or "", OPTIONS):
         return

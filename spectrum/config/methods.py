@@ -90,7 +90,9 @@ def build_method(
 
     def function(node: Any, key: str) -> Any:
         lacks = no_drift if key == "schedule" and own["drift"] is None and "ratios" not in timing else missing
-        found = None if node is None else bound_function(node, key, lacks, plugins, allowed)
+        if node is None:
+            return None
+        found = bound_function(node, key, lacks, plugins, allowed)
         own_code = key == "schedule" and node["_target_"].partition(".")[0] in plugins
         return given_schedule(found) if own_code else found
 

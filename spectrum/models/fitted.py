@@ -23,10 +23,9 @@ def read_calibration(path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text())
-        whole = all(_is_fit(fit) for fit in found.values())
-    except (ValueError, AttributeError):
-        whole = False
-    if not whole:
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(map(_is_fit, found.values())):
         refuse(f"{path} is no whole calibration: delete it, and fit again with python scripts/calibrate.py")
     return found
 

@@ -1,0 +1,239 @@
+"""What a first user met, an item a test. Items 5 and 6 have files of their own beside this one."""
+
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from command import QUICK, ROOT, call, error_line
+from rich.console import Console
+
+from spectrum.bench.progress import Progress
+from spectrum.config.compose import compose
+from spectrum.models.fitted import fits_of
+from spectrum.models.identity import EMBEDDED
+
+
+def typed(*words, path=""):
+    """Type a command in the project's folder, with another folder on Python's path: (exit code, output, errors)."""
+    ran = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False,
+                         env={**os.environ, "PYTHONPATH": str(path)})  # fmt: skip
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+FORECAST = """
+import numpy as np
+
+from mypkg.weights import newest
+
+def f(times, target, span):
+    '''The newest feature again.'''
+    return newest(len(times))
+"""
+WEIGHTS = """
+import numpy as np
+
+FACTOR = 1.0
+
+def newest(count):
+    weights = np.zeros(count)
+    weights[-1] = FACTOR
+    return weights
+"""
+
+
+def test_1_the_code_of_a_method_is_part_of_a_run_s_identity(tmp_path):
+    package = tmp_path / "mypkg"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "forecast.py").write_text(FORECAST)
+    (package / "weights.py").write_text(WEIGHTS)
+    words = ["run.py", *QUICK, "method=fora", "plugins=[mypkg]", "method.forecast._target_=mypkg.forecast.f"]
+    words += [f"out={tmp_path / 'out'}", f"records={tmp_path / 'records'}"]
+
+    def run():
+        code, out, err = typed(*words, path=tmp_path)
+        assert code == 0, err
+        return out
+
+    def pictures():
+        return {path.parent.parent.name: path.read_bytes() for path in tmp_path.rglob("fora-*/images/00000-s0.png")}
+
+    out = run()
+    (first,) = pictures().items()
+    assert "has changed" not in out
+    (package / "forecast.py").write_text(FORECAST.replace("The newest feature again.", "Another text.") + "\n# More.\n")
+    out = run()
+    assert "has changed" not in out and pictures() == dict([first]), "comments and docstrings change no result"
+    (package / "weights.py").write_text(WEIGHTS.replace("FACTOR = 1.0", "FACTOR = 0.5"))
+    out = run()
+    assert f"the code of fora has changed since {tmp_path}" in out and "made again" in out
+    both = pictures()
+    assert len(both) == 2 and both[first[0]] == first[1] and len(set(both.values())) == 2
+    codes = {json.loads(path.read_text())["code"] for path in (tmp_path / "records").glob("fora-*.json")}
+    assert len(codes) == 2
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trace") / "t.pt"
+    code, _, err = typed("scripts/trace.py", "model.steps=50", "prompts.limit=1", f"trace={path}")
+    assert code == 0, err
+    return path
+
+
+def test_2_a_replay_of_records_skips_what_a_trace_cannot_score(trace, tmp_path):
+    """Records of methods that store at the exit, at other places, and of one that names a function of nobody's."""
+    for path in sorted((ROOT / "results" / "records").glob("*.json")):
+        record = json.loads(path.read_text())
+        if record["method"]["name"] in ("fora", "dbcache", "fora_modules") and record["model"]["name"] == "tiny":
+            shutil.copy(path, tmp_path)
+    names = sorted(path.stem for path in tmp_path.glob("*.json"))
+    scored = [name for name in names if name.startswith("fora-")]
+    assert scored and any(name.startswith("dbcache-") for name in names)
+    strange = json.loads((tmp_path / f"{scored[0]}.json").read_text())
+    strange["method"]["forecast"]["_target_"] = "os.system"
+    (tmp_path / "strange.json").write_text(json.dumps({**strange, "id": "strange"}))
+    code, out, err = typed("scripts/replay.py", f"trace={trace}", f"records={tmp_path}", "format=json")
+    assert code == 0, err
+    assert len(json.loads(out)) == len(scored)
+    said = err.splitlines()
+    assert sorted(line.split(": ")[1] for line in said) == sorted({*names, "strange"} - set(scored))
+    assert all(line.startswith("left out: ") for line in said)
+    assert any("strange: method.forecast names os.system" in line for line in said)
+
+
+def test_3_pictures_that_are_missing_are_drawn_again_by_the_same_command(tmp_path, capsys):
+    words = [*QUICK, "probe=1", f"out={tmp_path}"]
+    assert call("run", *words, capsys=capsys).code == 0
+    (folder,) = (path.parent for path in tmp_path.rglob("record.json"))
+    drawn = ("sheet.png", "timeline.png", "error.png")
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "images").iterdir()}
+    for name in drawn:
+        (folder / name).unlink()
+        assert call("run", *words, capsys=capsys).code == 0
+        assert all((folder / each).stat().st_size > 1000 for each in drawn)
+    assert before == {path.name: path.stat().st_mtime_ns for path in (folder / "images").iterdir()}
+
+
+def test_4_weights_of_a_folder_are_not_called_embedded(tmp_path, capsys):
+    shutil.copytree(EMBEDDED, tmp_path / "mine")
+    words = [*QUICK, "method=none"]
+    said = call("run", *words, f"model.weights={tmp_path / 'mine'}", f"out={tmp_path / 'a'}", capsys=capsys)
+    assert said.code == 0 and "weights of the user's folder mine" in said.out and "embedded" not in said.out
+    said = call("run", *words, f"out={tmp_path / 'b'}", capsys=capsys)
+    assert said.code == 0 and "embedded, trained" in said.out
+    kinds = {path.parts[-4]: json.loads(path.read_text())["model_kind"] for path in tmp_path.rglob("record.json")}
+    assert kinds == {"a": "weights of the user's folder mine", "b": "embedded, trained"}
+
+
+def test_7_calibrate_prints_unless_told_and_overwrites_no_other_fit(tmp_path, capsys):
+    shutil.copytree(EMBEDDED, tmp_path / "tiny")
+    kept = tmp_path / "tiny" / "calibration.json"
+    shipped = json.loads(kept.read_text())
+    words = [f"model.weights={tmp_path / 'tiny'}", "method=teacache", "batch=2", "prompts=inline"]
+    words += ["prompts.text=['a cat on blue', 'a key on red']", "budgets=5"]
+    said = call("calibrate", *words, "model.steps=8", capsys=capsys)
+    found = json.loads(said.out.splitlines()[-1])
+    assert said.code == 0 and found["fitted_on"]["steps"] == 8 and "write=true" in said.out
+    assert json.loads(kept.read_text()) == shipped, "nothing is written unless it is asked for"
+    line = error_line(call("calibrate", *words, "model.steps=8", "write=true", capsys=capsys))
+    assert "50 steps and 16 samples" in line and "type overwrite=true" in line
+    line = error_line(call("calibrate", *words, "write=true", capsys=capsys))
+    assert "16 samples, and this one is of tiny, 50 steps and 2" in line
+    assert json.loads(kept.read_text()) == shipped, "a fit of other steps, or of more prompts, is not overwritten"
+    assert call("calibrate", *words, "model.steps=8", "write=true", "overwrite=true", capsys=capsys).code == 0
+    now = json.loads(kept.read_text())
+    line = error_line(call("calibrate", *words, "model.steps=9", "write=true", capsys=capsys))
+    assert "8 steps and 2 samples" in line and json.loads(kept.read_text()) == now
+    assert now["teacache"]["coefficients"] == found["coefficients"]
+    assert {name: fit for name, fit in now.items() if name != "teacache"} == {
+        name: fit for name, fit in shipped.items() if name != "teacache"
+    }
+    at_eight, at_fifty = (fits_of(compose([*words[:-1], f"model.steps={steps}"]).model) for steps in (8, 50))
+    assert at_eight.keys() == {"teacache"} and "teacache" not in at_fifty and at_fifty, "a fit is for its own steps"
+
+
+def test_7_commands_write_into_no_tracked_folder_unless_told():
+    """The defaults of what is written lie under outputs, which git ignores."""
+    for command in ("tables", "figures", "study"):
+        code, out, _ = typed(f"scripts/{command}.py", "--help")
+        assert code == 0 and "outputs/" in out
+    asked = subprocess.run(["git", "check-ignore", "outputs/tables"], cwd=ROOT, capture_output=True, check=False)
+    assert asked.returncode == 0
+
+
+def launchers():
+    found = importlib.util.find_spec("hydra_plugins")
+    joblib = found is not None and importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is not None
+    return ["basic", *(["joblib"] if joblib else [])]
+
+
+@pytest.mark.parametrize("launcher", launchers())
+def test_8_a_bad_job_does_not_stop_a_sweep(launcher, tmp_path):
+    words = ["method=fora,fewer_steps", "runs=6,7", *QUICK, f"out={tmp_path}", "--multirun", "hydra.job.chdir=false"]
+    words += [f"hydra/launcher={launcher}", f"records={tmp_path / 'records'}"]
+    code, out, err = typed("run.py", *words)
+    assert code == 1
+    assert "Traceback" not in err and "Error executing" not in err
+    (failed,) = [line for line in out.splitlines() if line.startswith("failed: ")]
+    assert "method=fora runs=6" in failed and "cannot run exactly 6 of 7 steps" in failed
+    assert [line for line in err.splitlines() if line.startswith("error: ")] == [failed.replace("failed: ", "error: ")]
+    (table,) = tmp_path.rglob("comparison.md")
+    assert failed in table.read_text().splitlines()
+    made = sorted(json.loads(path.read_text())["label"] for path in (tmp_path / "records").glob("*.json"))
+    assert len(made) == 3 and {label.split()[0] for label in made} == {"fora", "fewer_steps"}
+    assert all(label.split()[0] in table.read_text() for label in made)
+
+
+def test_8_a_sweep_whose_jobs_all_end_well_is_one_that_ends_well(tmp_path):
+    code, out, err = typed("run.py", "--multirun", "method=none,fora", *QUICK, f"out={tmp_path}")
+    assert code == 0 and "failed" not in out, err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["model.height=100000", "model.width=100000"], "model.height=100000 is more than any model here can make"),
+        (
+            ["model.height=16384", "model.width=16384", "batch=64", "prompts.limit=64"],
+            "type a smaller model.height, model.width or batch",
+        ),
+    ],
+)
+def test_9_absurd_sizes_are_refused_before_memory_is_touched(words, says, tmp_path, capsys):
+    said = call("run", *QUICK, *words, f"out={tmp_path}", capsys=capsys)
+    assert says in error_line(said)
+    assert not said.out and not list(tmp_path.iterdir())
+
+
+def test_9_long_phases_print_a_line_every_30_seconds_where_there_is_no_terminal():
+    now = 0.0
+    printed = io.StringIO()
+    with Progress(Console(file=printed, force_terminal=False), clock=lambda: now) as progress:
+        advance = progress.start("spectrum", 100)
+        for _ in range(10):
+            now += 8.0
+            advance(10)
+    lines = printed.getvalue().splitlines()
+    assert lines == [
+        "spectrum: 40 of 100 sample steps, 32 s, about 48 s left",
+        "spectrum: 80 of 100 sample steps, 64 s, about 16 s left",
+    ]
+
+
+def test_9_the_timing_pass_shows_how_far_it_is(_tiny):
+    from spectrum.bench import timing
+    from spectrum.bench.prompts import numbered_samples
+    from spectrum.config.sampling import Sampling
+    from spectrum.named_methods import load_method
+
+    sampling = Sampling.of(compose(["model.steps=4", "batch=1"]))
+    sides = (load_method("none"), sampling), (load_method("fora"), sampling)
+    told = []
+    timing.compare(_tiny, *sides, numbered_samples(["a cat on blue"], [0]), 2, told.append)
+    assert told == [4] * 6
