@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spectrum.api import Accelerated, accelerate, restore
+    from spectrum.core.clock import Clock
     from spectrum.core.errors import SpectrumError
     from spectrum.core.method import Method, Plan, Signal, Site, Space, plan_method
     from spectrum.hooks.layout import Denoiser
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Accelerated",
+    "Clock",
     "Denoiser",
     "Method",
     "Plan",
@@ -34,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "spectrum.api": ("Accelerated", "accelerate", "restore"),
+    "spectrum.core.clock": ("Clock",),
     "spectrum.core.errors": ("SpectrumError",),
     "spectrum.core.method": ("Method", "Plan", "Signal", "Site", "Space", "plan_method"),
     "spectrum.hooks.layout": ("Denoiser",),

@@ -9,7 +9,7 @@ from typing import Any
 from spectrum.core.errors import refuse
 from spectrum.core.given_schedule import given_schedule
 from spectrum.core.method import Method, Plan, plan_method
-from spectrum.core.schedule import Schedule
+from spectrum.core.schedule import Schedule, needs_drift
 from spectrum.hooks.hook import CacheHook
 from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.private_api import uncompiled
@@ -101,7 +101,7 @@ class Accelerated:
         for hook in self.hooks:
             hook.remove()
         self.hooks = []
-        if self.pipe.__dict__.get(_ATTRIBUTE) is self:
+        if getattr(self.pipe, "__dict__", {}).get(_ATTRIBUTE) is self:
             del self.pipe.__dict__[_ATTRIBUTE]
 
     def __repr__(self) -> str:
@@ -175,14 +175,21 @@ def accelerate(
         ...     handle.plan(50).runs
         [0, 1, 2, 3, 4, 6, 11, 19, 30, 44]
     """
+    given = schedule is not None and not isinstance(schedule, str)
+    if given and (runs is not None or any(word.startswith("schedule") for word in overrides)):
+        refuse("schedule= takes the place of the method's own: leave out runs= and overrides of the schedule")
     if isinstance(method, str):
         from spectrum.named_methods import named_method
 
         method = named_method(pipe, method, overrides, runs, schedule if isinstance(schedule, str) else None)
     elif overrides or runs is not None or isinstance(schedule, str):
         refuse("overrides, runs= and a named schedule go with a method's name; change the Method itself instead")
-    if schedule is not None and not isinstance(schedule, str):
-        method = replace(method, schedule=given_schedule(schedule))
+    elif not isinstance(method, Method):
+        refuse(f"method={method!r} is neither a Method nor a name: type for example 'spectrum'")
+    if given:
+        own = given_schedule(schedule)
+        fitted = method.fitted_steps if needs_drift(own) else None
+        method = replace(method, schedule=own, fitted_steps=fitted)
     return Accelerated(pipe, method, denoiser=denoiser)
 
 

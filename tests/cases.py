@@ -60,6 +60,7 @@ def other_of(name):
     return Subject(name)
 
 
+@functools.cache
 def method_of(name, *words):
     """The method of a file, with what it needs fitted for toys."""
     config = compose([f"method={name}", f"model.steps={STEPS}", *TYPED.get(name, []), *words])

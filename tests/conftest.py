@@ -12,12 +12,28 @@ from spectrum.config.compose import compose
 from spectrum.config.schema import ModelConfig
 from spectrum.models.pipelines import load_pipeline
 
+FAST = {
+    "baselines", "calibrate", "code", "distribution", "examples", "fidelity", "figures", "first_user_library",
+    "forecast", "imports", "metric", "preference", "private_api", "quality", "refused", "requirements", "schedule",
+    "signals", "tables", "timing", "vbench", "video",
+}  # fmt: skip
+"""The files whose tests a developer runs at each save; of tests/test_hook.py those on toy FLUX are added."""
+MARKED = {"conformance": "conformance", "docs": "docs", "readme": "docs", "wheel": "wheel"}
+
 
 def pytest_collection_modifyitems(items):
-    """Share the tests out by file, those of the conformance suite by model, so that fixtures are made once."""
+    """Mark tests by their file, and share them out by file (conformance: by model), so that fixtures are made once."""
     for item in items:
-        model = getattr(item, "callspec", None) and item.callspec.params.get("model")
-        group = f"{item.path.stem}-{model}" if item.path.stem == "test_conformance" else item.path.stem
+        stem = item.path.stem
+        subject = stem.removeprefix("test_")
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        if subject in FAST or (subject == "hook" and given.get("subject") == "toy"):
+            item.add_marker(pytest.mark.fast)
+        elif subject in MARKED:
+            item.add_marker(getattr(pytest.mark, MARKED[subject]))
+        else:
+            item.add_marker(pytest.mark.slow)
+        group = f"{stem}-{given['model']}" if subject == "conformance" and "model" in given else stem
         item.add_marker(pytest.mark.xdist_group(group))
 
 

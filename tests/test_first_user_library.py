@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from spectrum import Method, SpectrumError, accelerate
+from spectrum import Clock, Denoiser, Method, Site, Space, SpectrumError, accelerate
 from spectrum.core.forecast import reuse
+from spectrum.core.given_schedule import given_schedule
+from spectrum.core.schedule import growing_window, needs_drift
 
 STEPS = [0, 1, 2, 5, 9]
 LISTS = {
@@ -75,3 +77,40 @@ def test_6_the_handle_says_what_it_is(flux):
         for word in ("spectrum", "FluxPipeline", "FluxTransformer2DModel", "exit", "feature"):
             assert word in repr(handle)
     assert "nothing any more" in repr(handle)
+
+
+def test_6_settings_of_a_method_are_checked_and_their_names_taken():
+    method = Method("mine", reuse, growing_window, space="residual", site="output", clock="sigma")
+    assert (method.space, method.site, method.clock) == (Space.residual, Site.output, Clock.sigma)
+    with pytest.raises(SpectrumError, match=r"method\.site=nonsense is unknown: type one of exit, output, modules"):
+        Method("mine", reuse, growing_window, site="nonsense")
+    for schedule in (max, lambda a, b, c: True):
+        with pytest.raises(SpectrumError, match=r"accelerate\(schedule="):
+            Method("mine", reuse, schedule)
+
+
+def test_6_what_a_given_schedule_would_silence_is_refused(flux):
+    for words, more in ((("schedule.growth=3.0",), {}), ((), {"runs": 10})):
+        with pytest.raises(SpectrumError, match="takes the place of the method's own"):
+            accelerate(flux.pipe, "spectrum", *words, schedule=[0, 1, 2, 3, 4, 9], **more)
+    for method in (3, None):
+        with pytest.raises(SpectrumError, match="neither a Method nor a name"):
+            accelerate(flux.pipe, method)
+
+
+def test_6_a_fit_does_not_bind_a_schedule_of_time(_tiny):
+    with accelerate(_tiny, "teacache", schedule=[0, 1, 2, 5]) as handle:
+        assert handle.method.fitted_steps is None
+
+
+def test_6_a_schedule_function_gets_the_drift_by_its_name():
+    given = given_schedule(lambda s, drift: s == 0 or drift > 0.5)
+    assert needs_drift(given) and given(3, 10, [0], 0.6) and not given(3, 10, [0], 0.4)
+
+
+@pytest.mark.parametrize("layout", [Denoiser(exit="nope"), Denoiser(exit="norm_out", stacks=("nope",))])
+def test_6_a_layout_that_names_what_is_not_there_is_refused_and_leaves_nothing(flux, layout):
+    hooks = [len(m._forward_pre_hooks) for m in flux.model.modules()]
+    with pytest.raises(SpectrumError, match="has no module nope, which its layout names; it has"):
+        accelerate(flux.pipe, "first_block_cache", denoiser=layout)
+    assert [len(m._forward_pre_hooks) for m in flux.model.modules()] == hooks

@@ -73,7 +73,16 @@ def test_every_public_name_is_there():
     import spectrum
 
     calls = {"accelerate", "plan_method", "restore", "SpectrumError"}
-    assert set(spectrum.__all__) == calls | {"Accelerated", "Denoiser", "Method", "Plan", "Signal", "Site", "Space"}
+    assert set(spectrum.__all__) == calls | {
+        "Accelerated",
+        "Clock",
+        "Denoiser",
+        "Method",
+        "Plan",
+        "Signal",
+        "Site",
+        "Space",
+    }
     assert set(spectrum.__all__) <= set(dir(spectrum))
     assert all(getattr(spectrum, name).__name__ == name for name in spectrum.__all__)
     with pytest.raises(AttributeError, match="no attribute 'acelerate'"):

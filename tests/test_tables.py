@@ -40,7 +40,7 @@ def command(*words):
 
 def test_the_committed_tables_and_the_readme_follow_from_the_records(capsys):
     main(["--check"])
-    assert capsys.readouterr().out == ""
+    assert "follow from the records" in capsys.readouterr().out
 
 
 def test_tables_are_written_to_outputs_unless_told_otherwise(tmp_path, monkeypatch, capsys):
@@ -211,7 +211,7 @@ def test_a_row_of_another_growth_is_missing(records):
         ("{torn", "cannot be read"),
         ("[1]", "is no record of run.py"),
         ('{"id": "a", "metrics": {}, "command": "run.py x"}', "format 1.*run run.py x again"),
-        ('{"id": "a", "metrics": {}, "format": 3}', "is damaged at reference"),
+        ('{"id": "a", "metrics": {}, "format": 3}', "lacks model.name"),
     ],
 )
 def test_bad_records_are_named(tmp_path, content, said):

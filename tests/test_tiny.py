@@ -11,8 +11,7 @@ from PIL import Image
 from tiny import scenes, vocabulary
 from toys import emoji_folder
 
-from spectrum.models.identity import ASSETS
-from spectrum.models.identity import EMBEDDED, digest
+from spectrum.models.identity import ASSETS, EMBEDDED, digest
 
 SNIPPET = """
 import sys, torch

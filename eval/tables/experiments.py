@@ -26,7 +26,7 @@ class Row:
     """One run of an experiment: the keys that set it apart, as on the command line.
 
     Attributes:
-        keys: overrides, `method`, `runs`, `schedule`, `method.blend` ... to their values.
+        keys: overrides, `method`, `runs`, `schedule`, `method.forecast.blend` ... to their values.
         command: what makes its record.
         published: figures published for it, by column; empty where there are none.
     """
@@ -77,7 +77,9 @@ def load_experiment(name: str, published: Path | None = None) -> Experiment:
         refuse(f"there is no experiment {name}; there are {', '.join(choices('experiment'))}")
     composed, chosen = _composed()[name]
     about: Any = OmegaConf.to_container(composed.experiment)
-    shared: dict[str, Any] = {group: chosen[group] for group in ("model", "prompts") if chosen[group] != _USUAL[group]}
+    shared: dict[str, Any] = {
+        group: chosen[group] for group in ("model", "prompts") if chosen[group] != _DEFAULT_CHOICES[group]
+    }
     limit, seeds, timing = (OmegaConf.select(composed, key) for key in ("prompts.limit", "seeds", "timing"))
     shared |= {} if limit is None else {"prompts.limit": limit}
     shared |= {} if seeds in (None, [0]) else {"seeds": list(seeds)}
@@ -97,14 +99,14 @@ def load_experiment(name: str, published: Path | None = None) -> Experiment:
     return Experiment(name, about["title"], about.get("against"), about.get("varies"), data, list(rows.values()))
 
 
-_USUAL = {"model": "tiny", "prompts": "heldout", "eval": "default"}
+_DEFAULT_CHOICES = {"model": "tiny", "prompts": "heldout", "eval": "default"}
 """The choices of `configs/config.yaml`, which a command need not name."""
 
 
 @functools.cache
 def _composed() -> dict[str, tuple[DictConfig, Mapping[str, str]]]:
     """Every experiment as Hydra composes it, with the model, prompts and metrics that it chooses."""
-    return compose_each("experiment", _USUAL)
+    return compose_each("experiment", _DEFAULT_CHOICES)
 
 
 def _swept(key: str, text: Any) -> list[Any]:
@@ -136,12 +138,23 @@ def find_record(row: Row, records: Sequence[Record]) -> Record | None:
     Args:
         row: the row.
         records: records made on the experiment's data.
+
+    Raises:
+        SpectrumError: if two records fit that differ in the code of their method alone.
     """
     same = [r for r in records if _same_method(r, row.keys)]
     runs = row.keys.get("runs")
     if runs is not None:
         same = sorted((r for r in same if abs(r.nfe - runs) <= 0.5), key=lambda r: abs(r.nfe - runs))
-    return same[0] if same else None
+    if not same:
+        return None
+    twins = [r for r in same if r.settings == same[0].settings and r.code != same[0].code]
+    if twins:
+        refuse(
+            f"the records {same[0].id} and {twins[0].id} have the same settings, and other code of {same[0].name} made "
+            "each: delete the older one"
+        )
+    return same[0]
 
 
 _SIZE = ("height", "width", "dtype", "call")

@@ -159,7 +159,10 @@ def difference(table: ExperimentTable, row: Row, record: Record) -> str:
     rivals = [
         other
         for r, other in table.rows
-        if other is not None and r.keys["method"] == table.experiment.against and _setting(r) == _setting(row)
+        if other is not None
+        and "psnr" in other.metrics
+        and r.keys["method"] == table.experiment.against
+        and _setting(r) == _setting(row)
     ]
     own = record.metrics["psnr"].values if "psnr" in record.metrics else None
     if not rivals or rivals[0] is record or not own or not any(v is not None for v in own):

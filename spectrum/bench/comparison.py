@@ -49,6 +49,11 @@ class ComparisonCallback(Callback):
     A job that failed is shown with its reason.
     """
 
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Forget the jobs of an earlier multirun in the same folder."""
+        for note in (sweep_folder(config) / "jobs").glob("*.json"):
+            note.unlink()
+
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         """Leave a line for a job in the sweep's folder: the folder of its samples, or why it failed."""
         if not str(config.hydra.mode).endswith("MULTIRUN"):

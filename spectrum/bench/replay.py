@@ -76,6 +76,8 @@ def replay(trace: Trace, model: nn.Module, method: Method) -> tuple[dict[str, li
     """
     if method.site is not Site.exit or method.front_blocks:
         refuse(f"{method.name} stores elsewhere than at the exit of all blocks, and a trace holds nothing else")
+    if str(method.clock) not in trace.clocks:
+        refuse(f"the trace has no readings of the clock {method.clock}: type method.clock=step")
     times, span = trace.clocks[str(method.clock)]
     runs: dict[str, list[int]] = {}
     scores = []

@@ -123,7 +123,10 @@ def _of_other_code(job: Job) -> list[Path]:
     if job.record_path.exists() or ((shared := job.shared_record_path) is not None and shared.exists()):
         return []
     for path in (path for place in places for path in place):
-        record = read_record(path)
+        try:
+            record = read_record(path)
+        except SpectrumError:
+            continue  # another version's, or damaged: this job does not use it
         if record.settings == job.settings and record.id != job.folder.name:
             found.append(path)
     return found

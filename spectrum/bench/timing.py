@@ -60,10 +60,13 @@ def time_call(pipe: Any, method: Method, batch: list[Sample], sampling: Sampling
     pipe = with_solver(pipe, sampling.solver)
     with Accelerated(pipe, method):
         watch = _Stopwatch(pipe)
-        began = watch.now()
-        sample_batch(pipe, batch, sampling, watch.step)
-        ended = watch.now()
-        return {"denoise": watch.close(), "total": ended - began}
+        try:
+            began = watch.now()
+            sample_batch(pipe, batch, sampling, watch.step)
+            ended = watch.now()
+        finally:
+            seconds = watch.close()
+        return {"denoise": seconds, "total": ended - began}
 
 
 def compare(

@@ -57,6 +57,8 @@ class Trace:
         try:
             raw = torch.load(path, weights_only=True)
             branches = {name: [Observation(**call) for call in calls] for name, calls in raw["branches"].items()}
+            if not {"model", "prompts"} <= raw["about"].keys() or not raw["clocks"] or not branches:
+                raise KeyError("about")
             return cls(raw["about"], raw["clocks"], branches)
         except FileNotFoundError:
             return refuse(f"there is no trace {path}: make it with python scripts/trace.py trace={path}")

@@ -40,7 +40,7 @@ def main(words: list[str] | None = None) -> int:
         print(overview())
         return 0
     name, rest = words[0], words[1:]
-    return guarded(lambda: _call(name, rest), name)
+    return guarded(lambda: _call(name, rest))
 
 
 def _call(name: str, words: list[str]) -> Any:

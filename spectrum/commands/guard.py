@@ -18,12 +18,11 @@ from spectrum.core.errors import SpectrumError, refuse
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM)
 
 
-def guarded(main: Callable[[], Any], command: str = "") -> int:
+def guarded(main: Callable[[], Any]) -> int:
     """Call a command's function, and turn its errors into one line on standard error and an exit code.
 
     Args:
         main: the function.
-        command: its name, for the message after a broken pipe of arguments.
 
     Returns:
         What `main` returns if that is an exit code, else 0; 2 for bad input, 3 for a machine that cannot go on (disk
@@ -65,7 +64,7 @@ def _bad_yaml(error: YAMLError) -> str:
     mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
     where = f"{mark.name}, line {mark.line + 1}" if mark else "a config file"
     reason = getattr(error, "problem", None) or " ".join(str(error).split())
-    return f"{where} is no YAML ({reason}): mend it"
+    return f"{where} is no YAML ({reason}): correct that line"
 
 
 def _frames(error: Exception) -> list[traceback.FrameSummary]:

@@ -51,7 +51,7 @@ def expand(words: list[str]) -> list[list[str]]:
 
 
 def score(name: str, trace: Trace, model: Any, method: Method) -> dict[str, Any]:
-    """One line of the table: runs and the means of `traces.summary`, |w|_1 at its largest."""
+    """One line of the table: runs and the means of `spectrum.bench.replay.summary`, |w|_1 at its largest."""
     runs, scores = replay(trace, model, method)
     mean = sum(map(len, runs.values())) / len(runs)
     return {"name": name, "runs": mean, **summary(scores), "l1": max((s.l1 for s in scores), default=1.0)}
@@ -72,7 +72,7 @@ def print_scores(rows: list[dict[str, Any]], title: str) -> None:
 def of_records(folder: Path, trace: Trace, model: Any, config: ModelConfig) -> list[dict[str, Any]]:
     """A row for each record of a caching method on the traced model, with its reference and closed-loop PSNR.
 
-    The same weights on another grid of steps are another model. A record that a trace cannot score is left out with a
+    Records of another number of steps are not counted. A record that a trace cannot score is left out with a
     line that says why. What a record names is not imported unless a shipped config names it too.
 
     Raises:
@@ -81,6 +81,7 @@ def of_records(folder: Path, trace: Trace, model: Any, config: ModelConfig) -> l
     rows = []
     for record in read_records(folder):
         same = record.model_identity == trace.about["model"] and record.model["name"] == config.name
+        same = same and record.steps == trace.steps
         if not (same and record.caches):
             continue
         closed = {"reference": record.reference, "psnr": record.metric("psnr")}

@@ -73,5 +73,4 @@ def main(words: list[str]) -> None:
             refuse(f"{path} does not follow from the records: type {COMMAND} to={to}")
         if not check:
             write_bytes(path, text.encode())
-    if not check:
-        print(f"tables written to {to}")
+    print(f"the tables in {to} follow from the records" if check else f"tables written to {to}")

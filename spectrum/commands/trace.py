@@ -13,6 +13,7 @@ from spectrum.commands.help import config_help
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import RunConfig
+from spectrum.core.errors import refuse
 from spectrum.models.identity import model_identity
 from spectrum.models.pipelines import device_of, load_pipeline
 from spectrum.records.files import identity, writable
@@ -42,6 +43,8 @@ def main(words: list[str]) -> None:
     defaults += [] if any(w.startswith("prompts.limit=") for w in words) else ["prompts.limit=16"]
     config = compose([*defaults, *words])
     path = Path(named[0]) if named else file_of(config)
+    if path.is_dir():
+        refuse(f"trace={path} is a folder: type trace=FILE")
     writable(path.parent, "trace")
     prompts = read_prompts(config.prompts)
     quiet()

@@ -1,7 +1,8 @@
 """The digest of a function's code, so that an edited method is told from the one that made a stored result.
 
-It covers the function and every function and class that it uses within its own packages. What cannot change a result is
-left out: comments, docstrings, annotations, and the checks of `spectrum.core.errors`.
+It covers the function and all that it uses within its own packages: functions, also behind decorators and in
+containers, classes with their methods, and module-level values. What cannot change a result is left out: comments,
+docstrings, annotations, and the checks of `spectrum.core.errors`. Every version of Python gives the same digest.
 """
 
 import ast
@@ -10,7 +11,7 @@ import hashlib
 import inspect
 import textwrap
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from spectrum.core.method import Method
@@ -32,8 +33,11 @@ def code_digest(functions: Iterable[Callable[..., Any] | None]) -> str:
     """
     found: dict[str, str] = {}
     for function in functions:
-        if function is not None:
-            _collect(_plain(function), found)
+        inner = function.func if isinstance(function, functools.partial) else function
+        while isinstance(inner, functools.partial):
+            inner = inner.func
+        if inner is not None:
+            _add_code(inner, found, {"spectrum", "baselines", str(inner.__module__).partition(".")[0]})
     text = "\n".join(f"{name}\n{found[name]}" for name in sorted(found))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -43,41 +47,73 @@ def method_code(method: Method) -> str:
     return code_digest([method.forecast, method.schedule, method.drift, method.correct])
 
 
-def _plain(function: Any) -> Any:
-    inner = inspect.unwrap(function)
-    return _plain(inner.func) if isinstance(inner, functools.partial) else inner
-
-
-def _collect(thing: Any, found: dict[str, str]) -> None:
-    """Add the source of a function or class, and of what it uses, to `found` by qualified name."""
+def _add_code(thing: Any, found: dict[str, str], roots: set[str]) -> None:
+    """Add the source of a function or class, and of what it uses in the packages `roots`, to `found` by name."""
     module = str(getattr(thing, "__module__", ""))
-    name = f"{module.removeprefix('spectrum.')}.{getattr(thing, '__qualname__', repr(thing))}"
-    if name in found or module in _LEFT_OUT:
+    name = f"{module.removeprefix('spectrum.')}.{getattr(thing, '__qualname__', type(thing).__name__)}"
+    if module in _LEFT_OUT or module.partition(".")[0] not in roots:
         return
-    found[name] = _source(thing)
-    roots = _roots(module)
-    functions = [thing] if inspect.isfunction(thing) else [f for f in vars(thing).values() if inspect.isfunction(f)]
-    for function in functions:
-        for used, value in _values_used(function).items():
-            if inspect.isfunction(value) or inspect.isclass(value):
-                if str(value.__module__).partition(".")[0] in roots:
-                    _collect(value, found)
-            elif isinstance(value, (int, float, str, tuple, list, dict)):
-                found[f"{name} uses {used}"] = repr(value)
+    for number, function in enumerate(_layers(thing)):
+        key = f"{name} {number}" if number else name
+        if key in found:
+            continue
+        found[key] = _source(function)
+        for used, value in _values_used(function, roots).items():
+            _add_value(f"{key} uses {used}", value, found, roots)
 
 
-def _values_used(function: types.FunctionType) -> dict[str, Any]:
-    """What a function finds in its module by name, and in the modules of its own package that it names."""
-    names = _names_used(function.__code__)
-    found = {name: function.__globals__[name] for name in names if name in function.__globals__}
-    roots = _roots(function.__module__)
+def _layers(thing: Any) -> Iterator[Any]:
+    """A class; or a function and those that its decorators wrapped around it, innermost last."""
+    while thing is not None:
+        if inspect.isfunction(thing) or inspect.isclass(thing):
+            yield thing
+        thing = None if inspect.isclass(thing) else getattr(thing, "__wrapped__", None)
+
+
+def _add_value(key: str, value: Any, found: dict[str, str], roots: set[str]) -> None:
+    """Add what a name stands for: the code of functions and classes, the content of everything else."""
+    if isinstance(value, functools.partial):
+        _add_value(key, [value.func, list(value.args), value.keywords], found, roots)
+    elif inspect.isclass(value) or inspect.isfunction(value) or hasattr(value, "__wrapped__"):
+        _add_code(value, found, roots)
+    elif isinstance(value, dict):
+        for name in value:
+            _add_value(f"{key}[{name!r}]", value[name], found, roots)
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            _add_value(f"{key}[{number}]", item, found, roots)
+    elif isinstance(value, (bool, int, float, complex, str, bytes, type(None))):
+        found[key] = repr(value)
+    elif hasattr(value, "tobytes") and hasattr(value, "dtype"):
+        found[key] = f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+
+
+def _values_used(thing: Any, roots: set[str]) -> dict[str, Any]:
+    """What a function, or the methods of a class, find in their module by name, and in other modules of `roots`."""
+    if inspect.isclass(thing):
+        members = [part for member in vars(thing).values() for part in _functions_of(member)]
+        return {f"{m.__name__}.{k}": v for m in members for k, v in _values_used(m, roots).items()}
+    names = _names_used(thing.__code__)
+    found = {name: thing.__globals__[name] for name in names if name in thing.__globals__}
+    closed = zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True)
+    found |= {name: cell.cell_contents for name, cell in closed if _is_filled(cell)}
     modules = [v for v in found.values() if inspect.ismodule(v) and v.__name__.partition(".")[0] in roots]
     return found | {f"{m.__name__}.{name}": vars(m)[name] for m in modules for name in names if name in vars(m)}
 
 
-def _roots(module: str) -> set[str]:
-    """The packages whose code counts: the project's rooms, and the function's own."""
-    return {"spectrum", "baselines", module.partition(".")[0]}
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _functions_of(member: Any) -> list[types.FunctionType]:
+    """The functions of a class's member: a method, a static or class method, a property."""
+    if isinstance(member, (staticmethod, classmethod)):
+        member = member.__func__
+    parts = [member.fget, member.fset] if isinstance(member, property) else [member]
+    return [inner for part in parts for inner in _layers(part) if inspect.isfunction(inner)]
 
 
 def _names_used(code: types.CodeType) -> set[str]:
@@ -88,10 +124,19 @@ def _names_used(code: types.CodeType) -> set[str]:
 def _source(thing: Any) -> str:
     """The syntax tree of a function or class without what cannot change a result; bytecode if there is no source."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(thing)))
+        text = inspect.getsource(thing.__code__ if inspect.isfunction(thing) else thing)
+        return _dump(_Essential().visit(ast.parse(textwrap.dedent(text))))
     except (OSError, TypeError, SyntaxError):
-        return repr(getattr(thing, "__code__", thing))
-    return ast.dump(_Essential().visit(tree))
+        code = getattr(thing, "__code__", None)
+        return thing.__qualname__ if code is None else f"{code.co_code.hex()} {code.co_names}"
+
+
+def _dump(node: Any) -> str:
+    """A syntax tree as text, without empty fields, of which newer versions of Python have more."""
+    if isinstance(node, ast.AST):
+        kept = [(k, v) for k, v in ast.iter_fields(node) if v not in (None, []) or isinstance(node, ast.Constant)]
+        return f"{type(node).__name__}({', '.join(f'{k}={_dump(v)}' for k, v in kept if k != 'kind')})"
+    return f"[{', '.join(map(_dump, node))}]" if isinstance(node, list) else repr(node)
 
 
 class _Essential(ast.NodeTransformer):

@@ -167,6 +167,7 @@ def _check_lists(config: RunConfig) -> None:
         refuse("seeds is empty: type for example seeds=[0]")
     for seed in config.seeds:
         check_number("seeds", seed, low=0, integer=True)
+    config.seeds = [int(seed) for seed in config.seeds]
     if len(set(config.seeds)) != len(config.seeds):
         refuse(f"seeds={config.seeds} has a seed twice: type each once")
     for part in config.redo:

@@ -19,7 +19,7 @@ def given_schedule(schedule: Any) -> Schedule:
         schedule: the steps that run, as any iterable of whole numbers (list, tuple, range, set, array, tensor); or a
             function that is called with the step asked about, the number of steps, and the list of steps that ran
             before it, and returns whether the step runs. A function with fewer arguments gets the first ones. A
-            function with an argument `drift` that has no default gets the method's drift too, by its name.
+            function with an argument `drift` gets the method's drift too, by its name.
 
     Returns:
         A schedule as `spectrum.core.schedule` describes it.
@@ -58,6 +58,8 @@ def _from_function(function: Callable[..., Any]) -> Schedule:
     names = [p.name for p in parameters]
     if names[:4] == ["step", "steps", "runs", "drift"]:
         return _checked(function)
+    if "drift" in names:
+        return _with_drift(function, [p for p in parameters if p.name != "drift"])
     required = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     if required:
         refuse(f"the schedule function needs {required[0].name}=: bind it with functools.partial")
@@ -70,6 +72,20 @@ def _from_function(function: Callable[..., Any]) -> Schedule:
 
     def schedule(step: int, steps: int, runs: Sequence[int], drift: float = 0.0) -> bool:
         return function(*(step, steps, list(runs))[:count])
+
+    own: Any = schedule
+    own.__signature__, own.__wrapped__ = inspect.signature(schedule), function
+    return _checked(schedule)
+
+
+def _with_drift(function: Callable[..., Any], others: Sequence[inspect.Parameter]) -> Schedule:
+    """A schedule from a function that takes the drift, by its name, beside up to three other arguments."""
+    if len(others) > 3 or any(p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in others):
+        refuse("a schedule function takes (step, steps, runs) and drift, and this one takes other arguments too")
+    names = [p.name for p in others]
+
+    def schedule(step: int, steps: int, runs: Sequence[int], drift: float) -> bool:
+        return function(**dict(zip(names, (step, steps, list(runs)), strict=False)), drift=drift)
 
     own: Any = schedule
     own.__signature__, own.__wrapped__ = inspect.signature(schedule), function

@@ -17,7 +17,7 @@ from spectrum.core.clock import Clock
 from spectrum.core.errors import SpectrumError, check_number, refuse
 from spectrum.core.forecast import Forecast
 from spectrum.core.memory import features_used
-from spectrum.core.schedule import Schedule, always, needs_drift, plan
+from spectrum.core.schedule import Schedule, always, check_schedule, needs_drift, plan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,6 +129,12 @@ class Method:
     fitted_steps: int | None = None
 
     def __post_init__(self) -> None:
+        for field, kind in (("space", Space), ("site", Site), ("clock", Clock), ("signal", Signal)):
+            value = getattr(self, field)
+            if value not in list(kind):
+                refuse(f"method.{field}={value} is unknown: type one of {', '.join(kind)}")
+            object.__setattr__(self, field, kind(value))
+        check_schedule(self.schedule)
         check_number("method.front_blocks", self.front_blocks, low=0, integer=True)
         if self.signal is Signal.front_residual and not self.front_blocks:
             refuse(f"{self.name} looks at the residual of the front blocks, so some must run: method.front_blocks=1")

@@ -18,6 +18,7 @@ Raises:
 
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from spectrum.core.errors import check_number, refuse
 
@@ -219,6 +220,22 @@ def explicit(step: int, steps: int, runs: Sequence[int], drift: float = 0.0, *, 
     if ordered[-1] >= steps:
         refuse(f"schedule.run_steps has step {ordered[-1]}, but the steps of this run are 0 to {steps - 1}")
     return step in ordered
+
+
+def check_schedule(schedule: Any) -> None:
+    """Check that a schedule can be called as `schedule(step, steps, runs, drift)`.
+
+    Raises:
+        SpectrumError: if it cannot.
+    """
+    try:
+        inspect.signature(schedule).bind(0, 1, [], 0.0)
+        inspect.signature(schedule).parameters["drift"]
+    except (TypeError, ValueError, KeyError):
+        refuse(
+            "a Method's schedule is a function (step, steps, runs, drift) -> bool: give other functions and lists of "
+            "steps to accelerate(schedule=...)"
+        )
 
 
 def needs_drift(schedule: Schedule) -> bool:

@@ -80,6 +80,7 @@ class CacheHook:
     ) -> None:
         self._as_called, self.model = model, uncompiled(model)
         self.layout = layout.with_stacks(self.model)
+        self.layout.check(self.model)
         self.method, self.probe, self.observe = method, probe, observe
         self.on_start: Callable[[], None] = lambda: None
         self._scheduler = scheduler

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from spectrum.core.errors import refuse
 from spectrum.hooks.discovery import block_stacks
 
 
@@ -40,3 +41,15 @@ class Denoiser:
             SpectrumError: if the model has no list of blocks that diffusers knows.
         """
         return self if self.stacks else replace(self, stacks=block_stacks(model))
+
+    def check(self, model: nn.Module) -> None:
+        """Check that a model has the modules that this layout names.
+
+        Raises:
+            SpectrumError: if it lacks one.
+        """
+        modules = dict(model.named_modules())
+        for name in (self.exit, *self.stacks, *([] if self.signal is None else [self.signal])):
+            if name not in modules:
+                children = ", ".join(child for child, _ in model.named_children())
+                refuse(f"{type(model).__name__} has no module {name}, which its layout names; it has {children}")

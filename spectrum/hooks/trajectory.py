@@ -39,7 +39,7 @@ class Branch:
     Attributes:
         name: the name that the pipeline gives it, or `branch 0`, `branch 1`.
         origin: the step at which it began.
-        max_features: features held at each place, None for all.
+        max_features: features held in each slot, None for all.
         condition: the conditioning tensor; held so that its id stays its own.
         grid: the layout of the image tokens, where the method needs it.
         histories: the stored features, by the slot that the site names: `exit`, `output`, or a module.

@@ -25,7 +25,7 @@ def weights_folder(model: ModelConfig) -> Path | None:
         return EMBEDDED if model.hub == "embedded" else None
     if model.weights in BUILT:
         return None
-    if not Path(model.weights).is_dir():
+    if not model.weights.strip() or not Path(model.weights).is_dir():
         refuse(
             f"model={model.name}: there is no folder {model.weights}: type model.weights=pretrained, random, tiny, or "
             "a folder of diffusers weights"

@@ -27,6 +27,8 @@ def device_of(name: str) -> torch.device:
         if found is None and name == "gpu":
             refuse("device=gpu: torch finds no accelerator here; type device=cpu")
         return found or torch.device("cpu")
+    if name == "meta":
+        refuse("device=meta holds no numbers: type device=cpu, auto, cuda or mps")
     try:
         torch.empty(1, device=name)
         return torch.device(name)

@@ -208,6 +208,7 @@ def parse_record(content: Any, source: str) -> Record:
             f"the record {source} has format {content.get('format', 1)}, and this version {FORMAT}: delete it and run "
             f"{content.get('command', 'its command')} again"
         )
+    _check_configs(content, source)
     try:
         return _adapter().validate_json(json.dumps(content))
     except pydantic.ValidationError as error:
@@ -216,6 +217,17 @@ def parse_record(content: Any, source: str) -> Record:
         return refuse(
             f"the record {source} is damaged at {where} ({first['msg']}): delete it and run its command again"
         )
+
+
+_READ = {"model": ("name", "height", "width", "dtype", "call"), "method": ("name",), "schedule": ("_target_",)}
+"""The keys of a record's configs that are read; the others are for people."""
+
+
+def _check_configs(content: dict[str, Any], source: str) -> None:
+    for part, keys in _READ.items():
+        lacking = [key for key in keys if not isinstance(content.get(part), dict) or key not in content[part]]
+        if lacking:
+            refuse(f"the record {source} lacks {part}.{lacking[0]}: delete it and run its command again")
 
 
 def read_record(path: Path) -> Record:
