@@ -86,8 +86,11 @@ def compiled_whole(pipe, how):
         pipe.transformer.compile(backend="eager", fullgraph=True)
 
 
-@pytest.mark.parametrize("how", ["wrapped", "in place"])
-@pytest.mark.parametrize("name", ["flux", "sd35", "wan21_14b", "hunyuan_video", "qwen_image"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [(name, "wrapped") for name in ("flux", "sd35", "wan21_14b", "hunyuan_video", "qwen_image")]
+    + [("flux", "in place")],
+)
 def test_15_a_denoiser_compiled_whole_has_a_graph_for_run_steps_and_one_for_skipped_ones(name, how):
     subject = fresh(name)
     with Accelerated(subject.pipe, method_of("spectrum")) as handle:

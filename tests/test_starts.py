@@ -35,10 +35,11 @@ def from_pictures(subject, kind):
     return pipe, lambda: pipe(**call, output_type="pt", generator=torch.Generator().manual_seed(1)).images
 
 
-@pytest.mark.parametrize("method", ["spectrum", "taylorseer_modules"])
 @pytest.mark.parametrize(
-    ("model", "kind"),
-    [(model, kind) for model in ("flux", "sdxl", "qwen_image") for kind in KINDS] + [("sd35", "image to image")],
+    ("model", "kind", "method"),
+    [(model, kind, "spectrum") for model in ("flux", "sdxl", "qwen_image") for kind in KINDS]
+    + [("sd35", "image to image", "spectrum"), ("flux", "image to image", "taylorseer_modules")]
+    + [("sdxl", "inpainting", "taylorseer_modules")],
 )
 def test_11_a_run_that_starts_in_the_middle_has_its_first_steps_there(model, kind, method):
     subject = subject_of(model)
