@@ -1,4 +1,4 @@
-"""A headless Chromium through chromedriver's own HTTP interface, for tests that look at a page."""
+"""For tests that look at a page: its tags, and a headless Chromium through chromedriver's own HTTP interface."""
 
 import base64
 import json
@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.request
 from contextlib import contextmanager
+from html.parser import HTMLParser
 
 import pytest
 
@@ -81,3 +82,31 @@ def browser(size=(1200, 900), phone=False):
     finally:
         process.terminate()
         process.wait(10)
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes, and its embedded data."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.cells, self._inside, data = [], [], [], []
+        self._data = data
+        self.feed(text)
+        self.data = json.loads("".join(data))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "td":
+            self.cells.append("")
+        if tag not in ("meta", "img", "input", "br", "link"):
+            self._inside.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        while self._inside and self._inside.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        if self._inside and self._inside[-1][1].get("id") == "data":
+            self._data.append(data)
+        if any(tag == "td" for tag, _ in self._inside):
+            self.cells[-1] += data

@@ -237,3 +237,19 @@ def test_9_the_timing_pass_shows_how_far_it_is(_tiny):
     told = []
     timing.compare(_tiny, *sides, numbered_samples(["a cat on blue"], [0]), 2, told.append)
     assert told == [4] * 6
+
+
+def test_1_a_record_that_cannot_be_read_does_not_block_a_run_that_does_not_use_it(tmp_path, capsys):
+    old = tmp_path / "tiny" / "fora-0123456789ab" / "record.json"
+    old.parent.mkdir(parents=True)
+    old.write_text('{"id": "fora-0123456789ab", "format": 2, "metrics": {}}')
+    assert call("run", *QUICK, "method=fora", f"out={tmp_path}", capsys=capsys).code == 0
+
+
+def test_8_the_jobs_of_an_earlier_sweep_in_the_same_folder_do_not_count(tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    (folder / "jobs").mkdir(parents=True)
+    (folder / "jobs" / "7.json").write_text('{"job": "method=old", "error": "it failed last week"}')
+    words = ["--multirun", *QUICK, "method=none,fora", f"out={tmp_path}", f"hydra.sweep.dir={folder}"]
+    said = call("run", *words, capsys=capsys)
+    assert said.code == 0 and "last week" not in said.out

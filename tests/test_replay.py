@@ -71,3 +71,8 @@ def test_agreement_is_within_one_reference():
     few = [{"reference": "c", "velocity": 0.1, "psnr": 1.0}] * 2
     (_, agreed), (count, other) = agreement([*near, *hard, *few])
     assert agreed == pytest.approx(1, abs=1e-5) and count == 3 and other == pytest.approx(0.5, abs=1e-5)
+
+
+def test_an_option_of_its_own_is_typed_once(tmp_path):
+    code, _, err = command("replay", f"trace={tmp_path / 'a'}", f"trace={tmp_path / 'b'}")
+    assert code == 2 and "trace is given twice" in err

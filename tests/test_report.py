@@ -4,16 +4,14 @@ import base64
 import csv
 import dataclasses
 import io
-import json
 import math
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import browser
+from browser import Page, browser
 from PIL import Image
 
 from eval.reports import gallery
@@ -30,34 +28,6 @@ HOSTILE = [
     "</script><script>window.hacked=1</script>",
     "a & b <b>c</b> {{ 7 * 7 }}",
 ]
-
-
-class Page(HTMLParser):
-    """The tags of a page with their attributes, and its embedded data."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.cells, self._inside, data = [], [], [], []
-        self._data = data
-        self.feed(text)
-        self.data = json.loads("".join(data))
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag == "td":
-            self.cells.append("")
-        if tag not in ("meta", "img", "input", "br", "link"):
-            self._inside.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        while self._inside and self._inside.pop()[0] != tag:
-            pass
-
-    def handle_data(self, data):
-        if self._inside and self._inside[-1][1].get("id") == "data":
-            self._data.append(data)
-        if any(tag == "td" for tag, _ in self._inside):
-            self.cells[-1] += data
 
 
 def picture(value, size=(8, 8)):

@@ -230,3 +230,21 @@ def test_records_name_what_they_were_made_with(records):
         assert re.fullmatch(r"[0-9a-f]{40}", record.git["commit"])
     for path in RECORDS.glob("*.json"):
         assert not [found for found in absolute.findall(path.read_text()) if not found.startswith("/tmp/inception")]
+
+
+def test_two_records_that_differ_in_their_code_alone_are_refused(records, filled):
+    row, own = next((r, record) for r, record in filled.rows if record is not None and record.caches)
+    edited = dataclasses.replace(own, id=f"{own.id}-edited", code="0" * 12)
+    same = made_on_same_data([*records, edited], filled.experiment.data)
+    with pytest.raises(SpectrumError, match="have the same settings, and other code"):
+        find_record(row, same)
+
+
+def test_a_rival_without_psnr_leaves_the_difference_out(filled):
+    row, own = next((r, record) for r, record in filled.rows if r.keys["method"] == "fora")
+    bare = [
+        (r, record and dataclasses.replace(record, metrics={}) if record is not own else own)
+        for r, record in filled.rows
+    ]
+    assert tables.difference(filled, row, own) != "-"
+    assert tables.difference(dataclasses.replace(filled, rows=bare), row, own) == "-"

@@ -145,15 +145,7 @@ def fid(samples: Pictures, reference: Pictures | None, prompts: Sequence[str], *
 def kid(samples: Pictures, reference: Pictures | None, prompts: Sequence[str], *, weights: str | None = None) -> Result:
     """The metric `kid`: 1000 times the kernel distance of the features that `fid` uses.
 
-    Args:
-        samples: the method's pictures.
-        reference: the uncached run's pictures.
-        prompts: not used.
-        weights: see `inception_features`.
-
-    Raises:
-        AbsentError: if the package clean-fid or the network's file is missing.
-        SpectrumError: if there is no reference, or a set has fewer than two pictures.
+    Arguments and errors are those of `fid`.
     """
     features, facts = inception_features("kid", weights)
     other = need_reference("kid", reference)

@@ -99,7 +99,7 @@ def _print_plan(console: Console, job: Job) -> None:
     steps = config.model.steps
     runs = "decided by the data" if plan.nfe is None else f"{plan.nfe} of {steps}"
     ideal = "" if not plan.nfe else f", ideal speed-up {steps / plan.nfe:.2f}x"
-    size = cache_bytes(config, plan, min(len(job.samples), config.batch or 1))
+    size = cache_bytes(config, plan, batch_size(job))
     most = "at most " if plan.nfe is None else ""
     cache = f"at {job.method.site}, its size in the record" if size is None else f"{most}{size / 2**20:.1f} MiB"
     console.print(f"[bold]{label(config)}[/bold] on {config.model.name}: block runs {runs}{ideal}, cache {cache}")

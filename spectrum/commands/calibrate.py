@@ -22,7 +22,7 @@ from baselines.teacache import relative_l1
 from spectrum.api import Accelerated, denoisers
 from spectrum.bench.prompts import Sample, numbered_samples, read_prompts
 from spectrum.bench.sampling import sample_batch
-from spectrum.commands.guard import options, quiet
+from spectrum.commands.guard import quiet, split_options
 from spectrum.commands.help import config_help
 from spectrum.config.compose import compose
 from spectrum.config.methods import build_method
@@ -212,8 +212,7 @@ def main(words: list[str]) -> None:
     if any(word in ("-h", "--help") for word in words):
         print(config_help(__doc__ or "", OPTIONS))
         return
-    given = options([word for word in words if word.partition("=")[0] in OPTIONS], OPTIONS, USAGE)
-    words = [word for word in words if word.partition("=")[0] not in OPTIONS]
+    given, words = split_options(words, OPTIONS, USAGE)
     if not any(word.startswith("prompts=") for word in words):
         words = ["prompts=calibration", *words]
     config = compose(words)

@@ -105,6 +105,28 @@ def options(words: Sequence[str], known: Mapping[str, str], usage: str) -> dict[
     return given
 
 
+def split_options(words: Sequence[str], known: Mapping[str, str], usage: str) -> tuple[dict[str, str], list[str]]:
+    """The options of a command that also takes a config.
+
+    Args:
+        words: the command line.
+        known: the command's own keys, each with what it means.
+        usage: the command line to show.
+
+    Returns:
+        (the values of its own keys, the other words, which are the config's overrides).
+
+    Raises:
+        SpectrumError: for a key of its own that is given twice.
+
+    Example:
+        >>> split_options(["format=json", "method=fora"], {"format": "text, or json"}, "spectrum plan")
+        ({'format': 'json'}, ['method=fora'])
+    """
+    own = [word for word in words if word.partition("=")[0] in known]
+    return options(own, known, usage), [word for word in words if word not in own]
+
+
 def nearest(name: str, known: Collection[str]) -> str:
     """`, did you mean X?` for the nearest known name; empty if none is near."""
     found = difflib.get_close_matches(name, list(known), n=1)

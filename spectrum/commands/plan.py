@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spectrum.bench.resolve import cache_bytes, plan_of, resolve
+from spectrum.commands.guard import split_options
 from spectrum.commands.help import config_help
 from spectrum.config.compose import compose
 from spectrum.config.schema import RunConfig
@@ -56,13 +57,14 @@ def main(words: list[str]) -> None:
     if any(word in ("-h", "--help") for word in words):
         print(config_help(__doc__ or "", OPTIONS))
         return
-    formats = [word.partition("=")[2] for word in words if word.startswith("format=")] or ["text"]
-    if formats[-1] not in ("text", "json"):
-        refuse(f"format={formats[-1]} is unknown: type format=text or format=json")
-    config, method = resolve(compose([word for word in words if not word.startswith("format=")]))
+    given, overrides = split_options(words, OPTIONS, "python scripts/plan.py [format=json] [key=value ...]")
+    style = given.get("format", "text")
+    if style not in ("text", "json"):
+        refuse(f"format={style} is unknown: type format=text or format=json")
+    config, method = resolve(compose(overrides))
     plan = plan_of(config, method)
     size = cache_bytes(config, plan)
-    if formats[-1] == "json":
+    if style == "json":
         print(as_json(config, plan, size))
     else:
         as_text(Console(), config, plan, size)

@@ -21,7 +21,7 @@ from spectrum.api import denoisers
 from spectrum.bench.replay import replay, summary
 from spectrum.bench.resolve import label, resolve
 from spectrum.bench.trace import Trace
-from spectrum.commands.guard import options, quiet
+from spectrum.commands.guard import quiet, split_options
 from spectrum.commands.help import config_help
 from spectrum.config.compose import compose
 from spectrum.config.methods import build_method
@@ -139,13 +139,13 @@ def main(words: list[str]) -> None:
     if any(word in ("-h", "--help") for word in words):
         print(config_help(__doc__ or "", OPTIONS))
         return
-    given = options([word for word in words if word.partition("=")[0] in OPTIONS], OPTIONS, "trace=FILE")
+    given, words = split_options(words, OPTIONS, "python scripts/replay.py trace=FILE [key=value ...]")
     if "trace" not in given:
         refuse("which trace? make one with python scripts/trace.py and type trace=FILE")
     if given.get("format", "text") not in ("text", "json"):
         refuse(f"format={given['format']} is unknown: type format=text or format=json")
     trace = Trace.load(Path(given["trace"]))
-    jobs = [compose(job) for job in expand([word for word in words if word.partition("=")[0] not in given])]
+    jobs = [compose(job) for job in expand(words)]
     model = jobs[0].model
     if model_identity(model) != trace.about["model"]:
         refuse(f"{given['trace']} was made with other weights than model={model.name} has: run scripts/trace.py again")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spectrum.bench.prompts import numbered_samples, read_prompts
 from spectrum.bench.trace import record_trace
-from spectrum.commands.guard import quiet
+from spectrum.commands.guard import quiet, split_options
 from spectrum.commands.help import config_help
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
@@ -37,12 +37,11 @@ def main(words: list[str]) -> None:
     if any(word in ("-h", "--help") for word in words):
         print(config_help(__doc__ or "", OPTIONS))
         return
-    named = [word.partition("=")[2] for word in words if word.startswith("trace=")]
-    words = [word for word in words if not word.startswith("trace=")]
+    given, words = split_options(words, OPTIONS, "python scripts/trace.py [trace=FILE] [key=value ...]")
     defaults = [] if any(w.startswith("prompts=") for w in words) else ["prompts=calibration"]
     defaults += [] if any(w.startswith("prompts.limit=") for w in words) else ["prompts.limit=16"]
     config = compose([*defaults, *words])
-    path = Path(named[0]) if named else file_of(config)
+    path = Path(given["trace"]) if "trace" in given else file_of(config)
     if path.is_dir():
         refuse(f"trace={path} is a folder: type trace=FILE")
     writable(path.parent, "trace")

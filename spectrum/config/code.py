@@ -33,11 +33,10 @@ def code_digest(functions: Iterable[Callable[..., Any] | None]) -> str:
     """
     found: dict[str, str] = {}
     for function in functions:
-        inner = function.func if isinstance(function, functools.partial) else function
-        while isinstance(inner, functools.partial):
-            inner = inner.func
-        if inner is not None:
-            _add_code(inner, found, {"spectrum", "baselines", str(inner.__module__).partition(".")[0]})
+        while isinstance(function, functools.partial):
+            function = function.func
+        if function is not None:
+            _add_code(function, found, {"spectrum", "baselines", function.__module__.partition(".")[0]})
     text = "\n".join(f"{name}\n{found[name]}" for name in sorted(found))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -7,11 +7,11 @@ from typing import Any
 from spectrum.config.compose import RunConfig, parse
 from spectrum.config.reader import compose_raw
 from spectrum.config.schema import MethodConfig
-from spectrum.config.targets import bound_function
+from spectrum.config.targets import bound_function, locate, shipped_targets
 from spectrum.core.errors import check_number, refuse
 from spectrum.core.given_schedule import given_schedule
-from spectrum.core.method import Method
-from spectrum.core.schedule import plan
+from spectrum.core.method import Method, refuse_without_drift
+from spectrum.core.schedule import needs_drift, plan
 
 
 def fill_missing(values: Mapping[str, Any], *sources: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,23 +83,18 @@ def build_method(
         f"scripts/calibrate.py model={model or 'NAME'} method={method.name}"
     )
 
-    no_drift = (
-        f"{method.name} measures no drift, so it cannot use a schedule that decides by drift: type another, for "
-        "example schedule=growing_window"
-    )
-
     def function(node: Any, key: str) -> Any:
-        lacks = no_drift if key == "schedule" and own["drift"] is None and "ratios" not in timing else missing
-        if node is None:
-            return None
-        found = bound_function(node, key, lacks, plugins, allowed)
-        own_code = key == "schedule" and node["_target_"].partition(".")[0] in plugins
-        return given_schedule(found) if own_code else found
+        return None if node is None else bound_function(node, key, missing, plugins, allowed)
+
+    target = str(timing.get("_target_", ""))
+    if own["drift"] is None and target in shipped_targets() and needs_drift(locate(target, "schedule")):
+        refuse_without_drift(method.name)
+    rule = function(timing, "schedule")
 
     return Method(
         name=method.name,
         forecast=function(own["forecast"], "method.forecast"),
-        schedule=function(timing, "schedule"),
+        schedule=given_schedule(rule) if target.partition(".")[0] in plugins else rule,
         drift=function(own["drift"], "method.drift"),
         correct=function(own["correct"], "method.correct"),
         space=method.space,

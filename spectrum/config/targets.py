@@ -81,7 +81,7 @@ def bound_function(
     if allowed is not None and target not in allowed:
         refuse(f"{key} names {target}, which no config of the project names: only shipped functions are used here")
     parameters = {k: v for k, v in node.items() if k not in _NOT_PARAMETERS and v is not None}
-    if any(True for value in parameters.values() for _ in _targets_in(value)):
+    if any(True for _ in _targets_in(parameters)):
         refuse(f"{key} has a _target_ inside a parameter: only plain values can be parameters")
     function = locate(target, key, plugins)
     known = {

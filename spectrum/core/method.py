@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -84,6 +85,14 @@ class Site(StrEnum):
     modules = "modules"
 
 
+def refuse_without_drift(name: str) -> NoReturn:
+    """Refuse a schedule that decides by drift for a method that measures none."""
+    refuse(
+        f"{name} measures no drift, so it cannot use a schedule that decides by drift: type another, for example "
+        "schedule=growing_window"
+    )
+
+
 @dataclass(frozen=True)
 class Method:
     """One caching method, ready to be put on a denoiser.
@@ -139,12 +148,9 @@ class Method:
         if self.signal is Signal.front_residual and not self.front_blocks:
             refuse(f"{self.name} looks at the residual of the front blocks, so some must run: method.front_blocks=1")
         if needs_drift(self.schedule) and self.drift is None:
-            refuse(
-                f"{self.name} measures no drift, so it cannot use a schedule that decides by drift: type another, for "
-                "example schedule=growing_window"
-            )
+            refuse_without_drift(self.name)
 
-    @property
+    @cached_property
     def max_features(self) -> int | None:
         """How many features each branch has to hold at most; None if every run step's."""
         try:
@@ -152,7 +158,7 @@ class Method:
         except Exception:  # what is wrong with a user's forecast is said where its weights are used
             return None
 
-    @property
+    @cached_property
     def time_only(self) -> bool:
         """Whether the run steps are known before sampling, because the schedule looks at no data."""
         return not needs_drift(self.schedule)
