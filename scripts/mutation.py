@@ -25,7 +25,7 @@ from spectrum.core.errors import refuse
 USAGE = "python scripts/mutation.py folder=FOLDER [only=PATTERN] [report=true]"
 OPTIONS = {
     "folder": "where the copy and its changed files go; a second call goes on there",
-    "only": "mutmut's pattern for the functions to change, such as spectrum.core.*; all by default",
+    "only": "mutmut's patterns of functions to change, with commas, such as spectrum.core.*; all by default",
     "report": "true writes tests/mutation.md from the results there are, without running anything",
 }
 SUBJECTS = (
@@ -59,7 +59,7 @@ def main() -> None:
     if not mutmut.exists():
         refuse("mutmut is not installed: pip install mutmut==3.8.1")
     if given.get("report") != "true":
-        pattern = [given["only"]] if "only" in given else []
+        pattern = given["only"].split(",") if "only" in given else []
         subprocess.run([mutmut, "run", "--max-children", "2", *pattern], cwd=folder, check=False)
     write_report(folder, mutmut)
 

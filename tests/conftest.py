@@ -13,9 +13,10 @@ from spectrum.config.schema import ModelConfig
 from spectrum.models.pipelines import load_pipeline
 
 FAST = {
-    "baselines", "calibrate", "code", "distribution", "examples", "fidelity", "figures", "first_user_library",
-    "forecast", "imports", "metric", "preference", "private_api", "quality", "refused", "requirements", "schedule",
-    "signals", "tables", "timing", "vbench", "video",
+    "baselines", "calibrate", "code", "comparison", "distribution", "examples", "fidelity", "figures",
+    "first_user_library", "forecast", "given_schedule", "history", "imports", "lite0", "lpips", "metric",
+    "metric_files", "pictures", "preference", "private_api", "quality", "raft", "refused", "requirements",
+    "schedule", "settings", "signals", "tables", "text", "timing", "vbench", "video",
 }  # fmt: skip
 """The files whose tests a developer runs at each save; of tests/test_hook.py those on toy FLUX are added."""
 MARKED = {"conformance": "conformance", "docs": "docs", "readme": "docs", "wheel": "wheel"}

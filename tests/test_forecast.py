@@ -44,6 +44,20 @@ def test_taylor_vectors(runs, target, order, expected):
     np.testing.assert_allclose(forecast.taylor(runs, target, SPAN, order=order), expected, atol=1e-6)
 
 
+HERMITE = [
+    (1, 0.5, [0, -1 / 2, 1 + 1 / 2]),
+    (2, 0.5, [-1 / 8, -1 / 2 + 2 / 8, 1 + 1 / 2 - 1 / 8]),
+    (2, 0.75, [9 / 128, -9 / 8 - 18 / 128, 1 + 9 / 8 + 9 / 128]),
+]
+"""On a unit grid with k = 1: D_1 = F_2 - F_1, D_2 = F_2 - 2 F_1 + F_0; H_1(x) = 2x, H_2(x) = 4x^2 - 2. At sigma 0.5
+the factors of D_1 and D_2 are 1/2 * 1 and 1/4 * -1 / 2, at 0.75 they are 3/4 * 3/2 and 9/16 * 1/4 / 2."""
+
+
+@pytest.mark.parametrize(("order", "sigma", "expected"), HERMITE)
+def test_hermite_vectors(order, sigma, expected):
+    np.testing.assert_allclose(forecast.hermite([0, 1, 2], 3, SPAN, order=order, sigma=sigma), expected, atol=1e-12)
+
+
 def test_taylor_order_two_on_a_uniform_grid():
     gap, k = 4, 3
     expected = [k**2 / (2 * gap**2), -k / gap - k**2 / gap**2, 1 + k / gap + k**2 / (2 * gap**2)]
@@ -54,6 +68,41 @@ def test_taylor_order_two_on_a_uniform_grid():
 def test_taylor_uses_the_orders_it_has(order):
     assert forecast.taylor([3], 7, SPAN, order=order).tolist() == [1.0]
     np.testing.assert_allclose(forecast.taylor([0, 4], 6, SPAN, order=order), [-0.5, 1.5] if order else [0, 1])
+
+
+def test_resilphase_is_a_line_on_a_saturating_clock():
+    """The two newest times 4 and 6 lie at u = -tanh(s) and tanh(s), and the target 8 at tanh(3 s)."""
+    reach = np.tanh(3 * 0.55) / np.tanh(0.55)
+    expected = [0, 0, (1 - reach) / 2, (1 + reach) / 2]
+    np.testing.assert_allclose(forecast.resilphase([0, 1, 4, 6], 8, SPAN), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+def test_resilphase_goes_through_as_many_features_as_its_order_asks_for(order):
+    times = [0, 1, 3, 4, 7, 9]
+    weights = forecast.resilphase(times, 11, SPAN, order=order)
+    nodes = np.array([*times[-order - 1 :], 11.0])
+    centre = nodes[:-1].mean()
+    away = max(abs(nodes[:-1] - centre)) or 1.0
+    clock = np.tanh(0.55 * (nodes - centre) / away)
+    assert not weights[: -order - 1].any()
+    for power in range(order + 1):
+        assert weights[-order - 1 :] @ clock[:-1] ** power == pytest.approx(clock[-1] ** power)
+
+
+@pytest.mark.parametrize("name", ["lagrange", "resilphase"])
+def test_with_fewer_features_the_order_is_lowered_to_what_they_allow(name):
+    function = getattr(forecast, name)
+    assert function([3], 7, SPAN, order=2).tolist() == [1.0]
+    assert function([3, 5], 6, SPAN, order=2).tolist() == function([3, 5], 6, SPAN, order=1).tolist()
+
+
+def test_foca_on_uneven_steps_and_with_two_features():
+    """g = 2, h = 1, k = 1: w = 1/2, level [0, -1/8, 9/8], slope [2/3, -3/2, 5/6] times 3/4."""
+    expected = [1 / 2, -1 / 8 - 9 / 8, 9 / 8 + 5 / 8]
+    np.testing.assert_allclose(forecast.foca([0, 1, 3], 4, SPAN), expected, atol=1e-12)
+    np.testing.assert_allclose(forecast.foca([0, 2], 3, SPAN), [-0.5, 1.5])
+    assert forecast.foca([2], 3, SPAN).tolist() == [1.0]
 
 
 DECLARED = [

@@ -1,5 +1,7 @@
 """The metric interface, sets of pictures, and what is measured when."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -52,8 +54,44 @@ def test_absent_metrics_are_left_out_with_their_message_and_never_zero(tmp_path)
     wanted = {"psnr": {}, "ms_ssim": {}, "fid": {"weights": str(tmp_path / "none.pt")}}
     said = []
     found, left_out = measure.measure(wanted, own, other, ["x"] * 5, ("a", "b"), said.append)
-    assert set(found) == {"psnr"} and set(left_out) == {"ms_ssim", "fid"} and len(said) == 2
-    assert "above 160 pixels" in left_out["ms_ssim"] and "none.pt" in left_out["fid"]
+    assert set(found) == {"psnr"} and set(left_out) == {"ms_ssim", "fid"}
+    assert said == [f"{name} is left out: {left_out[name]}" for name in ("ms_ssim", "fid")]
+    assert "176 pixels or more" in left_out["ms_ssim"] and "none.pt" in left_out["fid"]
+
+
+def test_one_value_a_video_is_the_mean_of_its_frames_that_have_one():
+    found = metric.Result.per_sample([1.0, float("inf"), 5.0, 7.0], backbone="none")
+    assert found.aggregate == pytest.approx(13 / 3)
+    by_video = found.mean_over_frames(2)
+    assert (by_video.values, by_video.aggregate, by_video.provenance) == ([1.0, 6.0], 3.5, {"backbone": "none"})
+    assert found.mean_over_frames(1) is found
+    whole = metric.Result(3.0)
+    assert whole.mean_over_frames(2) is whole and whole.mean_over_frames(1) is whole
+
+
+def test_a_warning_reaches_the_record():
+    entry = metric.Result(3.0, None, {"samples": 4}, "from 4 samples").record_entry()
+    assert entry == {"mean": 3.0, "provenance": {"samples": 4}, "warning": "from 4 samples"}
+
+
+def test_paths_in_records_do_not_name_the_machines_folders(tmp_path, monkeypatch):
+    for folder in ("home/me/work", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home" / "me")
+    monkeypatch.chdir(tmp_path / "home" / "me" / "work")
+    assert metric.portable_path(tmp_path / "home" / "me" / "work" / "a" / "b.pt") == "a/b.pt"
+    assert metric.portable_path(Path("a/b.pt")) == "a/b.pt"
+    assert metric.portable_path(tmp_path / "home" / "me" / "b.pt") == "~/b.pt"
+    assert metric.portable_path(tmp_path / "elsewhere" / "b.pt") == str(tmp_path / "elsewhere" / "b.pt")
+
+
+def test_a_package_that_cannot_be_imported_gives_its_reason_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "broken_here.py").write_text("raise ImportError('no library here\\nadvice')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(metric.AbsentError) as error:
+        metric.import_package("broken_here", "broken-here", "psnr")
+    how = "type pip install -r requirements-eval.lock"
+    assert str(error.value) == f"psnr needs the package broken-here (no library here): {how}"
 
 
 def test_only_what_is_missing_is_measured_again():

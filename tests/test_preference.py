@@ -1,4 +1,6 @@
+import hashlib
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +20,7 @@ from spectrum.core.errors import SpectrumError
 
 pytest.importorskip("torchvision")
 open_clip = pytest.importorskip("open_clip")
+transformers = pytest.importorskip("transformers")
 
 TOY = Sizes(
     side=32, patch=8, width=24, depth=2, heads=3, text_width=16, text_depth=2, text_heads=2, inner=40, words=12,
@@ -33,6 +36,10 @@ def padded(ids):
     for number, row in enumerate(ids):
         rows[number, : len(row)], mask[number, : len(row)] = torch.tensor(row), 1
     return rows, mask
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def normalised(pixels):
@@ -62,8 +69,13 @@ def test_image_reward_is_that_of_the_published_parametrisation(files, images):
     result = found(Pictures(images), None, PROMPTS)
     expected = reward(state, TOY, normalised(images), *padded(IDS))
     np.testing.assert_allclose(result.values, expected, rtol=1e-4, atol=1e-5)
-    assert result.provenance["checkpoint"] == "ImageReward.pt"
-    assert len(result.provenance["sha256"]) == 64
+    assert result.provenance == {
+        "model": "ImageReward",
+        "checkpoint": "ImageReward.pt",
+        "sha256": sha256(folder / "ImageReward.pt"),
+        "vocabulary_sha256": sha256(folder / "vocab.txt"),
+        "transformers": transformers.__version__,
+    }
 
 
 def test_every_weight_of_the_published_parametrisation_counts(files, images):
@@ -101,9 +113,23 @@ def test_tokens_are_cut_and_padded_to_35(files):
     ids, mask = bert_tokenizer(folder / "vocab.txt", TOY.words)(PROMPTS)
     for found, expected in zip((ids, mask), padded(IDS), strict=True):
         torch.testing.assert_close(found, expected)
+    ids, mask = bert_tokenizer(folder / "vocab.txt", TOY.words)(PROMPTS[:2])
+    assert ids.shape == mask.shape == (2, 35)
     (folder / "vocab.txt").write_text("a\nb\n")
     with pytest.raises(SpectrumError, match=r"eval\.image_reward\.vocabulary=FILE"):
         bert_tokenizer(folder / "vocab.txt", TOY.words)
+
+
+def test_a_tokens_id_is_the_number_of_its_line(tmp_path):
+    """Whatever lines there are before it: a blank one, one of a space that does not break, the padding."""
+    words = ["", "a", "\u00a0", "[UNK]", "[CLS]", "[SEP]", "[PAD]", "cube"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    ids, mask = bert_tokenizer(tmp_path / "vocab.txt", len(words))(["A cube of"])
+    assert ids.tolist() == [[4, 1, 7, 3, 5, *[6] * 30]] and mask.tolist() == [[*[1] * 5, *[0] * 30]]
+    with pytest.raises(SpectrumError, match=r"is not the vocab\.txt"):
+        bert_tokenizer(tmp_path / "vocab.txt", len(words) - 1)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
+    assert bert_tokenizer(tmp_path / "vocab.txt", 4)(["a"])[0][0, :4].tolist() == [2, 1, 3, 0]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +148,7 @@ def test_a_checkpoint_with_other_keys_is_refused(files, change, message):
     folder, state = files
     change(state)
     torch.save(dict(state), folder / "other.pt")
-    with pytest.raises(SpectrumError, match=message):
+    with pytest.raises(SpectrumError, match=rf"other\.pt is no checkpoint of ImageReward: .*{message}"):
         load_reward_net(folder / "other.pt", TOY)
 
 
@@ -141,19 +167,41 @@ def test_checkpoints_of_other_sizes_and_files_that_are_none_are_refused(files):
 
 def test_missing_files_are_named_with_the_way_to_get_them(files, images):
     folder, _ = files
-    pictures = Pictures(images)
-    with pytest.raises(
-        metric.AbsentError, match=r"scripts/fetch\.py image_reward.*eval\.image_reward\.checkpoint=FILE"
-    ):
+    pictures, given = Pictures(images), {"checkpoint": str(folder / "ImageReward.pt")}
+    weights = r"^image_reward needs the weights .*ImageReward\.pt.*scripts/fetch\.py image_reward.*\.checkpoint=FILE$"
+    with pytest.raises(metric.AbsentError, match=weights):
         preference.image_reward(pictures, None, PROMPTS)
-    (folder / "vocab.txt").unlink()
-    with pytest.raises(metric.AbsentError, match=r"vocab\.txt.*eval\.image_reward\.vocabulary=FILE"):
-        preference.image_reward(pictures, None, PROMPTS, checkpoint=str(folder / "ImageReward.pt"))
-    with pytest.raises(metric.AbsentError, match=r"scripts/fetch\.py hpsv2.*eval\.hpsv2\.checkpoint=FILE"):
+    beside = preference.image_reward(pictures, None, PROMPTS, **given)
+    (folder / "vocab.txt").rename(folder / "words")
+    vocabulary = r"^image_reward needs the weights .*vocab\.txt.*scripts/fetch\.py image_reward.*\.vocabulary=FILE$"
+    with pytest.raises(metric.AbsentError, match=vocabulary):
+        preference.image_reward(pictures, None, PROMPTS, **given)
+    named = preference.image_reward(pictures, None, PROMPTS, **given, vocabulary=str(folder / "words"))
+    (folder / "cache").mkdir()
+    (folder / "words").rename(folder / "cache" / "vocab.txt")
+    cached = preference.image_reward(pictures, None, PROMPTS, **given)
+    assert beside == named == cached
+    with pytest.raises(
+        metric.AbsentError, match=r"^hpsv2 needs the weights .*scripts/fetch\.py hpsv2.*eval\.hpsv2\.checkpoint=FILE"
+    ):
         preference.hpsv2(pictures, None, PROMPTS)
-    for function in (preference.image_reward, preference.hpsv2):
-        with pytest.raises(SpectrumError, match="3 pictures and 2 prompts"):
-            function(pictures, None, PROMPTS[:2])
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "install"),
+    [
+        ("image_reward", "transformers", "transformers"),
+        ("image_reward", "torchvision.transforms", "torchvision"),
+        ("hpsv2", "open_clip", "open_clip_torch"),
+    ],
+)
+def test_missing_packages_and_prompts_are_named(name, module, install, images, monkeypatch):
+    score = metric.metric_of(name, {})
+    with pytest.raises(SpectrumError, match=rf"^{name} needs one prompt a picture: there are 3 pictures and 2 prompts"):
+        score(Pictures(images), None, PROMPTS[:2])
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(metric.AbsentError, match=rf"^{name} needs the package {install} \("):
+        score(Pictures(images), None, PROMPTS)
 
 
 def test_the_hugging_face_cache_is_looked_in(tmp_path, monkeypatch):
@@ -200,7 +248,9 @@ def test_hpsv2_is_the_cosine_that_open_clip_gives(small, images):
         found = metric.metric_of("hpsv2", {"model": "toy-hps", "checkpoint": str(folder / name)})
         result = found(Pictures(images), None, PROMPTS)
         np.testing.assert_allclose(result.values, expected, atol=1e-6)
-        assert (result.provenance["model"], result.provenance["checkpoint"]) == ("toy-hps", name)
+        digest, version = sha256(folder / name), open_clip.__version__
+        facts = {"model": "toy-hps", "checkpoint": name, "sha256": digest, "open_clip": version}
+        assert result.provenance == facts
 
 
 def test_hpsv2_pads_to_a_square_with_black(small, images):
@@ -223,5 +273,7 @@ def test_hpsv2_refuses_other_architectures_and_weights(small, images):
     state = net.state_dict()
     state.pop("visual.class_embedding")
     torch.save(state, folder / "other.pt")
-    with pytest.raises(SpectrumError, match=r"toy-hps: it lacks visual\.class_embedding"):
+    with pytest.raises(
+        SpectrumError, match=r"other\.pt is no checkpoint of open_clip's toy-hps: it lacks visual\.class_emb"
+    ):
         preference.hpsv2(Pictures(images), None, PROMPTS, checkpoint=str(folder / "other.pt"), model="toy-hps")

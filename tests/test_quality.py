@@ -1,5 +1,6 @@
 """Videos as samples: stored lossless, read frame by frame, measured per video."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -126,13 +127,71 @@ def test_backbones_of_every_kind_reach_their_dimension(tmp_path):
         assert raw["aesthetic_quality"] == pytest.approx(0.8 / 3**0.5)
 
 
+def frames_colour():
+    """A backbone of every picture's score: its mean brightness in percent."""
+    return lambda frames: 100 * frames.mean((1, 2, 3))
+
+
+def halfway():
+    """A backbone: the mean of two frames."""
+    return lambda a, b: (a + b) / 2
+
+
+EVERY = {
+    "subject_consistency": "colours", "background_consistency": "colours", "motion_smoothness": "halfway",
+    "dynamic_degree": "flow", "aesthetic_quality": "aesthetics", "imaging_quality": "frames_colour",
+}  # fmt: skip
+
+
+def test_with_every_backbone_it_is_vbenchs_quality_of_each_video():
+    kinds = {name: f"{__name__}.{function}" for name, function in EVERY.items()}
+    found = quality.vbench_quality(Pictures(clips()), None, [], backbones=kinds, plugins=__name__)
+    raws = [
+        {
+            "subject_consistency": video.subject_consistency(clip, colours()),
+            "background_consistency": video.background_consistency(clip, colours()),
+            "temporal_flickering": video.temporal_flickering(clip),
+            "motion_smoothness": video.motion_smoothness(clip, halfway()),
+            "dynamic_degree": video.dynamic_degree(clip, flow()),
+            "aesthetic_quality": video.aesthetic_quality(clip, *aesthetics()),
+            "imaging_quality": video.imaging_quality(clip, frames_colour()),
+        }
+        for clip in clips()
+    ]
+    expected = [100 * vbench.quality(raw)[0] for raw in raws]
+    assert found.values == pytest.approx(expected) and found.aggregate == pytest.approx(np.mean(expected))
+    assert found.warning == "" and len(set(found.values)) == 3
+    facts = found.provenance
+    assert facts["dimensions"] == list(vbench.QUALITY) and facts["left_out"] == {} and facts["backbones"] == kinds
+    for name, value in facts["raw"].items():
+        assert value == pytest.approx(np.mean([raw[name] for raw in raws]))
+
+
+def test_what_is_left_out_says_how_to_get_it_and_raft_leaves_its_digest(monkeypatch):
+    """Videos of three frames, the fewest that do."""
+    three = Pictures(clips()[:, :3])
+    monkeypatch.setattr(video, "raft", lambda weights: (flow(), {"sha256": f"digest of {weights}"}))
+    given = {"backbones": {"imaging_quality": f"{__name__}.frames_colour"}, "plugins": [__name__]}
+    found = quality.vbench_quality(three, None, [], raft="raft.pth", **given)
+    names = "temporal flickering, dynamic degree, imaging quality"
+    assert found.warning == f"of VBench's seven dimensions, {names} alone"
+    how = "give eval.vbench_quality.backbones.NAME=package.function"
+    left = ("subject_consistency", "background_consistency", "motion_smoothness", "aesthetic_quality")
+    assert found.provenance["left_out"] == dict.fromkeys(left, how)
+    assert found.provenance["raft"] == "digest of raft.pth"
+    with pytest.raises(AbsentError, match=r"^vbench_quality is for videos of three frames or more"):
+        quality.vbench_quality(Pictures(clips()[:, :2]), None, [])
+
+
 def test_results_of_vbenchs_own_package_stand_in_for_the_videos(tmp_path):
     (tmp_path / "a_eval_results.json").write_text(json.dumps({"imaging_quality": [0.65, []], "scene": [0.4, []]}))
     found = quality.vbench_quality(
         Pictures(torch.rand(2, 3, 8, 8)), None, [], results=str(tmp_path / "a_eval_results.json")
     )
     assert found.aggregate == pytest.approx(65) and found.values is None
-    assert found.provenance["dimensions"] == ["imaging_quality"] and len(found.provenance["sha256"]) == 64
+    digest = hashlib.sha256((tmp_path / "a_eval_results.json").read_bytes()).hexdigest()
+    facts = {"dimensions": ["imaging_quality"], "source": "VBench's own package", "sha256": digest}
+    assert found.provenance == facts
 
 
 def test_quality_refuses_what_it_cannot_use():
@@ -141,7 +200,10 @@ def test_quality_refuses_what_it_cannot_use():
     for backbones, said in (
         ({"subject": "x.y"}, r"backbones\.subject is no dimension: type one of subject_consistency"),
         ({"imaging_quality": "os.getcwd"}, r"allow its package with \+eval\.vbench_quality\.plugins=\[os\]"),
-        ({"imaging_quality": f"{__name__}.no_such"}, "cannot be imported"),
+        (
+            {"imaging_quality": f"{__name__}.no_such"},
+            r"eval\.vbench_quality\.backbones\.imaging_quality.* cannot be imported",
+        ),
         ({"imaging_quality": f"{__name__}.FRAMES"}, "is no function"),
         ({"imaging_quality": f"{__name__}.brightness"}, "needs arguments"),
         ({"imaging_quality": 3}, r"type eval\.vbench_quality\.backbones\.imaging_quality=package\.function"),

@@ -6,7 +6,7 @@ from spectrum.bench.resolve import plan_of, resolve
 from spectrum.config.compose import compose
 from spectrum.core import schedule
 from spectrum.core.errors import SpectrumError
-from spectrum.core.schedule import plan
+from spectrum.core.schedule import check_schedule, plan
 
 
 def runs(function, steps=50, **parameters):
@@ -28,6 +28,12 @@ def test_growing_window_lists():
 )
 def test_growing_window_counts(growth, nfe):
     assert len(runs(schedule.growing_window, growth=growth)) == nfe
+
+
+def test_a_growth_below_the_third_decimal_is_rounded_away():
+    """round(2.999 + 0.0004, 3) is 2.999 again, so the window never reaches three steps."""
+    slow = runs(schedule.growing_window, window=2.999, growth=0.0004)
+    assert slow == runs(schedule.growing_window, window=2.0, growth=0.0)
 
 
 @pytest.mark.parametrize(("interval", "nfe"), [(4, 14), (5, 12), (6, 10), (7, 9), (8, 8)])
@@ -59,6 +65,35 @@ def test_accumulated_distance():
     assert rule(0, 10, [], 0.0) and rule(9, 10, [0], 0.0)
     assert not rule(4, 10, [0], 0.19)
     assert rule(4, 10, [0], 0.2)
+    assert not rule(1, 10, [0], 0.0) and not rule(8, 10, [0], 0.0)
+    late = functools.partial(rule, warmup=3, last=2)
+    assert [late(step, 10, [0], 0.0) for step in range(10)] == [True] * 3 + [False] * 5 + [True] * 2
+
+
+def test_accumulated_distance_skips_no_more_in_a_row_than_asked():
+    rule = functools.partial(schedule.accumulated_distance, threshold=0.2, most=2)
+    assert [rule(step, 20, [0, 1, 3], 0.0) for step in (4, 5, 6, 7)] == [False, False, True, True]
+    assert [rule(step, 20, [0, 1, 9], 0.0) for step in (10, 11, 12)] == [False, False, True]
+
+
+def test_magnitude_by_hand():
+    """After step 1 the products are 0.5 and 0.25, so the errors 0.5 and 0.5 + 0.75; an error at the threshold skips."""
+    rule = functools.partial(schedule.magnitude, ratios=[1.0, 1.0, 0.5, 0.5, 1.0], retention=0.4)
+    assert rule(1, 5, [0], threshold=9.0) and not rule(2, 5, [0, 1], threshold=0.5)
+    assert not rule(3, 5, [0, 1], threshold=1.25) and rule(3, 5, [0, 1], threshold=1.24)
+
+
+def test_magnitude_counts_from_the_last_of_its_first_steps():
+    rule = functools.partial(schedule.magnitude, ratios=[1.0], retention=0.5, most=1)
+    assert [rule(step, 10, [0]) for step in (4, 5, 6)] == [True, False, True]
+
+
+def test_magnitude_takes_the_nearest_ratio_where_the_steps_are_others():
+    """Of three ratios the last one belongs to the last step, also where that is the second of two."""
+    rule = functools.partial(schedule.magnitude, retention=0.0, threshold=0.4)
+    assert plan(functools.partial(rule, ratios=[1.0, 1.0, 0.5]), 2) == [0, 1]
+    assert plan(functools.partial(rule, ratios=[1.0, 0.5, 1.0]), 2) == [0]
+    assert plan(functools.partial(rule, ratios=[0.5, 1.0]), 1) == [0]
 
 
 @pytest.mark.parametrize(
@@ -98,3 +133,15 @@ def test_bad_parameters(function, parameters, says):
 def test_a_schedule_that_never_runs():
     with pytest.raises(SpectrumError, match="nothing to forecast from"):
         plan(lambda step, steps, runs, drift=0.0: False, 10)
+
+
+def test_a_plan_asks_with_no_drift():
+    assert plan(lambda step, steps, runs, drift: drift == 0.0, 3) == [0, 1, 2]
+
+
+def test_a_schedule_can_be_called_with_step_steps_runs_and_drift():
+    for function in (lambda step, steps, runs, drift: True, lambda a, b, c, drift=0.0, more=None: True):
+        check_schedule(function)
+    for function in (lambda step, steps, drift=0.0: True, lambda a, b, c, d: True, lambda a, b, c, drift, e: True):
+        with pytest.raises(SpectrumError, match=r"^a Method's schedule is a function \(step, steps, runs, drift\)"):
+            check_schedule(function)

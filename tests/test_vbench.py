@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -98,11 +99,25 @@ def test_official_results_are_read(tmp_path):
     }  # fmt: skip
     assert found["dynamic_degree"].values == [1.0, 0.0]
     assert found["imaging_quality"].values == pytest.approx([0.6, 0.7])
-    assert found["subject_consistency"].provenance["videos"] == ["videos/0.mp4", "videos/1.mp4"]
-    assert found["subject_consistency"].provenance["file"] == path.name
+    assert found["subject_consistency"].provenance == {
+        "source": "VBench's own package",
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "dimension": "subject_consistency",
+        "videos": ["videos/0.mp4", "videos/1.mp4"],
+    }
     score, present = vbench.total({name: result.aggregate for name, result in found.items()})
     assert 0 < score < 1 and len(present) == 4
     assert found["dynamic_degree"].record_entry()["mean"] == 0.5
+
+
+@pytest.mark.parametrize(("stored", "read"), [([1.5, 0.9], [0.015, 0.009]), ([1.0, 0.5], [1.0, 0.5]), ([], [])])
+def test_imaging_quality_is_in_percent_where_any_value_is_above_1(tmp_path, stored, read):
+    path = tmp_path / "a_eval_results.json"
+    path.write_text(json.dumps({"imaging_quality": [0.5, rows(*stored)], "scene": [0.4, rows(1.5)]}))
+    found = vbench.read_official(path)
+    assert found["imaging_quality"].values == pytest.approx(read) and found["imaging_quality"].aggregate == 0.5
+    assert found["scene"].values == [1.5]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +131,7 @@ def test_official_results_are_read(tmp_path):
         (json.dumps({"scene": [0.5]}), "scene is not"),
         (json.dumps({"scene": [0.5, [0.5]]}), "lacks video_path"),
         (json.dumps({"scene": [0.5, [{"video_path": "a.mp4"}]]}), "lacks video_path or video_results"),
-        (json.dumps({"scene": ["high", []]}), "no finite number"),
+        (json.dumps({"scene": ["high", []]}), "scene has a value that is no finite number"),
         ('{"scene": [NaN, []]}', "no finite number"),
         (json.dumps({"scene": [0.5, rows("0.5")]}), "no finite number"),
     ],

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from eval.metrics import metric, vbench, video
+from eval.metrics import vbench, video
 from spectrum.core.errors import SpectrumError
 
 
@@ -79,6 +79,7 @@ def test_motion_smoothness_by_hand():
     levels = (0.0, 0.3, 0.2, 0.3, 0.4, 1.0)
     assert video.motion_smoothness(clip(*levels), mean) == pytest.approx(1 - 0.2 / 2, abs=1e-6)
     assert video.motion_smoothness(clip(1.0, 1.0, 1.0), lambda a, b: 7 * a) == 1
+    assert video.motion_smoothness(clip(1.0, 0.0, 1.0), lambda a, b: -7 * a) == 1
 
 
 def test_motion_smoothness_asks_for_the_frames_between_even_ones():
@@ -124,6 +125,14 @@ def test_dynamic_degree_scales_with_the_shorter_side_and_counts_strictly():
         assert video.dynamic_degree(torch.zeros(4, 3, 320, 330), flow) == expected
 
 
+def test_dynamic_degree_of_small_and_of_short_videos():
+    """Of 4x4 pixels one counts, because 5 % are less than one; of 6 frames two pairs have to move, 1.5 rounded."""
+    assert video.dynamic_degree(noise(4, 4, 4), shifts(4, 4, [0.1] * 3, share=1 / 16)) == 1
+    for moving, expected in ((1, 0), (2, 1)):
+        flow = shifts(40, 64, [1.0] * moving + [0.9] * (5 - moving))
+        assert video.dynamic_degree(noise(6, 40, 64), flow) == expected
+
+
 def test_dynamic_degree_keeps_eight_frames_a_second():
     seen = []
 
@@ -135,8 +144,12 @@ def test_dynamic_degree_keeps_eight_frames_a_second():
     assert seen == [(0, 3), (3, 6), (6, 9)]
     with pytest.raises(SpectrumError, match="three frames at 8 a second"):
         video.dynamic_degree(clip(*[i / 100 for i in range(6)]), flow, fps=24)
-    with pytest.raises(SpectrumError, match="above 0"):
-        video.dynamic_degree(clip(0.0, 0.1, 0.2), flow, fps=0)
+    with pytest.raises(SpectrumError, match=r"three frames at 8 a second, and there are 1:"):
+        video.dynamic_degree(clip(0.0), flow)
+    for wrong, said in ((0, "must be above 0, got 0"), ("8", "")):
+        with pytest.raises(SpectrumError, match=f"^the frames a second of dynamic_degree .*{said}"):
+            video.dynamic_degree(clip(0.0, 0.1, 0.2), flow, fps=wrong)
+    assert video.dynamic_degree(clip(0.0, 0.1, 0.2), flow, fps=0.5) == 0
 
 
 def test_aesthetic_quality_scores_unit_vectors():
@@ -144,6 +157,7 @@ def test_aesthetic_quality_scores_unit_vectors():
     head.load_state_dict({"weight": torch.tensor([[3.0, 4.0]]), "bias": torch.tensor([1.0])})
     # 3 + 1 and 4 + 1, whatever the lengths
     assert video.aesthetic_quality(clip(0.0, 0.1), table((7, 0), (0, 0.2)), head) == pytest.approx(0.45)
+    assert video.aesthetic_quality(clip(0.0), table((7, 0)), head) == pytest.approx(0.4)
 
 
 def test_imaging_quality_scores_frames_of_512_pixels_or_less():
@@ -156,6 +170,14 @@ def test_imaging_quality_scores_frames_of_512_pixels_or_less():
     assert video.imaging_quality(clip(0.2, 0.6), scorer) == pytest.approx(0.4)
     assert video.imaging_quality(clip(0.2, 0.4, height=320, width=1024), scorer) == pytest.approx(0.3)
     assert sizes == [(8, 8), (160, 512)]
+    assert video.imaging_quality(clip(0.2), scorer) == pytest.approx(0.2)
+
+
+def test_imaging_quality_halves_by_the_mean_of_four_pixels():
+    frames = noise(2, 8, 1024)
+    fours = frames.unflatten(2, (4, 2)).unflatten(4, (512, 2)).mean((3, 5))
+    found = video.imaging_quality(frames, lambda some: 100 * some[:, 1, 3, 7])
+    assert found == pytest.approx(fours[:, 1, 3, 7].mean().item(), rel=1e-5)
 
 
 def test_values_stay_in_range():
@@ -180,7 +202,9 @@ def test_values_stay_in_range():
         (clip(0.0), "needs 2 frames or more"),
         (torch.zeros(4, 8, 8), "takes a float video"),
         (torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "takes a float video"),
+        (torch.zeros(4, 2, 8, 8), "takes a float video"),
         (clip(0.0, 200.0), "divide 8-bit ones by 255"),
+        (clip(0.0, 1.5), "divide 8-bit ones by 255"),
         (clip(0.0, float("nan")), "sample NaN ones again"),
     ],
 )
@@ -189,39 +213,46 @@ def test_what_is_no_video_is_refused(frames, message):
         video.temporal_flickering(frames)
 
 
+DIMENSIONS = {
+    "subject_consistency": (video.subject_consistency, 1),
+    "background_consistency": (video.background_consistency, 1),
+    "temporal_flickering": (video.temporal_flickering, 0),
+    "motion_smoothness": (video.motion_smoothness, 1),
+    "dynamic_degree": (video.dynamic_degree, 1),
+    "aesthetic_quality": (video.aesthetic_quality, 2),
+    "imaging_quality": (video.imaging_quality, 1),
+}
+
+
+@pytest.mark.parametrize("name", DIMENSIONS)
+def test_every_dimension_names_itself_where_it_refuses(name):
+    function, backbones = DIMENSIONS[name]
+    with pytest.raises(SpectrumError, match=f"^{name} takes a float video"):
+        function(torch.zeros(3, 8, 8), *[mean] * backbones)
+    with pytest.raises(SpectrumError, match=rf"^{name} takes pixels in \[0, 1\]"):
+        function(clip(0.0, 0.5, 2.0), *[mean] * backbones)
+
+
 def test_backbones_that_give_other_shapes_are_refused():
     frames = clip(0.0, 0.1, 0.2)
-    with pytest.raises(SpectrumError, match="features of subject_consistency"):
-        video.subject_consistency(frames, lambda some: some)
-    with pytest.raises(SpectrumError, match="the interpolator must give"):
+    nothing = float("nan")
+    for name in ("subject_consistency", "background_consistency", "aesthetic_quality"):
+        function, backbones = DIMENSIONS[name]
+        for features, shape in (
+            (lambda some: some, r"\(3, 3, 8, 8\)"),
+            (lambda some: some[1:, 0, 0], r"\(2, 8\)"),
+            (lambda some: nothing * some[:, 0, 0], r"\(3, 8\)"),
+        ):
+            with pytest.raises(SpectrumError, match=rf"^the features of {name} must be finite and .* got {shape}"):
+                function(frames, *[features, mean][:backbones])
+    with pytest.raises(SpectrumError, match=r"^the head must give finite values of the shape \(3,\), got \(24,\)"):
+        video.aesthetic_quality(frames, lambda some: some[:, 0, 0], lambda rows: rows)
+    with pytest.raises(SpectrumError, match=r"^the interpolator must give finite values of the shape \(1, 3, 8, 8\)"):
         video.motion_smoothness(frames, lambda a, b: a[..., 1:])
-    with pytest.raises(SpectrumError, match="the flow must give"):
+    with pytest.raises(SpectrumError, match=r"^the flow must give finite values of the shape \(1, 2, 8, 8\)"):
         video.dynamic_degree(frames, lambda a, b: a)
-    with pytest.raises(SpectrumError, match="the scorer must give"):
+    with pytest.raises(SpectrumError, match=r"^the scorer must give finite values of the shape \(3,\), got \(1,\)"):
         video.imaging_quality(frames, lambda some: some[:1, 0, 0, 0])
-
-
-def test_raft_is_read_from_a_file_and_padded(tmp_path, monkeypatch):
-    pytest.importorskip("torchvision")
-    from torchvision.models.optical_flow import raft_large
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(metric.AbsentError, match=r"raft_large_C_T_V1.*scripts/fetch\.py raft"):
-        video.raft()
-    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(SpectrumError, match="no checkpoint of torchvision's raft_large"):
-        video.raft(str(tmp_path / "other.pth"))
-    torch.manual_seed(0)
-    net = raft_large(weights=None).eval()
-    torch.save(net.state_dict(), tmp_path / "raft.pth")
-    monkeypatch.setattr(video, "RAFT_UPDATES", 2)
-    flow, about = video.raft(str(tmp_path / "raft.pth"))
-    frames = noise(2, 128, 136)
-    with torch.no_grad():
-        expected = net(2 * frames[:1] - 1, 2 * frames[1:] - 1, num_flow_updates=2)[-1]
-        torch.testing.assert_close(flow(frames[:1], frames[1:]), expected)
-        assert flow(frames[:1, :, :100, :130], frames[1:, :, :100, :130]).shape == (1, 2, 100, 130)
-    assert about["backbone"] == "raft.pth"
 
 
 def test_corpus_equals_the_mean_over_all_compared_frames():

@@ -74,7 +74,7 @@ def ms_ssim_of(samples: Tensor, reference: Tensor) -> list[float]:
     """Multi-scale structural similarity of each pair (Wang et al. 2003), computed by torchmetrics on five scales.
 
     Args:
-        samples: (count, 3, height, width), float in [0, 1]. Both sides are above 160 pixels.
+        samples: (count, 3, height, width), float in [0, 1]. Both sides are at least 176 pixels.
         reference: the same shape.
 
     Returns:
@@ -112,12 +112,12 @@ def ms_ssim(samples: Pictures, reference: Pictured, prompts: Sequence[str]) -> R
     """The metric `ms_ssim`: `ms_ssim_of` each pair.
 
     Raises:
-        AbsentError: for pictures with a side of 160 pixels or less, which the window does not fit into at the fifth
+        AbsentError: for pictures with a side below 176 pixels, which the window does not fit into at the fifth
             scale.
     """
-    if min(samples.size) <= 160:
+    if min(samples.size) < 176:
         width, height = samples.size
-        raise AbsentError(f"ms_ssim needs sides above 160 pixels, and these pictures have {width}x{height}")
+        raise AbsentError(f"ms_ssim needs sides of 176 pixels or more, and these pictures have {width}x{height}")
     return _over("ms_ssim", samples, reference, ms_ssim_of)
 
 
