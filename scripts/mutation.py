@@ -1,12 +1,12 @@
-"""Plant a small change in every line of the core, one at a time, and list those that no fast test notices.
+"""Plant a small change in every line of the core, one at a time, and list those that no test notices.
 
 python scripts/mutation.py folder=/tmp/mutants                        # all of it: hours
 python scripts/mutation.py folder=/tmp/mutants only="baselines.*"     # what one pattern names
 python scripts/mutation.py folder=/tmp/mutants report=true            # write tests/mutation.md from what has been run
 
-mutmut (`pip install mutmut==3.8.1`) makes the changes and runs the tests that reach each of them, in a copy of the
-committed files. It leaves functions with a decorator alone, so in the copy each decorator is written as the call that
-it stands for. Error messages are not changed: what they say is a matter of words.
+mutmut (`pip install mutmut==3.8.1`) makes the changes and runs the tests that reach each of them, of those marked
+`fast` or `hooks`, in a copy of the committed files. It leaves functions with a decorator alone, so in the copy each
+decorator is written as the call that it stands for. Error messages are not changed: what they say is a matter of words.
 """
 
 import ast
@@ -36,8 +36,9 @@ UNAWARE = (
     "tests/test_imports.py",
     "tests/test_private_api.py::test_private_names_are_imported_and_read_in_one_place_only",
     "tests/test_tables.py::test_torch_is_not_imported",
+    "tests/test_machines.py::test_ranks_that_share_a_denoiser_each_keep_their_part",
 )
-"""Tests that read source files or start processes, which see no change made within one process."""
+"""Tests that read source files or start processes; these see no change made within one process."""
 REPORT = ROOT / "tests/mutation.md"
 KILLED, SURVIVED = "killed", "survived"
 VERDICTS = {0: SURVIVED, 5: "not reached", 33: "not reached", 1: KILLED, 3: KILLED, None: "not run"}
@@ -78,7 +79,12 @@ def prepare(folder: Path) -> None:
         "only_mutate": SUBJECTS,
         "also_copy": sorted({name.partition("/")[0] for name in tracked} - {*packages, "tests"}),
         "pytest_add_cli_args": ["-n", "0", "-p", "no:cacheprovider", "--strict-markers"],
-        "pytest_add_cli_args_test_selection": ["tests", "-m", "fast", *(f"--deselect={test}" for test in UNAWARE)],
+        "pytest_add_cli_args_test_selection": [
+            "tests",
+            "-m",
+            "fast or hooks",
+            *(f"--deselect={test}" for test in UNAWARE),
+        ],
     }
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     lines += ["use_git_change_detection = false", "track_dependencies = false"]
@@ -160,9 +166,10 @@ def heading(parts: dict[str, list[int]]) -> str:
     total, killed = (sum(counts[i] for counts in parts.values()) for i in (0, 1))
     rows = [f"| {name} | {many} | {kill} | {100 * kill / many:.0f} % |" for name, (many, kill) in parts.items()]
     return "\n".join([
-        "# Changes that no fast test notices\n",
+        "# Changes that no test notices\n",
         "`python scripts/mutation.py folder=FOLDER` makes this file. mutmut changes one operator, number, name, "
-        "argument or string at a time and runs the fast tests that reach it; error messages are left as they are. "
+        "argument or string at a time and runs the tests that reach it, of those marked fast or hooks; "
+        "error messages are left as they are. "
         f"Of {total} changes the tests noticed {killed}: {100 * killed / max(total, 1):.1f} %. "
         "A change after which the tests never end counts as noticed.\n",
         "| file | changes | noticed | share |", "| --- | ---: | ---: | ---: |", *rows,
@@ -174,9 +181,14 @@ def change(name: str, folder: Path, mutmut: Path) -> tuple[str, str, str]:
     """The function of a change, the first line that it changes, and the line that it becomes."""
     shown = subprocess.run([mutmut, "show", name], cwd=folder, check=True, capture_output=True, text=True).stdout
     body = [line for line in shown.splitlines() if not line.startswith(("---", "+++"))]
-    old, new = ([line[1:].strip() for line in body if line.startswith(sign)] for sign in "-+")
+    old, new = (
+        " ".join(line[1:].strip() for line in body if line.startswith(sign))
+        .replace("|", "\\|")
+        .replace("  # pragma: no mutate", "")
+        for sign in "-+"
+    )
     function = re.sub(r"^x_|__mutmut_\d+$", "", name.rpartition(".")[2]).strip("xǁ").replace("ǁ", ".")
-    return function, *(" ".join(part).replace("|", "\\|").replace("  # pragma: no mutate", "") for part in (old, new))
+    return function, old, new
 
 
 def known_reasons(text: str) -> dict[tuple[str, str, str, str], str]:

@@ -19,6 +19,8 @@ FAST = {
     "schedule", "settings", "signals", "tables", "text", "timing", "vbench", "video",
 }  # fmt: skip
 """The files whose tests a developer runs at each save; of tests/test_hook.py those on toy FLUX are added."""
+HOOKS = {"composition", "machines"}
+"""The files that reach what toy FLUX as it stands does not: compiled and offloaded denoisers, and two in one."""
 MARKED = {"conformance": "conformance", "docs": "docs", "readme": "docs", "wheel": "wheel"}
 
 
@@ -34,6 +36,9 @@ def pytest_collection_modifyitems(items):
             item.add_marker(getattr(pytest.mark, MARKED[subject]))
         else:
             item.add_marker(pytest.mark.slow)
+        modules = given.get("model") == "flux" and "modules" in given.get("method", "")
+        if subject in HOOKS or modules:
+            item.add_marker(pytest.mark.hooks)
         group = f"{stem}-{given['model']}" if subject == "conformance" and "model" in given else stem
         item.add_marker(pytest.mark.xdist_group(group))
 

@@ -10,6 +10,7 @@ from cases import subject_of
 from command import call, error_line
 
 from spectrum.api import Accelerated
+from spectrum.bench import calibration
 from spectrum.commands import calibrate
 from spectrum.config.compose import compose
 from spectrum.config.methods import build_method
@@ -48,7 +49,7 @@ def test_a_budget_that_the_first_steps_already_pass_is_left_out(capsys):
 
 
 def test_ratios_are_means_of_the_residual_s_size():
-    fit = calibrate.Ratios(None)
+    fit = calibration.Ratios(None)
     for step, rows in enumerate([[(3, 0), (0, 5), (0, 2)], [(3, 4), (6, 8), (0, 1)]]):
         tokens = torch.tensor([rows], dtype=torch.float32)
         fit(Observation("cond", step, {}, torch.zeros_like(tokens), tokens, tokens))
@@ -59,9 +60,9 @@ def test_fits_of_the_same_weights_and_prompts_add_their_budgets():
     about = {"model": "m", "prompts": "p"}
     old = {"by_runs": {"14": {"threshold": 0.1}}, "fitted_on": about}
     new = {"by_runs": {"10": {"threshold": 0.2, "warmup": 3}}, "fitted_on": about}
-    both = calibrate.joined(old, new)
+    both = calibration.joined(old, new)
     assert list(both["by_runs"]) == ["14", "10"] and both["threshold"] == 0.1 and "warmup" not in both
-    other = calibrate.joined(old, {**new, "fitted_on": {**about, "model": "n"}})
+    other = calibration.joined(old, {**new, "fitted_on": {**about, "model": "n"}})
     assert list(other["by_runs"]) == ["10"] and other["threshold"] == 0.2
 
 

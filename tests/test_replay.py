@@ -7,7 +7,8 @@ import sys
 import pytest
 from command import ROOT
 
-from spectrum.commands.replay import agreement, expand
+from spectrum.bench.scores import agreement
+from spectrum.commands.replay import expand
 
 
 def command(script, *words):
