@@ -40,8 +40,8 @@ UNAWARE = (
     "tests/test_composition.py::test_15_a_denoiser_compiled_whole_has_a_graph",
     "tests/test_composition.py::test_15_what_decides_by_data_before_the_blocks_works_on_a_compiled",
 )
-"""Tests that see no change made within one process: they read source files, start processes, or compile a denoiser whole,
-which mutmut's wrappers around functions prevent."""
+"""Tests that see no change made within one process: they read source files, start processes, or compile a denoiser,
+which the wrappers that mutmut puts around functions prevent."""
 REPORT = ROOT / "tests/mutation.md"
 KILLED, SURVIVED = "killed", "survived"
 VERDICTS = {0: SURVIVED, 5: "not reached", 33: "not reached", 1: KILLED, 3: KILLED, None: "not run"}

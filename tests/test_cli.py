@@ -19,6 +19,9 @@ from spectrum.core.method import plan_method
 from spectrum.models.identity import EMBEDDED
 
 BAD = [
+    (["seeds=[1.5]"], "seeds must be a whole number, got 1.5"),
+    (["device=meta"], "device=meta holds no numbers: type device=cpu"),
+    (["model.weights="], "type model.weights=pretrained, random, tiny, or a folder of diffusers weights"),
     (["method.degre=3"], "did you mean method.forecast.degree?"),
     (["modle.steps=3"], "did you mean model.steps?"),
     (["model.stepz=3"], "did you mean model.steps?"),

@@ -9,9 +9,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from command import QUICK, ROOT, call, error_line
 from rich.console import Console
 
+from eval.metrics.measure import measure
+from eval.metrics.pictures import Pictures
 from spectrum.bench.progress import Progress
 from spectrum.config.compose import compose
 from spectrum.models.fitted import fits_of
@@ -224,6 +227,19 @@ def test_9_long_phases_print_a_line_every_30_seconds_where_there_is_no_terminal(
         "spectrum: 40 of 100 sample steps, 32 s, about 48 s left",
         "spectrum: 80 of 100 sample steps, 64 s, about 16 s left",
     ]
+
+
+def test_9_metrics_show_how_many_pictures_they_have_read():
+    pixels = torch.rand(5, 3, 16, 16)
+    told = []
+
+    def begin(name, total):
+        told.append((name, total))
+        return told.append
+
+    measure({"psnr": {}, "ssim": {}}, Pictures(pixels), Pictures(pixels), ["x"] * 5, ("a", "b"), print, begin)
+    first, second = told.index(("psnr", 5)), told.index(("ssim", 5))
+    assert first == 0 and sum(told[1:second]) == 5 and sum(told[second + 1 :]) == 5
 
 
 def test_9_the_timing_pass_shows_how_far_it_is(_tiny):

@@ -90,3 +90,17 @@ def test_traces_are_written_whole_and_read_back(sampled, tmp_path):
         Trace.load(path)
     with pytest.raises(SpectrumError, match="there is no trace"):
         Trace.load(tmp_path / "none.pt")
+    with pytest.raises(SpectrumError, match=f"{tmp_path} is no whole trace"):
+        Trace.load(tmp_path)
+
+
+@pytest.mark.parametrize("lacks", ["about", "clocks", "branches", "model", "prompts"])
+def test_a_file_that_lacks_a_part_of_a_trace_is_none(sampled, tmp_path, lacks):
+    path = tmp_path / "trace.pt"
+    sampled[3].save(path)
+    content = torch.load(path, weights_only=True)
+    whole = {**content, "about": dict(content["about"])}
+    (whole["about"] if lacks in ("model", "prompts") else whole).pop(lacks)
+    torch.save(whole, path)
+    with pytest.raises(SpectrumError, match="no whole trace.*run scripts/trace.py again"):
+        Trace.load(path)

@@ -53,6 +53,7 @@ def measure(
     prompts: Sequence[str],
     names: tuple[str, str],
     say: Callable[[str], None],
+    begin: Callable[[str, int], Callable[[int], None]] = lambda name, total: lambda count: None,
 ) -> tuple[dict[str, MetricEntry], dict[str, str]]:
     """Compute metrics.
 
@@ -66,6 +67,8 @@ def measure(
         prompts: one prompt per sample.
         names: ids of the samples and of the reference.
         say: called with a line for each metric that cannot be computed here.
+        begin: called with each metric's name and the number of pictures it reads; what it returns is told of how many
+            have been read, batch by batch.
 
     Returns:
         Two dicts by the metric's name: what a record stores of it, and for those that cannot be computed here the
@@ -79,6 +82,7 @@ def measure(
     found: dict[str, MetricEntry] = {}
     left_out: dict[str, str] = {}
     for name, parameters in wanted.items():
+        samples.on_read = begin(name, len(samples))
         try:
             result = metric_of(name, parameters)(samples, reference, frame_prompts)
             if result.values is not None and len(result.values) == len(samples):

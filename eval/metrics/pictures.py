@@ -1,7 +1,7 @@
 """Sets of pictures and of videos: read from disk as they are needed, and checked while they are read."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,7 @@ class Pictures:
     Attributes:
         frames: frames of each sample; 1 for pictures.
         fps: frames per second of videos that were read from files; None for pictures and for tensors.
+        on_read: told of how many pictures or frames each batch had, once it has been worked on.
 
     Raises:
         SpectrumError: for an empty set, an integer tensor (differences of 8-bit values wrap around), and NaN or
@@ -95,6 +96,7 @@ class Pictures:
         self._tensor = source if isinstance(source, Tensor) else None
         self._files = list(files)
         self.frames, self.fps = 1, None
+        self.on_read: Callable[[int], None] = lambda count: None
         if self._tensor is not None:
             if not self._tensor.is_floating_point():
                 refuse("pictures are float tensors in [0, 1]; divide 8-bit ones by 255 first")
@@ -147,6 +149,11 @@ class Pictures:
         Raises:
             SpectrumError: if a file is missing or damaged, or has another size or length than the first.
         """
+        for batch in self._batches(count):
+            yield batch
+            self.on_read(len(batch))
+
+    def _batches(self, count: int) -> Iterator[Tensor]:
         if self._tensor is not None:
             yield from self._tensor.float().split(count)
             return

@@ -21,7 +21,12 @@ class Progress:
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TextColumn("sample steps"))
+        columns = (
+            TextColumn("{task.description:>12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+        )
         self._bar = RichProgress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
         self._console, self._clock = console, clock
 
@@ -36,22 +41,23 @@ class Progress:
         if self._console.is_terminal:
             self._bar.stop()
 
-    def start(self, name: str, total: int) -> Callable[[int], None]:
+    def start(self, name: str, total: int, unit: str = "sample steps") -> Callable[[int], None]:
         """Begin a stage.
 
         Args:
             name: what is shown.
-            total: how many sample steps it has.
+            total: how many sample steps it has, or of what `unit` names.
+            unit: what is counted.
 
         Returns:
             A function that is told how many more of them are done.
         """
         if self._console.is_terminal:
-            task = self._bar.add_task(name, total=total)
+            task = self._bar.add_task(name, total=total, unit=unit)
             return lambda count: self._bar.update(task, advance=count)
-        return self._lines(name, total)
+        return self._lines(name, total, unit)
 
-    def _lines(self, name: str, total: int) -> Callable[[int], None]:
+    def _lines(self, name: str, total: int, unit: str) -> Callable[[int], None]:
         began = last = self._clock()
         done = 0
 
@@ -62,7 +68,7 @@ class Progress:
             if now - last >= EVERY and done < total:
                 last = now
                 left = (now - began) * (total - done) / done
-                line = f"{name}: {done} of {total} sample steps, {now - began:.0f} s, about {left:.0f} s left"
+                line = f"{name}: {done} of {total} {unit}, {now - began:.0f} s, about {left:.0f} s left"
                 self._console.print(line, highlight=False, soft_wrap=True)
 
         return advance

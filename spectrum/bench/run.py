@@ -34,6 +34,7 @@ from spectrum.config.sampling import Sampling
 from spectrum.config.schema import RunConfig
 from spectrum.core.errors import SpectrumError
 from spectrum.core.method import Method
+from spectrum.models.identity import model_kind
 from spectrum.models.pipelines import AbsentWeightsError, device_of, load_pipeline
 from spectrum.models.solvers import with_solver
 from spectrum.records.files import finite, identity, writable
@@ -180,14 +181,14 @@ def _draw_missing(job: Job, record: Record) -> None:
 def _do_what_lacks(job: Job, record: Record | None, console: Console) -> Record:
     """Sample, measure and time what is lacking; the record, written."""
     config, sampling = job.config, Sampling.of(job.config)
-    loaded = functools.cache(lambda: _load(job))
+    loaded = functools.cache(lambda: _load(job, console))
     with Progress(console) as progress:
         _sample(progress, "reference", loaded, job.uncached, Sampling.of(job.base), job.samples, job.base_folder)
         ledger = _sample(progress, config.method.name, loaded, job.method, sampling, job.samples, job.folder)
         if record is None:
             record = describe(job, ledger, _probe(loaded, job, sampling), environment(device_of(config.device)))
         seconds = record.timing or (_time(progress, loaded(), job) if config.timing else None)
-    metrics, left_out = _measure(job, record, ledger, console)
+        metrics, left_out = _measure(job, record, ledger, console, progress)
     record = dataclasses.replace(record, timing=seconds, metrics={**record.metrics, **metrics}, left_out=left_out)
     record = parse_record(finite(dataclasses.asdict(record)), str(job.record_path))
     _write(job, record)
@@ -195,8 +196,10 @@ def _do_what_lacks(job: Job, record: Record | None, console: Console) -> Record:
     return record
 
 
-def _load(job: Job) -> Any:
+def _load(job: Job, console: Console) -> Any:
     model = job.config.model
+    if model_kind(model) == "real weights":
+        console.print(f"loading the weights of {model.name}", highlight=False)
     try:
         pipe = load_pipeline(model, device_of(job.config.device))
     except AbsentWeightsError as error:
@@ -247,11 +250,13 @@ def _time(progress: Progress, pipe: Any, job: Job) -> Timing:
 
 
 def _measure(
-    job: Job, record: Record, ledger: list[dict[str, Any]], console: Console
+    job: Job, record: Record, ledger: list[dict[str, Any]], console: Console, progress: Progress
 ) -> tuple[dict[str, MetricEntry], dict[str, str]]:
     """The metrics that the record lacks, and the reason for each that could not be computed."""
     files = [entry["file"] for entry in ledger]
     samples, reference = (Pictures(folder / "images", files) for folder in (job.folder, job.base_folder))
     prompts = [entry["prompt"] for entry in ledger]
     lacking = missing_metrics(job.config.eval, record.metrics, *job.ids)
-    return measure(lacking, samples, reference, prompts, job.ids, lambda line: console.print(line, markup=False))
+    say = functools.partial(console.print, markup=False)
+    begin = functools.partial(progress.start, unit="pictures")
+    return measure(lacking, samples, reference, prompts, job.ids, say, begin)
