@@ -102,5 +102,5 @@ def test_a_file_that_lacks_a_part_of_a_trace_is_none(sampled, tmp_path, lacks):
     whole = {**content, "about": dict(content["about"])}
     (whole["about"] if lacks in ("model", "prompts") else whole).pop(lacks)
     torch.save(whole, path)
-    with pytest.raises(SpectrumError, match="no whole trace.*run scripts/trace.py again"):
+    with pytest.raises(SpectrumError, match=r"no whole trace.*run scripts/trace.py again"):
         Trace.load(path)
