@@ -14,7 +14,7 @@ from spectrum.models.pipelines import load_pipeline
 
 FAST = {
     "baselines", "calibrate", "code", "comparison", "distribution", "examples", "fidelity", "figures",
-    "first_user_library", "forecast", "given_schedule", "history", "imports", "lite0", "lpips", "metric",
+    "first_user_library", "forecast", "given_schedule", "history", "hook_parts", "imports", "lite0", "lpips", "metric",
     "metric_files", "pictures", "preference", "private_api", "quality", "raft", "refused", "requirements",
     "schedule", "settings", "signals", "tables", "text", "timing", "vbench", "video",
 }  # fmt: skip
