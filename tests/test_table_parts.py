@@ -1,0 +1,117 @@
+"""The parts of a table, on records and experiments changed so that each shows."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from eval.tables import experiments, tables
+from eval.tables.experiments import Row, find_record, load_experiment, made_on_same_data
+from spectrum.records.record import read_records
+
+RECORDS = Path(__file__).resolve().parent.parent / "results" / "records"
+
+
+@pytest.fixture(scope="module")
+def records():
+    return read_records(RECORDS)
+
+
+@pytest.fixture
+def filled(records):
+    return tables.match_rows(load_experiment("tiny_table"), records)
+
+
+def test_an_experiment_names_what_all_its_rows_share(monkeypatch):
+    experiments._composed.cache_clear()
+    composed, chosen = experiments._composed()["tiny_table"]
+    changed = composed.copy()
+    OmegaConf.set_struct(changed, False)
+    OmegaConf.update(changed, "prompts.limit", 8)
+    OmegaConf.update(changed, "seeds", [0, 1])
+    changed.hydra.sweeper.params["schedule.run_steps"] = "[0,1,2],[0,3]"
+    monkeypatch.setattr(experiments, "_composed", lambda: {"tiny_table": (changed, chosen)})
+    found = load_experiment("tiny_table")
+    assert (found.name, found.data["limit"], found.data["seeds"]) == ("tiny_table", 8, [0, 1])
+    command = next(row.command for row in found.rows if row.keys["method"] == "spectrum")
+    assert "prompts.limit=8 seeds=[0,1] timing=2 method=spectrum runs=14 schedule.run_steps=[0,1,2] eval=" in command
+    assert {tuple(row.keys["schedule.run_steps"]) for row in found.rows} == {(0, 1, 2), (0, 3)}
+
+
+def test_an_ablation_knows_what_it_varies():
+    assert load_experiment("tiny_growth").varies == "schedule.growth" and load_experiment("tiny_table").varies is None
+
+
+def test_a_row_without_a_record_is_called_by_its_keys():
+    keys = {"method": "spectrum", "runs": 14, "method.forecast.degree": 3}
+    assert Row(keys, "").label == "spectrum (runs 14, degree 3)" and Row({"method": "none"}, "").label == "none"
+
+
+def test_the_record_with_the_nearest_number_of_runs_is_taken(records, filled):
+    row, own = next((r, o) for r, o in filled.rows if r.keys == {"method": "teacache", "runs": 14})
+    others = [dataclasses.replace(own, id=str(nfe), nfe=nfe) for nfe in (13.5, 14.125, 13.75, 14.5)]
+    assert find_record(row, made_on_same_data(others, filled.experiment.data)).nfe == 14.125
+    far = [dataclasses.replace(own, nfe=nfe) for nfe in (13.4, 14.6)]
+    assert find_record(row, far) is None
+
+
+def test_a_setting_of_the_schedule_tells_rows_apart(records):
+    filled = tables.match_rows(load_experiment("tiny_growth"), records)
+    row, own = next((r, o) for r, o in filled.rows if o is not None and o.caches)
+    other = dataclasses.replace(own, schedule={**own.schedule, "growth": own.schedule["growth"] + 1})
+    assert find_record(row, [own]) is own and find_record(row, [other]) is None
+
+
+def gpu(record, name, batch):
+    hardware = {"gpu": name}
+    return dataclasses.replace(record, timing=dataclasses.replace(record.timing, hardware=hardware, batch=batch))
+
+
+def test_what_a_table_was_made_on_is_said_above_it(filled):
+    one, two, three, *_ = (r for r in filled.records if r.timing)
+    cpu = one.timing.hardware
+    rows = [gpu(one, "H100", 4), gpu(two, "H200", 1), dataclasses.replace(three, model_kind="random weights")]
+    table = dataclasses.replace(filled, rows=list(zip([row for row, _ in filled.rows], rows, strict=False)))
+    text = tables.about(table)
+    chips = f"H100, H200, {cpu['cpu']} with {cpu['threads']} threads"
+    assert text.startswith("Model `tiny` (embedded, trained, random weights), 64 samples (64 prompts x 1 seeds), 50 ")
+    assert f" Timed on {chips}, float32, batch 1, 4. torch " in text
+    alone = dataclasses.replace(filled, rows=[(filled.rows[0][0], rows[0])])
+    assert " Timed on H100, float32, batch 4. torch " in tables.about(alone)
+    untimed = dataclasses.replace(filled, rows=[(filled.rows[0][0], dataclasses.replace(one, timing=None))])
+    assert "Timed on" not in tables.about(untimed)
+
+
+def test_what_latex_reads_as_a_command_is_escaped(filled):
+    (row, record), *_ = filled.rows
+    strange = dataclasses.replace(record, label="a&b #1 50% x_y")
+    text = tables.latex(dataclasses.replace(filled, rows=[(row, strange)]))
+    assert r"a\&b \#1 50\% x\_y &" in text
+
+
+def test_beyond_the_controls_the_nearest_of_three_is_named(filled):
+    own = next(r for r in filled.records if r.name == "spectrum")
+    control = filled.controls[0]
+
+    def timed(record, speedup, psnr):
+        metrics = {"psnr": dataclasses.replace(record.metrics["psnr"], mean=psnr)}
+        return dataclasses.replace(record, timing=dataclasses.replace(record.timing, speedup=speedup), metrics=metrics)
+
+    controls = [timed(control, *at) for at in ((3.0, 25.0), (4.0, 20.0), (2.0, 30.0))]
+    shown = [tables.same_latency(timed(own, at, 30.0), controls) for at in (1.9, 3.5, 4.1)]
+    assert shown == ["above 30.00", "22.50", "below 20.00"]
+
+
+def test_a_row_without_psnr_has_no_worst_case_and_no_difference(filled):
+    row, own = next((r, o) for r, o in filled.rows if r.keys == {"method": "fora", "runs": 14})
+    bare = dataclasses.replace(own, metrics={})
+    equal = dataclasses.replace(own, metrics={"psnr": dataclasses.replace(own.metrics["psnr"], values=[None] * 64)})
+    assert tables.difference(filled, row, bare) == tables.difference(filled, row, equal) == tables.NONE
+    assert tables.cells(filled, row, bare)[tables.heads(filled).index("PSNR, worst 5 %")] == tables.NONE
+
+
+def test_settings_of_the_method_itself_leave_its_rival_the_same(filled):
+    row, own = next((r, o) for r, o in filled.rows if r.keys == {"method": "fora", "runs": 14})
+    special = Row({**row.keys, "method.space": "feature"}, row.command)
+    assert tables.difference(filled, special, own) == tables.difference(filled, row, own) != tables.NONE
