@@ -1,10 +1,13 @@
 """Timing against a clock that only the blocks advance: by one second for each block that runs."""
 
+import dataclasses
+
 import pytest
 from cases import PROMPTS, STEPS, method_of, subject_of
 
 from spectrum.bench import timing
 from spectrum.config.sampling import Sampling
+from spectrum.core.errors import SpectrumError
 from spectrum.models.layouts import denoiser_of
 
 BLOCKS = 5
@@ -44,7 +47,10 @@ def test_the_speed_up_is_uncached_over_cached(subject):
     sampling = Sampling.of(subject.config)
     method = method_of("spectrum")
     runs = 7
-    found = timing.compare(subject.pipe, (method_of("none"), sampling), (method, sampling), PROMPTS[:2], 3)
+    told = []
+    sides = (method_of("none"), sampling), (method, sampling)
+    found = timing.compare(subject.pipe, *sides, PROMPTS[:2], 3, told.append)
+    assert told == [2 * STEPS] * 8
     full, cached = STEPS * (BLOCKS + HEAD), runs * BLOCKS + STEPS * HEAD
     assert found["speedup"] == pytest.approx(full / cached) and found["speedup"] > 1
     assert found["speedup_end_to_end"] == pytest.approx((full + 7) / (cached + 7))
@@ -52,6 +58,12 @@ def test_the_speed_up_is_uncached_over_cached(subject):
     assert [len(calls) for calls in found["raw"].values()] == [3, 3]
     assert found["seconds_per_sample"]["candidate"]["denoise"] == pytest.approx(cached / 2)
     assert found["seconds_per_sample"]["baseline"]["total"] == pytest.approx((full + 7) / 2)
+
+
+def test_a_control_is_timed_with_its_own_solver(subject):
+    unknown = dataclasses.replace(Sampling.of(subject.config), solver="NoSuchScheduler")
+    with pytest.raises(SpectrumError, match="NoSuchScheduler is no scheduler of diffusers"):
+        timing.time_call(subject.pipe, method_of("none"), PROMPTS[:2], unknown)
 
 
 def test_the_uncached_run_itself_is_timed_once(subject):
