@@ -98,7 +98,9 @@ def test_a_second_denoiser_begins_its_own_history():
     found = plan_method(windowed(warmup=2), 12, starts=[0, 5])
     assert found.runs == [0, 1, 3, 5, 6, 8, 10] and [s.step for s in found.skipped] == [2, 4, 7, 9, 11]
     assert [len(s.weights) for s in found.skipped] == [2, 3, 2, 3, 4]
-    every = Method("mine", forecast.chebyshev, functools.partial(schedule.growing_window, warmup=2))
+    every = Method(
+        "mine", functools.partial(forecast.chebyshev, degree=1), functools.partial(schedule.growing_window, warmup=2)
+    )
     assert plan_method(every, 12, starts=[0, 5]).features_held == 4
     assert plan_method(every, 12).features_held == len(plan_method(every, 12).runs)
     assert plan_method(windowed(warmup=2), 1).features_held == 1
