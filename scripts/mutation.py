@@ -22,10 +22,11 @@ sys.path.insert(0, str(ROOT))
 from spectrum.commands.guard import guarded, options, wants_help
 from spectrum.core.errors import refuse
 
-USAGE = "python scripts/mutation.py folder=FOLDER [only=PATTERN] [report=true]"
+USAGE = "python scripts/mutation.py folder=FOLDER [only=PATTERN] [tests=FILES] [report=true]"
 OPTIONS = {
-    "folder": "where the copy and its changed files go; a second call goes on there",
+    "folder": "where the copy and its changed files go; a second call goes on there; for a report also several, with commas",
     "only": "mutmut's patterns of functions to change, with commas, such as spectrum.core.*; all by default",
+    "tests": "names of test files, with commas; all that are marked by default. Fewer are quicker, and notice less",
     "report": "true writes tests/mutation.md from the results there are, without running anything",
 }
 SUBJECTS = (
@@ -56,19 +57,20 @@ def main() -> None:
     given = options(words, OPTIONS, USAGE)
     if "folder" not in given:
         refuse(f"in which folder? type {USAGE}")
-    folder = Path(given["folder"]).resolve()
+    folders = [Path(name).resolve() for name in given["folder"].split(",")]
+    folder = folders[0]
     if not (folder / "pyproject.toml").exists():
-        prepare(folder)
+        prepare(folder, given.get("tests", "").split(","))
     mutmut = Path(sys.executable).parent / "mutmut"
     if not mutmut.exists():
         refuse("mutmut is not installed: pip install mutmut==3.8.1")
     if given.get("report") != "true":
         pattern = given["only"].split(",") if "only" in given else []
         subprocess.run([mutmut, "run", "--max-children", "2", *pattern], cwd=folder, check=False)
-    write_report(folder, mutmut)
+    write_report(folders, mutmut)
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, tests: list[str]) -> None:
     """Copy the committed files, decorators written as calls, with mutmut's settings."""
     subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
     tracked = subprocess.run(["git", "ls-files"], cwd=folder, check=True, capture_output=True, text=True).stdout.split()
@@ -77,13 +79,14 @@ def prepare(folder: Path) -> None:
             if path.suffix == ".py":
                 path.write_text(plain_messages(without_decorators(path.read_text())))
     packages = ("spectrum", "baselines", "eval")
+    chosen = [f"tests/{name}" if name else "tests" for name in tests]
     settings = {
         "source_paths": packages,
         "only_mutate": SUBJECTS,
         "also_copy": sorted({name.partition("/")[0] for name in tracked} - {*packages, "tests"}),
         "pytest_add_cli_args": ["-n", "0", "-p", "no:cacheprovider", "--strict-markers"],
         "pytest_add_cli_args_test_selection": [
-            "tests",
+            *chosen,
             "-m",
             "fast or hooks",
             *(f"--deselect={test}" for test in UNAWARE),
@@ -131,7 +134,7 @@ def plain_messages(source: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_report(folder: Path, mutmut: Path) -> None:
+def write_report(folders: list[Path], mutmut: Path) -> None:
     """Write `tests/mutation.md`: how many changes each part had, and each that no test noticed, with its reason.
 
     A reason that the file gives already stays; a change without one is listed as `not explained yet`.
@@ -139,8 +142,9 @@ def write_report(folder: Path, mutmut: Path) -> None:
     reasons = known_reasons(REPORT.read_text()) if REPORT.exists() else {}
     parts: dict[str, list[int]] = {}
     lines: list[str] = []
-    for meta in sorted((folder / "mutants").rglob("*.py.meta")):
-        source = str(meta.relative_to(folder / "mutants")).removesuffix(".meta")
+    metas = {(str(m.relative_to(f / "mutants")), f): m for f in folders for m in (f / "mutants").rglob("*.py.meta")}
+    for (name, folder), meta in sorted(metas.items()):
+        source = name.removesuffix(".meta")
         codes: dict[str, int | None] = json.loads(meta.read_text())["exit_code_by_key"]
         verdicts = {name: VERDICTS.get(code, "timeout") for name, code in codes.items()}
         ran = {name: verdict for name, verdict in verdicts.items() if verdict != "not run"}
