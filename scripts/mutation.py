@@ -24,7 +24,7 @@ from spectrum.core.errors import refuse
 
 USAGE = "python scripts/mutation.py folder=FOLDER [only=PATTERN] [tests=FILES] [report=true]"
 OPTIONS = {
-    "folder": "where the copy and its changed files go; a second call goes on there; for a report also several, with commas",
+    "folder": "where the copy and its changed files go; a second call goes on there. For a report, several with commas",
     "only": "mutmut's patterns of functions to change, with commas, such as spectrum.core.*; all by default",
     "tests": "names of test files, with commas; all that are marked by default. Fewer are quicker, and notice less",
     "report": "true writes tests/mutation.md from the results there are, without running anything",
