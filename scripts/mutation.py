@@ -14,6 +14,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,9 +45,9 @@ UNAWARE = (
 """Tests that see no change made within one process: they read source files, start processes, or compile a denoiser,
 which the wrappers that mutmut puts around functions prevent."""
 REPORT = ROOT / "tests/mutation.md"
-KILLED, SURVIVED = "killed", "survived"
-VERDICTS = {0: SURVIVED, 5: "not reached", 33: "not reached", 1: KILLED, 3: KILLED, None: "not run"}
-"""mutmut's exit codes; any other is a test run that never ended or that broke down."""
+KILLED, NOT_RUN, OPEN = "noticed", "not run", "not explained yet"
+VERDICTS = {0: "survived", 5: "not reached", 33: "not reached", None: NOT_RUN}
+"""mutmut's exit codes; any other is a test run that failed, broke down, or never ended."""
 
 
 def main() -> None:
@@ -134,81 +135,121 @@ def plain_messages(source: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_report(folders: list[Path], mutmut: Path) -> None:
-    """Write `tests/mutation.md`: how many changes each part had, and each that no test noticed, with its reason.
+@dataclass
+class Part:
+    """What came of the changes of one file.
 
-    A reason that the file gives already stays; a change without one is listed as `not explained yet`.
+    Attributes:
+        changes: how many were run.
+        noticed: how many of them a test noticed.
+        left: (function, line as written, line as changed, reason) of each of the others.
     """
-    reasons = known_reasons(REPORT.read_text()) if REPORT.exists() else {}
-    parts: dict[str, list[int]] = {}
-    lines: list[str] = []
-    metas = {(str(m.relative_to(f / "mutants")), f): m for f in folders for m in (f / "mutants").rglob("*.py.meta")}
-    for (name, folder), meta in sorted(metas.items()):
-        source = name.removesuffix(".meta")
-        codes: dict[str, int | None] = json.loads(meta.read_text())["exit_code_by_key"]
-        verdicts = {name: VERDICTS.get(code, "timeout") for name, code in codes.items()}
-        ran = {name: verdict for name, verdict in verdicts.items() if verdict != "not run"}
-        if not ran:
-            continue
-        left = [name for name, verdict in ran.items() if verdict in (SURVIVED, "not reached")]
-        parts[source] = [len(ran), len(ran) - len(left)]
-        rows = [(*change(name, folder, mutmut), ran[name]) for name in left]
-        if rows:
+
+    changes: int
+    noticed: int
+    left: list[tuple[str, str, str, str]]
+
+
+def write_report(folders: list[Path], mutmut: Path) -> None:
+    """Bring `tests/mutation.md` up to date with what has been run: the counts, and each change that no test noticed.
+
+    Files that were not run keep their lines, and a reason that the report gives already stays. A change without one is
+    listed as `not explained yet`.
+    """
+    known = read_report(REPORT.read_text()) if REPORT.exists() else {}
+    reasons = {(source, *row[:3]): row[3] for source, part in known.items() for row in part.left}
+    parts = dict(sorted({**known, **results(folders, mutmut, reasons)}.items()))
+    REPORT.write_text(rendered(parts))
+    unexplained = sum(row[3].startswith(OPEN) for part in parts.values() for row in part.left)
+    print(f"{share_noticed(parts)}, {unexplained} of those that stay are not explained")
+
+
+def results(folders: list[Path], mutmut: Path, reasons: dict[tuple[str, ...], str]) -> dict[str, Part]:
+    """What came of the changes that were run in some folders, by file; one that any of them noticed was noticed."""
+    verdicts: dict[str, dict[str, tuple[str, Path]]] = {}
+    for folder in folders:
+        for meta in (folder / "mutants").rglob("*.py.meta"):
+            source = str(meta.relative_to(folder / "mutants")).removesuffix(".meta")
+            for name, code in json.loads(meta.read_text())["exit_code_by_key"].items():
+                verdict = VERDICTS.get(code, KILLED)
+                if verdict != NOT_RUN and verdicts.get(source, {}).get(name, ("", folder))[0] != KILLED:
+                    verdicts.setdefault(source, {})[name] = verdict, folder
+    parts = {}
+    for source, found in verdicts.items():
+        left = []
+        for name, (verdict, folder) in found.items():
+            if verdict != KILLED:
+                row = change(name, folder, mutmut)
+                left.append((*row, reasons.get((source, *row), f"{OPEN} ({verdict})")))
+        parts[source] = Part(len(found), len(found) - len(left), left)
+    return parts
+
+
+def share_noticed(parts: dict[str, Part]) -> str:
+    """How many changes of all files were noticed, as text."""
+    changes, noticed = sum(part.changes for part in parts.values()), sum(part.noticed for part in parts.values())
+    return f"{noticed} of {changes} changes noticed ({100 * noticed / max(changes, 1):.1f} %)"
+
+
+def rendered(parts: dict[str, Part]) -> str:
+    """The report as Markdown."""
+    lines = [
+        "# Changes that no test notices",
+        "",
+        "`python scripts/mutation.py folder=FOLDER` makes this file. mutmut changes one operator, number, name,",
+        "argument or string at a time and runs the tests that reach it, of those marked fast or hooks; error messages",
+        "are left as they are. A change after which the tests never end counts as noticed.",
+        "",
+        f"**{share_noticed(parts)}.**",
+        "",
+        "| file | changes | noticed | share |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for source, part in parts.items():
+        lines.append(f"| {source} | {part.changes} | {part.noticed} | {100 * part.noticed / part.changes:.0f} % |")
+    lines += ["", "## Those that stay"]
+    for source, part in parts.items():
+        if part.left:
             lines += [
-                f"\n### {source}\n",
+                "",
+                f"### {source}",
+                "",
                 "| function | written | changed to | why it stays |",
                 "| --- | --- | --- | --- |",
             ]
-        for function, old, new, verdict in rows:
-            reason = reasons.get((source, function, old, new)) or f"not explained yet ({verdict})"
-            lines.append(f"| `{function}` | `{old}` | `{new}` | {reason} |")
-    REPORT.write_text(heading(parts) + "\n".join(lines) + "\n")
-    total, killed = (sum(counts[i] for counts in parts.values()) for i in (0, 1))
-    open_ones = sum("not explained yet" in line for line in lines)
-    print(f"{killed} of {total} changes noticed ({100 * killed / max(total, 1):.1f} %), {open_ones} not explained")
+            lines += [f"| `{function}` | `{old}` | `{new}` | {reason} |" for function, old, new, reason in part.left]
+    return "\n".join(lines) + "\n"
 
 
-def heading(parts: dict[str, list[int]]) -> str:
-    """The top of the report, with its table of counts."""
-    total, killed = (sum(counts[i] for counts in parts.values()) for i in (0, 1))
-    rows = [f"| {name} | {many} | {kill} | {100 * kill / many:.0f} % |" for name, (many, kill) in parts.items()]
-    return "\n".join([
-        "# Changes that no test notices\n",
-        "`python scripts/mutation.py folder=FOLDER` makes this file. mutmut changes one operator, number, name, "
-        "argument or string at a time and runs the tests that reach it, of those marked fast or hooks; "
-        "error messages are left as they are. "
-        f"Of {total} changes the tests noticed {killed}: {100 * killed / max(total, 1):.1f} %. "
-        "A change after which the tests never end counts as noticed.\n",
-        "| file | changes | noticed | share |", "| --- | ---: | ---: | ---: |", *rows,
-        f"| all | {total} | {killed} | {100 * killed / max(total, 1):.1f} % |", "", "## Those that stay\n",
-    ])  # fmt: skip
-
-
-def change(name: str, folder: Path, mutmut: Path) -> tuple[str, str, str]:
-    """The function of a change, the first line that it changes, and the line that it becomes."""
-    shown = subprocess.run([mutmut, "show", name], cwd=folder, check=True, capture_output=True, text=True).stdout
-    body = [line for line in shown.splitlines() if not line.startswith(("---", "+++"))]
-    old, new = (
-        " ".join(line[1:].strip() for line in body if line.startswith(sign))
-        .replace("|", "\\|")
-        .replace("  # pragma: no mutate", "")
-        for sign in "-+"
-    )
-    function = re.sub(r"^x_|__mutmut_\d+$", "", name.rpartition(".")[2]).strip("xǁ").replace("ǁ", ".")
-    return function, old, new
-
-
-def known_reasons(text: str) -> dict[tuple[str, str, str, str], str]:
-    """The reasons that a report gives, by file, function and change."""
-    found, source = {}, ""
+def read_report(text: str) -> dict[str, Part]:
+    """The parts of a report, as `rendered` wrote it."""
+    parts: dict[str, Part] = {}
+    source = ""
     for line in text.splitlines():
         if line.startswith("### "):
             source = line[4:]
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        if source and len(cells) == 4 and not cells[3].startswith(("not explained", "why", "---")):
+        if not source and len(cells) == 4 and cells[1].isdecimal():
+            parts[cells[0]] = Part(int(cells[1]), int(cells[2]), [])
+        elif source and len(cells) == 4 and cells[0].startswith("`"):
             function, old, new = (cell.strip("`") for cell in cells[:3])
-            found[source, function, old, new] = cells[3]
-    return found
+            parts[source].left.append((function, old, new, cells[3]))
+    return parts
+
+
+def change(name: str, folder: Path, mutmut: Path) -> tuple[str, str, str]:
+    """The function of a change, the line as it is written, and the line that it becomes; of several lines all."""
+    shown = subprocess.run([mutmut, "show", name], cwd=folder, check=True, capture_output=True, text=True).stdout
+    body = [line for line in shown.splitlines() if not line.startswith(("---", "+++"))]
+    old, new = (
+        " ".join(line[1:].strip() for line in body if line.startswith(sign))
+        .replace("  # pragma: no mutate", "")
+        .replace("|", "\\|")
+        .replace("`", "'")
+        for sign in "-+"
+    )
+    function = re.sub(r"^x_|^xǁ|__mutmut_\d+$", "", name.rpartition(".")[2]).replace("ǁ", ".")
+    return function, old, new
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ FAST = {
     "baselines", "calibrate", "code", "comparison", "distribution", "examples", "fidelity", "figures",
     "first_user_library", "forecast", "given_schedule", "history", "hook_parts", "imports", "lite0", "lpips", "metric",
     "metric_files", "method", "pictures", "preference", "private_api", "quality", "raft", "refused", "requirements",
-    "schedule", "settings", "signals", "table_parts", "tables", "text", "timing", "vbench", "video",
+    "schedule", "settings", "signals", "sites", "table_parts", "tables", "text", "timing", "vbench", "video",
 }  # fmt: skip
 """The files whose tests a developer runs at each save; of tests/test_hook.py those on toy FLUX are added."""
 HOOKS = {"composition", "machines"}

@@ -1,0 +1,260 @@
+"""The sites, on a denoiser small enough to work out by hand: a block makes `30 x + 10` of `x`, the head adds a half."""
+
+import functools
+
+import pytest
+import torch
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from torch import nn
+
+from spectrum import Accelerated, Method, SpectrumError, accelerate
+from spectrum.core import forecast
+from spectrum.core.schedule import explicit
+from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
+from spectrum.hooks.hook import relative_error, relative_errors
+from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.module_site import ModuleSite
+from spectrum.hooks.output_site import OUTPUT, OutputSite
+from spectrum.hooks.step import DenoiserCall
+
+LAYOUT = Denoiser(exit="norm_out", stacks=("blocks",))
+
+
+class Attention(nn.Module):
+    def forward(self, x):
+        return x + 1, 2 * x
+
+
+class Multiply(nn.Module):
+    def forward(self, x):
+        return 10 * x
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attn, self.ff = Attention(), Multiply()
+
+    def forward(self, x):
+        return sum(self.ff(part) for part in self.attn(x))
+
+
+class Merged(nn.Module):
+    """Attention and MLP in one projection, as FLUX's single-stream blocks have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn, self.proj_mlp, self.proj_out = Attention(), Multiply(), Multiply()
+
+    def forward(self, x):
+        return self.proj_out(torch.cat([*self.attn(x), self.proj_mlp(x)], -1)).sum(-1, keepdim=True)
+
+
+class Small(nn.Module):
+    def __init__(self, *blocks, output=tuple):
+        super().__init__()
+        self.blocks, self.norm_out = nn.ModuleList(blocks or (Block(), Block())), nn.Identity()
+        self.output = output
+
+    def forward(self, hidden_states, timestep=None):
+        x = hidden_states
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm_out(x) + 0.5
+        return (x, "rest") if self.output is tuple else self.output(sample=x)
+
+
+class Step:
+    """Runs or not, as it is told; its forecasts are the values that it is given."""
+
+    def __init__(self, goes, **values):
+        self.goes, self.values, self.asked = goes, values, []
+
+    def runs(self, front_residual=None):
+        self.asked.append(front_residual)
+        return self.goes
+
+    def forecast(self, slot):
+        return self.values[slot]
+
+
+def called_with(model, value):
+    x = torch.full((1, 2, 1), float(value))
+    return DenoiserCall(model.forward, model.forward, (x,), {}, {"self": model, "hidden_states": x})
+
+
+def method(**settings):
+    return Method("mine", forecast.reuse, **settings)
+
+
+def numbers(tensor):
+    assert tensor.unique().numel() == 1
+    return tensor.flatten()[0].item()
+
+
+def test_the_exit_site_stores_what_enters_the_exit_and_puts_the_forecast_there():
+    model = Small()
+    site = ExitSite(model, LAYOUT, method())
+    ran = site.evaluate(called_with(model, 2), Step(True))
+    assert ran.ran is True and numbers(ran.entry) == 2 and numbers(ran.output[0]) == 2110.5
+    assert numbers(ran.features[EXIT]) == numbers(ran.stored[EXIT]) == 2110 and ran.output[1] == "rest"
+    skipped = site.evaluate(called_with(model, 3), Step(False, exit=torch.full((1, 2, 1), 7.0)))
+    assert skipped.ran is False and skipped.stored == {} and numbers(skipped.entry) == 3
+    assert numbers(skipped.features[EXIT]) == 7 and numbers(skipped.output[0]) == 7.5
+    site.remove()
+    assert numbers(model(torch.ones(1, 2, 1))[0]) == 1210.5
+
+
+def test_a_residual_is_relative_to_what_enters_the_blocks():
+    model = Small()
+    site = ExitSite(model, LAYOUT, method(space="residual"))
+    assert numbers(site.evaluate(called_with(model, 2), Step(True)).stored[EXIT]) == 2108
+    skipped = site.evaluate(called_with(model, 3), Step(False, exit=torch.full((1, 2, 1), 7.0)))
+    assert numbers(skipped.features[EXIT]) == 10 and numbers(skipped.output[0]) == 10.5
+
+
+def test_front_blocks_run_at_every_step_and_what_they_add_is_shown_to_the_schedule():
+    model = Small()
+    site = FrontExitSite(model, LAYOUT, method(space="residual", front_blocks=1))
+    step = Step(True)
+    ran = site.evaluate(called_with(model, 2), step)
+    assert ran.ran is True and numbers(ran.entry) == 70 and numbers(ran.output[0]) == 2110.5
+    assert numbers(ran.stored[EXIT]) == 2040 and [numbers(value) for value in step.asked] == [68]
+    step = Step(False, exit=torch.full((1, 2, 1), 5.0))
+    skipped = site.evaluate(called_with(model, 3), step)
+    assert skipped.ran is False and [numbers(value) for value in step.asked] == [97]
+    assert numbers(skipped.features[EXIT]) == 105 and numbers(skipped.output[0]) == 105.5
+    assert numbers(site.run_blocks(called_with(model, 1)).output[0]) == 1210.5
+    site.remove()
+    for count in (2, 3):
+        with pytest.raises(SpectrumError, match=rf"^method.front_blocks={count} must be below the 2 blocks of blocks$"):
+            FrontExitSite(Small(), LAYOUT, method(front_blocks=count))
+
+
+def test_a_forward_that_does_not_pass_the_exit_or_runs_no_block_is_refused():
+    model = Small()
+    site = ExitSite(model, LAYOUT, method())
+    nowhere = DenoiserCall(lambda x: (x,), lambda x: (x,), (torch.ones(1),), {}, {})
+    with pytest.raises(
+        SpectrumError, match=r"^Small did not pass through norm_out, so nothing could be stored: if it "
+    ):
+        site.run_blocks(nowhere)
+    head = DenoiserCall(lambda x: (model.norm_out(x),), model.forward, (torch.ones(1),), {}, {})
+    with pytest.raises(SpectrumError, match=r"^Small ran no block: nothing could be stored$"):
+        site.run_blocks(head)
+
+
+@pytest.mark.parametrize("output", [tuple, Transformer2DModelOutput])
+def test_the_output_site_gives_the_forecast_as_the_denoiser_would(output):
+    model = Small(output=output)
+    site = OutputSite(model, LAYOUT, method(site="output"))
+    ran = site.evaluate(called_with(model, 2), Step(True))
+    assert ran.ran is True and numbers(ran.entry) == 2
+    assert numbers(ran.features[OUTPUT]) == numbers(ran.stored[OUTPUT]) == 2110.5
+    skipped = site.evaluate(called_with(model, 3), Step(False, output=torch.full((1, 2, 1), 7.0)))
+    assert skipped.ran is False and skipped.stored == {} and numbers(skipped.entry) == 3
+    assert numbers(skipped.features[OUTPUT]) == 7 and numbers(skipped.output[0]) == 7
+    assert type(skipped.output) is output and (output is not tuple or skipped.output[1] == "rest")
+
+
+def test_at_the_output_a_residual_is_relative_to_the_latents():
+    model = Small()
+    site = OutputSite(model, LAYOUT, method(site="output", space="residual"))
+    assert numbers(site.evaluate(called_with(model, 2), Step(True)).stored[OUTPUT]) == 2108.5
+    half = torch.full((1, 2, 1), 7.0, dtype=torch.bfloat16)
+    skipped = site.evaluate(called_with(model, 3), Step(False, output=half))
+    assert numbers(skipped.output[0]) == numbers(skipped.features[OUTPUT]) == 10
+    assert skipped.output[0].dtype == torch.bfloat16
+    with pytest.raises(SpectrumError, match=r"^method.front_blocks goes with method.site=exit$"):
+        OutputSite(model, LAYOUT, method(site="output", front_blocks=1))
+
+
+def slots(block):
+    """The slots of one block of `Small`: two tensors of one attention, one tensor of each of two calls of an MLP."""
+    return [f"blocks.{block}.{name}" for name in ("attn.1.0", "attn.1.1", "ff.1.0", "ff.2.0")]
+
+
+def test_the_modules_site_has_a_slot_for_each_tensor_of_each_call():
+    model = Small()
+    site = ModuleSite(model, LAYOUT, method(site="modules"))
+    for _ in range(2):
+        ran = site.evaluate(called_with(model, 2), Step(True))
+        found = {slot: numbers(value) for slot, value in ran.stored.items()}
+        first, second = [3, 4, 30, 40], [71, 140, 710, 1400]
+        assert found == dict(zip([*slots(0), *slots(1)], [*first, *second], strict=True))
+        assert ran.ran is True and ran.features == ran.stored and ran.entry is None
+    forecasts = {slot: torch.full((1, 2, 1), float(i)) for i, slot in enumerate([*slots(0), *slots(1)])}
+    inner = []
+    handles = [m.register_forward_pre_hook(lambda *args: inner.append(args)) for m in model.modules() if m is not model]
+    skipped = site.evaluate(called_with(model, 3), Step(False, **forecasts))
+    assert numbers(skipped.output[0]) == 6 + 7 + 0.5
+    assert skipped.ran is False and skipped.stored == {} and skipped.features == forecasts
+    for handle in handles:
+        handle.remove()
+    site.remove()
+    assert numbers(model(torch.ones(1, 2, 1))[0]) == 1210.5
+
+
+def test_what_only_feeds_a_stored_projection_is_not_run_and_has_no_width():
+    model = Small(Merged())
+    site = ModuleSite(model, LAYOUT, method(site="modules"))
+    ran = site.evaluate(called_with(model, 2), Step(True))
+    assert list(ran.stored) == ["blocks.0.proj_out.1.0"]
+    assert ran.stored["blocks.0.proj_out.1.0"].flatten().tolist() == [30, 40, 200] * 2
+    widths = []
+    model.blocks[0].proj_out.register_forward_pre_hook(lambda module, args: widths.append(args[0].shape[-1]))
+    value = {"blocks.0.proj_out.1.0": torch.ones(1, 2, 3)}
+    assert numbers(site.evaluate(called_with(model, 2), Step(False, **value)).output[0]) == 3.5
+    assert widths == [0]
+    site.remove()
+
+
+def test_the_modules_site_refuses_what_it_cannot_store():
+    for settings in ({"space": "residual"}, {"front_blocks": 1}):
+        with pytest.raises(SpectrumError, match=r"^method.site=modules stores what each module returns: type method"):
+            ModuleSite(Small(), LAYOUT, method(site="modules", **settings))
+    with pytest.raises(
+        SpectrumError, match=r"^Small has no attention or MLP that could be found: type method.site=exit$"
+    ):
+        ModuleSite(Small(Multiply(), Multiply()), LAYOUT, method(site="modules"))
+
+
+def test_a_relative_error_is_that_of_all_elements_of_all_slots():
+    guess = {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([[2.0]])}
+    truth = {"a": torch.tensor([0.0, 4.0]), "b": torch.tensor([[5.0]])}
+    assert relative_errors(guess, truth) == pytest.approx((34 / 41) ** 0.5)
+    assert relative_error(guess["a"].half(), truth["a"]) == pytest.approx(5 / 4)
+
+
+def test_the_probe_says_how_far_feature_and_velocity_were_off(flux):
+    exits, outputs = [], []
+
+    def watch():
+        return [
+            flux.model.norm_out.register_forward_pre_hook(lambda module, args: exits.append(args[0].clone())),
+            flux.model.register_forward_hook(lambda module, args, output: outputs.append(output[0].clone())),
+        ]
+
+    handles = watch()
+    flux.sample(steps=4)
+    true_feature, true_velocity, kept = exits[2], outputs[2], exits[1]
+    exits.clear()
+    outputs.clear()
+    stale = Method("stale", forecast.reuse, functools.partial(explicit, run_steps=[0, 1, 3]))
+    with accelerate(flux.pipe, stale) as handle:
+        flux.sample(steps=4)
+        reused = outputs[2]
+        assert all(branch["errors"] == [] for branch in handle.report().values())
+    for handle in handles:
+        handle.remove()
+    plain = flux.sample(steps=4)
+    with accelerate(flux.pipe, stale) as handle:
+        cached = flux.sample(steps=4)
+    with Accelerated(flux.pipe, stale, probe=True) as handle:
+        assert torch.equal(flux.sample(steps=4), cached) and not torch.equal(cached, plain)
+        (branch,) = handle.report().values()
+    (error,) = branch["errors"]
+    assert error["step"] == 2
+    assert error["feature"] == pytest.approx((kept - true_feature).norm().item() / true_feature.norm().item(), rel=1e-4)
+    off = (reused - true_velocity).norm().item() / true_velocity.norm().item()
+    assert error["velocity"] == pytest.approx(off, rel=1e-4)
