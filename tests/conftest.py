@@ -13,7 +13,7 @@ from spectrum.config.schema import ModelConfig
 from spectrum.models.pipelines import load_pipeline
 
 FAST = {
-    "baselines", "calibrate", "code", "comparison", "distribution", "examples", "fidelity", "figures",
+    "baselines", "calibrate", "code", "comparison", "current_step", "distribution", "examples", "fidelity", "figures",
     "first_user_library", "forecast", "given_schedule", "history", "hook_parts", "imports", "lite0", "lpips", "metric",
     "metric_files", "method", "pictures", "preference", "private_api", "quality", "raft", "refused", "requirements",
     "schedule", "settings", "signals", "sites", "table_parts", "tables", "text", "timing", "vbench", "video",
