@@ -35,6 +35,8 @@ BAD = [
     (["schedule.growth=nan"], "schedule.growth must be finite"),
     (["method.forecast.ridge=-0.5"], "method.forecast.ridge must be at least 0"),
     (["method.forecast.blend=nan"], "method.forecast.blend must be finite"),
+    (["method=resilphase", "method.forecast.steepness=0"], "method.forecast.steepness must be at least 0.001"),
+    (["method=resilphase", "method.forecast.steepness=abc"], "method.forecast.steepness must be a number"),
     (["method.forecast.degree=9"], "schedule.warmup=10"),
     (["method=taylorseer", "method.forecast.order=-1"], "method.forecast.order must be at least 0"),
     (["method=fora", "schedule.interval=0"], "schedule.interval must be at least 1"),

@@ -261,13 +261,14 @@ def resilphase(
         target: see the module.
         span: see the module.
         order: degree of the polynomial in `u`.
-        steepness: the factor inside the tanh.
+        steepness: the factor inside the tanh, at least 0.001.
 
     Example:
         >>> resilphase([0, 6], 1000, (0, 50)).round(3).tolist()
         [-0.499, 1.499]
     """
     check_number("method.forecast.order", order, low=0, integer=True)
+    check_number("method.forecast.steepness", steepness, low=1e-3)
     nodes = np.array(times[-int(order) - 1 :], dtype=np.float64)
     away = np.abs(nodes - nodes.mean()).max() or 1.0
     clock = np.tanh(steepness * (np.array([*nodes, target]) - nodes.mean()) / away)
