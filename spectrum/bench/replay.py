@@ -41,10 +41,10 @@ class Score:
 
 
 @torch.no_grad()
-def head(model: nn.Module, seen: Observation, feature: Tensor) -> Tensor:
+def head(model: nn.Module, observed: Observation, feature: Tensor) -> Tensor:
     """The velocity that the denoiser's cheap head makes of `feature` at a traced step; no block runs."""
     layout, device = denoiser_of(model), next(model.parameters()).device
-    inputs = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in seen.inputs.items()}
+    inputs = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in observed.inputs.items()}
     feature = feature.to(device)
 
     def substitute(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -86,16 +86,16 @@ def replay(trace: Trace, model: nn.Module, method: Method) -> tuple[dict[str, li
         first, signal, drift = calls[0].step, None, 0.0
         done: list[int] = []
         history = History(method.max_features)
-        for seen in calls:
+        for observed in calls:
             if read_signal is not None:
-                moved, signal = _moved(method, model, read_signal, seen, signal)
+                moved, signal = _moved(method, model, read_signal, observed, signal)
                 drift = drift + moved if method.accumulate else moved
-            if method.schedule(seen.step - first, trace.steps - first, [s - first for s in done], drift):
+            if method.schedule(observed.step - first, trace.steps - first, [s - first for s in done], drift):
                 drift = 0.0
-                done.append(seen.step)
-                history.add(times[seen.step], _stored(seen, method.space))
+                done.append(observed.step)
+                history.add(times[observed.step], _stored(observed, method.space))
             else:
-                scores.append(_score(model, method, history, seen, times, span, seen.step - done[-1]))
+                scores.append(_score(model, method, history, observed, times, span, observed.step - done[-1]))
         runs[name] = done
     return runs, scores
 
@@ -116,7 +116,7 @@ def by_distance(
     times, span = trace.clocks[str(method.clock)]
     scores = []
     for calls in trace.branches.values():
-        at = {seen.step: seen for seen in calls}
+        at = {observed.step: observed for observed in calls}
         for count in range(fewest, len(run_steps) + 1):
             past = run_steps[:count]
             history = History(method.max_features)
@@ -138,32 +138,32 @@ def _moved(
     return method.drift(DriftContext(signal, before, (), ((0.0, 1.0), (0.0, 1.0)))), signal
 
 
-def _stored(seen: Observation, space: Space) -> Tensor:
-    return seen.feature - seen.entry if space is Space.residual else seen.feature
+def _stored(observed: Observation, space: Space) -> Tensor:
+    return observed.feature - observed.entry if space is Space.residual else observed.feature
 
 
 def _score(
     model: nn.Module,
     method: Method,
     history: History,
-    seen: Observation,
+    observed: Observation,
     times: list[float],
     span: tuple[float, float],
     distance: int,
 ) -> Score:
     if method.forecast is None:
         refuse(f"{method.name} forecasts nothing, so there is nothing to replay")
-    weights = checked_weights(method, history.times, times[seen.step], span)
+    weights = checked_weights(method, history.times, times[observed.step], span)
     guess = history.combine(weights)
     if method.space is Space.residual:
-        guess = seen.entry + guess
-    velocity = head(model, seen, guess)
+        guess = observed.entry + guess
+    velocity = head(model, observed, guess)
     return Score(
-        branch=seen.branch,
-        step=seen.step,
+        branch=observed.branch,
+        step=observed.step,
         distance=distance,
-        feature=relative_error(guess, seen.feature),
-        velocity=relative_error(velocity, seen.velocity),
+        feature=relative_error(guess, observed.feature),
+        velocity=relative_error(velocity, observed.velocity),
         total=sum(weights),
         l1=sum(map(abs, weights)),
     )

@@ -44,7 +44,7 @@ def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
         texts[to / f"{name}.tex"] = tables.latex(table)
         texts[to / f"{name}.csv"] = tables.csv_table(table)
         mark = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        front = mark.sub(lambda seen, text=text: f"{seen[1]}\n{text}\n{seen[2]}", front)
+        front = mark.sub(lambda match, text=text: f"{match[1]}\n{text}\n{match[2]}", front)
     return texts if readme is None else {**texts, readme: front}
 
 

@@ -78,7 +78,7 @@ class PromptSource:
 
 @dataclass(frozen=True)
 class CacheBytes:
-    """Bytes of stored features per sample: predicted before the run (None where that is impossible), and seen."""
+    """Bytes of stored features per sample: predicted before the run (None where that is impossible), and measured."""
 
     __pydantic_config__ = _STRICT
     predicted_per_sample: int | None
