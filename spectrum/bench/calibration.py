@@ -30,7 +30,7 @@ LIMITS = (0.0, *np.geomspace(1e-3, 4, 60).tolist())
 class Fit(Protocol):
     """What is fitted along uncached runs, told of every step."""
 
-    def __call__(self, seen: Observation) -> None:
+    def __call__(self, observed: Observation) -> None:
         """Take in one step."""
         ...
 
@@ -48,13 +48,13 @@ class Polynomial:
         self._read_signal = signal_reader(Signal.teacache, model, denoiser_of(model))
         self._last: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, seen: Observation) -> None:
+    def __call__(self, observed: Observation) -> None:
         """Pair this step with the one before it in the same branch and trajectory."""
-        now = self._read_signal(seen.inputs, functools.partial(self._forward, **seen.inputs)), seen.feature
-        if seen.step:
-            signals, features = (each(a, b) for a, b in zip(now, self._last[seen.branch], strict=True))
+        now = self._read_signal(observed.inputs, functools.partial(self._forward, **observed.inputs)), observed.feature
+        if observed.step:
+            signals, features = (each(a, b) for a, b in zip(now, self._last[observed.branch], strict=True))
             self.pairs += zip(signals, features, strict=True)
-        self._last[seen.branch] = now
+        self._last[observed.branch] = now
 
     def found(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The coefficients, highest power first, and the share of the variance that they explain."""
@@ -71,13 +71,13 @@ class Ratios:
         self._by_step: dict[int, list[float]] = {}
         self._last: dict[str, Tensor] = {}
 
-    def __call__(self, seen: Observation) -> None:
+    def __call__(self, observed: Observation) -> None:
         """Compare this step's residual with that of the step before."""
-        residual = (seen.feature - seen.entry).float()
+        residual = (observed.feature - observed.entry).float()
         size = residual.norm(dim=1 if residual.ndim == 4 else -1)
-        if seen.step:
-            self._by_step.setdefault(seen.step, []).append((size / self._last[seen.branch]).mean().item())
-        self._last[seen.branch] = size
+        if observed.step:
+            self._by_step.setdefault(observed.step, []).append((size / self._last[observed.branch]).mean().item())
+        self._last[observed.branch] = size
 
     def found(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """One ratio a step, the first of them 1."""
