@@ -151,6 +151,7 @@ def test_the_grid_of_the_tokens_is_read_from_coordinates_shapes_or_latents():
     for given, expected in (
         ({"img_ids": ids}, (4, 5)),
         ({"img_ids": ids[None]}, (4, 5)),
+        ({"img_ids": torch.tensor([[0, 0, 0, 0], [0, 3, 4, 7]])}, (4, 5)),
         ({"img_shapes": [(1, 6, 7)]}, (6, 7)),
         ({"img_shapes": [[(1, 6, 7), (1, 8, 9)]]}, (6, 7)),
         ({"num_frames": 2, "height": 4, "width": 6, "hidden_states": ids}, (2, 4, 6)),
@@ -159,7 +160,7 @@ def test_the_grid_of_the_tokens_is_read_from_coordinates_shapes_or_latents():
         ({"sample": torch.zeros(1, 3, 8, 12)}, (4, 6)),
         ({"hidden_states": torch.zeros(1, 3, 5, 8, 12)}, (5, 4, 6)),
         ({"hidden_states": torch.zeros(1, 5, 3, 8, 12)}, (5, 4, 6)),
-        ({"hidden_states": torch.zeros(3, 7, 8, 12)}, (4, 6)),
+        ({"hidden_states": torch.zeros(3, 7, 9, 12)}, (4, 6)),
         ({"hidden_states": torch.zeros(1, 4, 8)}, None),
         ({"hidden_states": [torch.zeros(3, 8, 12)]}, None),
         ({}, None),

@@ -1,6 +1,7 @@
 """The parts that the hook is made of, one at a time: scheduler, tensors, stand-ins, discovery, compiled calls."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -96,6 +97,16 @@ def test_a_scheduler_without_sigmas_has_those_of_its_alphas():
     assert readings == pytest.approx([math.sqrt((1 - a) / a) for a in kept], rel=1e-4)
     terminal = set_up(UniPCMultistepScheduler, 4, rescale_betas_zero_snr=True)
     assert schedulers.levels(terminal)[0][1] == pytest.approx(1.0)
+    few = SimpleNamespace(alphas_cumprod=torch.tensor([0.9, 0.5, 0.2]), timesteps=torch.tensor([2.0, 0.0]))
+    assert schedulers.readings(few, Clock.sigma)[0] == pytest.approx([2.0, 1 / 3], rel=1e-6)
+
+
+def test_the_largest_sigma_tells_a_flow_model_from_a_diffusion_model():
+    for most, picture in ((1.0, 0.0), (1.5, 1 / math.sqrt(3.25))):
+        scheduler = SimpleNamespace(
+            sigmas=torch.tensor([most, 0.5]), timesteps=torch.arange(2), config=SimpleNamespace(num_train_timesteps=9)
+        )
+        assert schedulers.levels(scheduler)[0] == pytest.approx((picture, most * picture or 1.0))
 
 
 def test_the_sample_in_an_output_is_found_and_replaced():
@@ -155,6 +166,7 @@ def test_the_hidden_states_among_what_a_block_returns():
     double, single = model.transformer_blocks[0], model.single_transformer_blocks[0]
     assert hidden_output(double, (text, image), image) is image and hidden_output(single, image, text) is image
     assert hidden_output(nn.Identity(), (text, image), image) is image
+    assert hidden_output(double, (image + 1, image), image) is image
     for output in ((text, text), (image, image)):
         with pytest.raises(SpectrumError, match="cannot be told which output of Identity are the hidden states: leave"):
             hidden_output(nn.Identity(), output, image)

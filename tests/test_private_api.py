@@ -240,3 +240,9 @@ def test_hydra_keeps_what_a_failed_job_raised():
     job = JobReturn()
     job.return_value = ValueError("no")
     assert str(job._return_value) == "no", moved("hydra-core", "JobReturn._return_value", "in bench/comparison.py")
+
+
+def test_what_lacks_a_private_attribute_has_nothing_of_it():
+    assert private_api.context_parallel_config(torch.nn.Linear(1, 1)) is None
+    assert private_api.kept_in_float32(torch.nn.Linear(1, 1)) == set()
+    assert private_api.progress_bar_config(object()) == {}

@@ -1,5 +1,6 @@
 """The signals of data-dependent methods are the tensors that their authors name; the layout of the tokens."""
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -8,12 +9,14 @@ import types
 import pytest
 import torch
 from cases import MODELS, subject_of
+from toys import flux_transformer
 
 from spectrum.api import denoisers
 from spectrum.core.errors import SpectrumError
 from spectrum.core.grid import check_grid
 from spectrum.core.method import Signal
 from spectrum.hooks import scheduler as schedulers
+from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.signals import signal_reader, token_grid
 from spectrum.models.layouts import denoiser_of
 
@@ -101,3 +104,27 @@ def test_the_levels_of_a_schedule_that_begins_in_pure_noise():
     found = schedulers.levels(scheduler)
     for (picture, noise), share in zip(found, kept.tolist(), strict=True):
         assert math.isclose(picture, share**0.5, abs_tol=1e-6) and math.isclose(noise, (1 - share) ** 0.5, abs_tol=1e-6)
+
+
+def test_a_signal_of_the_latents_runs_nothing():
+    latents = torch.ones(1, 2)
+    for signal in (Signal.latents, Signal.front_residual):
+        read = signal_reader(signal, torch.nn.Linear(1, 1), Denoiser(exit="x"))
+        assert read({"self": None, "x": latents, "t": 3}, lambda: pytest.fail("the denoiser ran")) is latents
+
+
+def test_a_denoiser_without_attention_and_a_forward_that_goes_elsewhere_are_refused():
+    model = flux_transformer()
+    layout = denoiser_of(model)
+    for signal in (Signal.modulated_input, Signal.teacache):
+        for other in (layout, dataclasses.replace(layout, signal="norm_out")):
+            read = signal_reader(signal, model, other)
+            with pytest.raises(SpectrumError, match=r"^FluxTransformer2DModel did not pass through the module that"):
+                read({}, lambda: None)
+    bare = torch.nn.Sequential(torch.nn.ModuleList([torch.nn.Linear(1, 1)]))
+    says = (
+        "^the first block of Sequential has no attention whose input could be read: type a method of time alone, for "
+        "example method=spectrum$"
+    )
+    with pytest.raises(SpectrumError, match=says):
+        signal_reader(Signal.modulated_input, bare, Denoiser(exit="0", stacks=("0",)))

@@ -1,6 +1,7 @@
 """The sites, on a denoiser small enough to work out by hand: a block makes `30 x + 10` of `x`, the head adds a half."""
 
 import functools
+import weakref
 
 import pytest
 import torch
@@ -111,6 +112,61 @@ def test_a_residual_is_relative_to_what_enters_the_blocks():
     assert numbers(site.evaluate(called_with(model, 2), Step(True)).stored[EXIT]) == 2108
     skipped = site.evaluate(called_with(model, 3), Step(False, exit=torch.full((1, 2, 1), 7.0)))
     assert numbers(skipped.features[EXIT]) == 10 and numbers(skipped.output[0]) == 10.5
+
+
+class Keyword(Small):
+    """A denoiser that names the argument of its exit."""
+
+    def forward(self, hidden_states, timestep=None):
+        x = hidden_states
+        for block in self.blocks:
+            x = block(x)
+        return (self.norm_out(input=x) + 0.5, "rest")
+
+
+def test_an_exit_that_is_called_with_a_keyword_is_served_too():
+    model = Keyword()
+    site = ExitSite(model, LAYOUT, method())
+    assert numbers(site.evaluate(called_with(model, 2), Step(True)).stored[EXIT]) == 2110
+    skipped = site.evaluate(called_with(model, 3), Step(False, exit=torch.full((1, 2, 1), 7.0)))
+    assert numbers(skipped.entry) == 3 and numbers(skipped.output[0]) == 7.5
+
+
+def test_features_have_the_dtype_of_what_enters_the_blocks_and_the_exit_gets_its_own():
+    half, single = torch.bfloat16, torch.float32
+    entry = torch.ones(1, 2, 1, dtype=half)
+    for space in ("feature", "residual"):
+        model = Small(Multiply())
+        site = ExitSite(model, LAYOUT, method(space=space))
+        model.blocks[0].register_forward_hook(lambda module, args, output: output.float())
+        call = DenoiserCall(model.forward, model.forward, (entry,), {}, {"hidden_states": entry})
+        ran = site.evaluate(call, Step(True))
+        assert ran.features[EXIT].dtype == ran.stored[EXIT].dtype == half and ran.output[0].dtype == single
+        arrived = []
+        model.norm_out.register_forward_hook(lambda module, args, output, to=arrived: to.append(args[0].dtype))
+        skipped = site.evaluate(call, Step(False, exit=torch.full((1, 2, 1), 7.0)))
+        assert arrived == [half] and skipped.features[EXIT].dtype == single
+    model = Small(Multiply())
+    site = OutputSite(model, LAYOUT, method(site="output", space="residual"))
+    model.blocks[0].register_forward_hook(lambda module, args, output: output.bfloat16())
+    call = DenoiserCall(model.forward, model.forward, (entry.float(),), {}, {"hidden_states": entry.float()})
+    assert site.evaluate(call, Step(True)).stored[OUTPUT].dtype == half
+
+
+def test_modules_called_outside_of_a_run_are_as_they_were_and_nothing_of_it_is_held():
+    model, x = Small(), torch.ones(1, 2, 1)
+    site = ModuleSite(model, LAYOUT, method(site="modules"))
+    for _ in range(2):
+        assert numbers(model.blocks[0].ff(x)) == 10
+        assert numbers(site.evaluate(called_with(model, 2), Step(True)).output[0]) == 2110.5
+    site.remove()
+    site = ExitSite(model, LAYOUT, method())
+    site.evaluate(called_with(model, 2), Step(True))
+    passed = torch.ones(1, 2, 1)
+    model.norm_out(passed)
+    held = weakref.ref(passed)
+    del passed
+    assert held() is None
 
 
 def test_front_blocks_run_at_every_step_and_what_they_add_is_shown_to_the_schedule():
