@@ -13,10 +13,11 @@ from spectrum.config.schema import ModelConfig
 from spectrum.models.pipelines import load_pipeline
 
 FAST = {
-    "baselines", "calibrate", "code", "comparison", "current_step", "distribution", "examples", "fidelity", "figures",
-    "first_user_library", "forecast", "given_schedule", "history", "hook_parts", "imports", "lite0", "lpips", "metric",
-    "metric_files", "method", "pictures", "preference", "private_api", "quality", "raft", "refused", "requirements",
-    "schedule", "settings", "signals", "sites", "table_parts", "tables", "text", "timing", "vbench", "video",
+    "baselines", "cache_hook", "calibrate", "code", "comparison", "current_step", "distribution", "examples",
+    "fidelity", "figures", "first_user_library", "forecast", "given_schedule", "history", "hook_parts", "imports",
+    "lite0", "lpips", "method", "metric", "metric_files", "pictures", "preference", "private_api", "quality",
+    "raft", "refused", "registry", "requirements", "schedule", "settings", "signals", "sites", "table_parts",
+    "tables", "text", "timing", "vbench", "video",
 }  # fmt: skip
 """The files whose tests a developer runs at each save; of tests/test_hook.py those on toy FLUX are added."""
 HOOKS = {"composition", "machines"}

@@ -1,68 +1,17 @@
-"""The sites, on a denoiser small enough to work out by hand: a block makes `30 x + 10` of `x`, the head adds a half."""
+"""The sites, on the denoiser of `small.py`."""
 
-import functools
 import weakref
 
 import pytest
 import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from torch import nn
+from small import LAYOUT, Merged, Multiply, Small, called_with, method, numbers
 
-from spectrum import Accelerated, Method, SpectrumError, accelerate
-from spectrum.core import forecast
-from spectrum.core.schedule import explicit
+from spectrum import SpectrumError
 from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
-from spectrum.hooks.hook import relative_error, relative_errors
-from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.output_site import OUTPUT, OutputSite
 from spectrum.hooks.step import DenoiserCall
-
-LAYOUT = Denoiser(exit="norm_out", stacks=("blocks",))
-
-
-class Attention(nn.Module):
-    def forward(self, x):
-        return x + 1, 2 * x
-
-
-class Multiply(nn.Module):
-    def forward(self, x):
-        return 10 * x
-
-
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.attn, self.ff = Attention(), Multiply()
-
-    def forward(self, x):
-        return sum(self.ff(part) for part in self.attn(x))
-
-
-class Merged(nn.Module):
-    """Attention and MLP in one projection, as FLUX's single-stream blocks have them."""
-
-    def __init__(self):
-        super().__init__()
-        self.attn, self.proj_mlp, self.proj_out = Attention(), Multiply(), Multiply()
-
-    def forward(self, x):
-        return self.proj_out(torch.cat([*self.attn(x), self.proj_mlp(x)], -1)).sum(-1, keepdim=True)
-
-
-class Small(nn.Module):
-    def __init__(self, *blocks, output=tuple):
-        super().__init__()
-        self.blocks, self.norm_out = nn.ModuleList(blocks or (Block(), Block())), nn.Identity()
-        self.output = output
-
-    def forward(self, hidden_states, timestep=None):
-        x = hidden_states
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm_out(x) + 0.5
-        return (x, "rest") if self.output is tuple else self.output(sample=x)
 
 
 class Step:
@@ -77,20 +26,6 @@ class Step:
 
     def forecast(self, slot):
         return self.values[slot]
-
-
-def called_with(model, value):
-    x = torch.full((1, 2, 1), float(value))
-    return DenoiserCall(model.forward, model.forward, (x,), {}, {"self": model, "hidden_states": x})
-
-
-def method(**settings):
-    return Method("mine", forecast.reuse, **settings)
-
-
-def numbers(tensor):
-    assert tensor.unique().numel() == 1
-    return tensor.flatten()[0].item()
 
 
 def test_the_exit_site_stores_what_enters_the_exit_and_puts_the_forecast_there():
@@ -273,44 +208,3 @@ def test_the_modules_site_refuses_what_it_cannot_store():
         SpectrumError, match=r"^Small has no attention or MLP that could be found: type method.site=exit$"
     ):
         ModuleSite(Small(Multiply(), Multiply()), LAYOUT, method(site="modules"))
-
-
-def test_a_relative_error_is_that_of_all_elements_of_all_slots():
-    guess = {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([[2.0]])}
-    truth = {"a": torch.tensor([0.0, 4.0]), "b": torch.tensor([[5.0]])}
-    assert relative_errors(guess, truth) == pytest.approx((34 / 41) ** 0.5)
-    assert relative_error(guess["a"].half(), truth["a"]) == pytest.approx(5 / 4)
-
-
-def test_the_probe_says_how_far_feature_and_velocity_were_off(flux):
-    exits, outputs = [], []
-
-    def watch():
-        return [
-            flux.model.norm_out.register_forward_pre_hook(lambda module, args: exits.append(args[0].clone())),
-            flux.model.register_forward_hook(lambda module, args, output: outputs.append(output[0].clone())),
-        ]
-
-    handles = watch()
-    flux.sample(steps=4)
-    true_feature, true_velocity, kept = exits[2], outputs[2], exits[1]
-    exits.clear()
-    outputs.clear()
-    stale = Method("stale", forecast.reuse, functools.partial(explicit, run_steps=[0, 1, 3]))
-    with accelerate(flux.pipe, stale) as handle:
-        flux.sample(steps=4)
-        reused = outputs[2]
-        assert all(branch["errors"] == [] for branch in handle.report().values())
-    for handle in handles:
-        handle.remove()
-    plain = flux.sample(steps=4)
-    with accelerate(flux.pipe, stale) as handle:
-        cached = flux.sample(steps=4)
-    with Accelerated(flux.pipe, stale, probe=True) as handle:
-        assert torch.equal(flux.sample(steps=4), cached) and not torch.equal(cached, plain)
-        (branch,) = handle.report().values()
-    (error,) = branch["errors"]
-    assert error["step"] == 2
-    assert error["feature"] == pytest.approx((kept - true_feature).norm().item() / true_feature.norm().item(), rel=1e-4)
-    off = (reused - true_velocity).norm().item() / true_velocity.norm().item()
-    assert error["velocity"] == pytest.approx(off, rel=1e-4)

@@ -1,0 +1,278 @@
+"""The hook on the denoiser of `small.py`, along a scheduler that says what it is told."""
+
+import functools
+from types import SimpleNamespace
+
+import pytest
+import torch
+from small import LAYOUT, Small, numbers
+
+from spectrum import Accelerated, Denoiser, Method, SpectrumError, accelerate
+from spectrum.core import forecast
+from spectrum.core.schedule import explicit
+from spectrum.hooks.exit_site import ExitSite, FrontExitSite
+from spectrum.hooks.hook import CacheHook, relative_error, relative_errors, site_of
+from spectrum.hooks.module_site import ModuleSite
+from spectrum.hooks.output_site import OutputSite
+
+EVERY_SECOND = functools.partial(explicit, run_steps=[0, 2])
+
+
+def method(**settings):
+    return Method(**{"name": "mine", "forecast": forecast.reuse, "schedule": EVERY_SECOND, **settings})
+
+
+def steps(count=4):
+    """A flow scheduler of `count` steps; its `step_index` is set by hand."""
+    sigmas = torch.linspace(1, 1 / count, count)
+    config = SimpleNamespace(num_train_timesteps=1000)
+    return SimpleNamespace(timesteps=1000 * sigmas, sigmas=sigmas, step_index=0, begin_index=None, config=config)
+
+
+def put_on(model, made_method, layout=LAYOUT, scheduler=None, **settings):
+    scheduler = scheduler or steps()
+    return CacheHook(model, layout, lambda: scheduler, made_method, **settings), scheduler
+
+
+def latents(value):
+    return torch.full((1, 1, 2, 2), float(value))
+
+
+def walk(model, scheduler, values, **kwargs):
+    found = []
+    for scheduler.step_index, value in enumerate(values):
+        found.append(numbers(model(latents(value), **kwargs)[0]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "expected", "blocks"),
+    [
+        ({}, ExitSite, [1210.5, 1210.5, 3010.5, 3010.5], 4),
+        ({"space": "residual"}, ExitSite, [1210.5, 1211.5, 3010.5, 3011.5], 4),
+        ({"front_blocks": 1}, FrontExitSite, [1210.5, 1210.5, 3010.5, 3010.5], 6),
+        ({"site": "output"}, OutputSite, [1210.5, 1210.5, 3010.5, 3010.5], 4),
+        ({"site": "output", "space": "residual"}, OutputSite, [1210.5, 1211.5, 3010.5, 3011.5], 4),
+        ({"site": "modules"}, ModuleSite, [1210.5, 1210.5, 3010.5, 3010.5], 8),
+    ],
+)
+def test_each_site_runs_and_forecasts_where_the_method_says(settings, kind, expected, blocks):
+    model, ran = Small(), []
+    for block in model.blocks:
+        block.register_forward_pre_hook(lambda *args: ran.append(1))
+    assert type(site_of(Small(), LAYOUT, method(**settings))) is kind
+    before = set(vars(model))
+    hook, scheduler = put_on(model, method(**settings))
+    assert walk(model, scheduler, [1, 2, 3, 4]) == expected and len(ran) == blocks
+    assert hook.report()["branch 0"]["run_steps"] == [0, 2]
+    hook.remove()
+    assert set(vars(model)) == before and walk(model, scheduler, [1, 2]) == [1210.5, 2110.5]
+
+
+def test_a_trajectory_begins_anew_where_the_scheduler_is_set_anew_and_its_report_stays():
+    model, begun = Small(), []
+    hook, scheduler = put_on(model, method())
+    hook.on_start = lambda: begun.append(scheduler.step_index)
+    assert hook.report() == {} and not hook.running
+    assert walk(model, scheduler, [1, 2, 3]) == [1210.5, 1210.5, 3010.5] and begun == [0] and hook.running
+    assert walk(model, scheduler, [5, 6]) == [4810.5, 4810.5] and begun == [0, 0]
+    scheduler.timesteps = scheduler.timesteps.clone()
+    scheduler.step_index = 1
+    assert numbers(model(latents(1))[0]) == 1210.5 and begun == [0, 0, 1]
+    assert hook.report()["branch 0"]["run_steps"] == [1]
+    hook.reset()
+    assert hook.report()["branch 0"]["run_steps"] == [1] and not hook.running
+
+
+def test_an_error_ends_the_trajectory():
+    model = Small()
+    hook, scheduler = put_on(model, method())
+    walk(model, scheduler, [1, 2])
+    wrench = model.blocks[1].register_forward_pre_hook(lambda *args: 1 / 0)
+    scheduler.step_index = 2
+    with pytest.raises(ZeroDivisionError):
+        model(latents(1))
+    assert not hook.running and hook.report()["branch 0"]["run_steps"] == [0, 2]
+    wrench.remove()
+    assert walk(model, scheduler, [3, 4]) == [3010.5, 3010.5]
+
+
+def test_branches_are_told_apart_by_their_conditioning_tensors():
+    model, (one, two) = Small(), torch.zeros(2, 1)
+    hook, scheduler = put_on(model, method())
+    found = {}
+    for scheduler.step_index in range(2):
+        for name, value, condition in (("one", 1, one), ("two", 2, two), ("both", 3, [one, two])):
+            output = model(latents(value + scheduler.step_index), encoder_hidden_states=condition)
+            found.setdefault(name, []).append(numbers(output[0]))
+    assert found == {"one": [1210.5] * 2, "two": [2110.5] * 2, "both": [3010.5] * 2}
+    assert list(hook.report()) == ["branch 0", "branch 1", "branch 2"]
+    scheduler.step_index = 0
+    conditions = torch.zeros(9, 1)
+    for condition in conditions[:8]:
+        model(latents(1), encoder_hidden_states=condition)
+    says = (
+        r"^Small was called with more than 8 different encoder_hidden_states, so its CFG branches cannot be told "
+        r"apart: give another Denoiser\(condition=...\)$"
+    )
+    with pytest.raises(SpectrumError, match=says):
+        model(latents(1), encoder_hidden_states=conditions[8])
+
+
+def test_the_same_branch_twice_at_one_step_is_refused():
+    for layout in (LAYOUT, Denoiser(exit="norm_out", stacks=("blocks",), condition=None)):
+        model, (one, two) = Small(), torch.zeros(2, 1)
+        put_on(model, method(), layout)
+        model(latents(1), encoder_hidden_states=one)
+        with pytest.raises(SpectrumError, match=r"^the denoiser was called twice at step 0 for the same CFG branch"):
+            model(latents(1), encoder_hidden_states=two if layout.condition is None else one)
+
+
+def test_arguments_that_a_skipped_step_cannot_honour_are_refused_where_they_are_given():
+    model = Small()
+    layout = Denoiser(exit="norm_out", stacks=("blocks",), refused={"timestep": "it reaches the blocks"})
+    put_on(model, method(), layout)
+    assert numbers(model(latents(1), timestep=None)[0]) == 1210.5
+    with pytest.raises(SpectrumError, match=r"^mine cannot take timestep: it reaches the blocks$"):
+        model(latents(1), timestep=3)
+
+
+def test_what_was_fitted_for_other_steps_is_refused_and_so_is_a_forecast_without_weights():
+    model = Small()
+    put_on(model, method(fitted_steps=5))
+    says = (
+        r"^what mine needs was fitted for 5 steps and this run has 4: fit it for them with python scripts/"
+        r"calibrate.py, or give its values, for example 'schedule.threshold=0.1'$"
+    )
+    with pytest.raises(SpectrumError, match=says):
+        model(latents(1))
+    for fitted in (4, None):
+        model = Small()
+        _, scheduler = put_on(model, method(fitted_steps=fitted))
+        assert walk(model, scheduler, [1, 2]) == [1210.5, 1210.5]
+    model = Small()
+    put_on(model, method(forecast=lambda times, now, span: [now]))
+    with pytest.raises(SpectrumError, match="the forecast of mine must return 2 weights"):
+        walk(model, steps(), [1])
+
+
+def test_one_that_decides_by_data_is_refused_on_a_denoiser_split_over_ranks():
+    for settings, refused in (({}, False), ({"schedule": by_drift, "drift": lambda context: 0.0}, True)):
+        model = Small()
+        model._parallel_config = SimpleNamespace(context_parallel_config="two ranks")
+        _, scheduler = put_on(model, method(**settings, signal="latents"))
+        if refused:
+            with pytest.raises(SpectrumError, match=r"^mine decides by data, of which each rank of a parallel"):
+                walk(model, scheduler, [1])
+        else:
+            assert walk(model, scheduler, [1]) == [1210.5]
+
+
+def by_drift(step, steps, past, drift):
+    return not past or drift > 2
+
+
+def test_data_reach_the_method_as_signal_velocity_levels_and_grid():
+    shown = []
+
+    def drift(context):
+        shown.append(context)
+        return float(len(shown))
+
+    model = Small()
+    model.config = SimpleNamespace(in_channels=1, patch_size=1)
+    hook, scheduler = put_on(model, method(schedule=by_drift, drift=drift, signal="latents"))
+    assert walk(model, scheduler, [1, 2, 3, 4]) == [1210.5, 1210.5, 3010.5, 3910.5]
+    assert [(numbers(c.previous), numbers(c.signal)) for c in shown] == [(1, 2), (2, 3), (3, 4)]
+    assert [[numbers(v) for _, v in c.at_runs] for c in shown] == [[1210.5], [1210.5], [1210.5, 3010.5]]
+    assert [c.levels for c in shown] == [
+        ((0.25, 0.75), (0.0, 1.0)),
+        ((0.5, 0.5), (0.25, 0.75)),
+        ((0.75, 0.25), (0.5, 0.5)),
+    ]
+    assert {c.grid for c in shown} == {(2, 2)} and hook.report()["branch 0"]["run_steps"] == [0, 2, 3]
+
+
+def test_a_correction_is_given_forecast_newest_feature_and_grid():
+    asked = []
+
+    def correct(value, newest, grid):
+        asked.append((numbers(value), numbers(newest), grid))
+        return value + 1
+
+    model = Small()
+    model.config = SimpleNamespace(in_channels=1, patch_size=1)
+    _, scheduler = put_on(model, method(correct=correct))
+    assert walk(model, scheduler, [1, 2]) == [1210.5, 1211.5] and asked == [(1210, 1210, (2, 2))]
+
+
+def test_an_observer_is_told_of_the_steps_that_ran_and_only_at_the_exit():
+    model, told = Small(), []
+    _, scheduler = put_on(model, method(), observe=told.append)
+    walk(model, scheduler, [1, 2, 3], timestep=7)
+    assert [(o.branch, o.step, numbers(o.entry), numbers(o.feature), numbers(o.velocity)) for o in told] == [
+        ("branch 0", 0, 1, 1210, 1210.5),
+        ("branch 0", 2, 3, 3010, 3010.5),
+    ]
+    assert [set(o.inputs) for o in told] == [{"hidden_states", "timestep"}] * 2
+    for site in ("output", "modules"):
+        model = Small()
+        put_on(model, method(site=site), observe=told.append)
+        says = rf"^mine stores at method.site={site}: only site=exit can be observed$"
+        with pytest.raises(SpectrumError, match=says):
+            model(latents(1))
+
+
+def test_nan_is_refused_at_its_step():
+    model = Small()
+    hook, scheduler = put_on(model, method())
+    walk(model, scheduler, [1, 2])
+    scheduler.step_index = 2
+    with pytest.raises(SpectrumError, match="the denoiser gave NaN or infinite values at step 2"):
+        model(latents(float("nan")))
+    hook.remove()
+    hook, scheduler = put_on(model, method(correct=lambda value, newest, grid: value / 0))
+    model.config = SimpleNamespace(in_channels=1, patch_size=1)
+    with pytest.raises(SpectrumError, match=r"with the forecast feature the denoiser gave .* at step 1"):
+        walk(model, scheduler, [1, 2])
+
+
+def test_a_relative_error_is_that_of_all_elements_of_all_slots():
+    guess = {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([[2.0]])}
+    truth = {"a": torch.tensor([0.0, 4.0]), "b": torch.tensor([[5.0]])}
+    assert relative_errors(guess, truth) == pytest.approx((34 / 41) ** 0.5)
+    assert relative_error(guess["a"].half(), truth["a"]) == pytest.approx(5 / 4)
+
+
+def test_the_probe_says_how_far_feature_and_velocity_were_off(flux):
+    exits, outputs = [], []
+
+    def watch():
+        return [
+            flux.model.norm_out.register_forward_pre_hook(lambda module, args: exits.append(args[0].clone())),
+            flux.model.register_forward_hook(lambda module, args, output: outputs.append(output[0].clone())),
+        ]
+
+    handles = watch()
+    flux.sample(steps=4)
+    true_feature, true_velocity, kept = exits[2], outputs[2], exits[1]
+    exits.clear()
+    outputs.clear()
+    stale = Method("stale", forecast.reuse, functools.partial(explicit, run_steps=[0, 1, 3]))
+    with accelerate(flux.pipe, stale) as handle:
+        flux.sample(steps=4)
+        reused = outputs[2]
+        assert all(branch["errors"] == [] for branch in handle.report().values())
+    for handle in handles:
+        handle.remove()
+    plain = flux.sample(steps=4)
+    with accelerate(flux.pipe, stale) as handle:
+        cached = flux.sample(steps=4)
+    with Accelerated(flux.pipe, stale, probe=True) as handle:
+        assert torch.equal(flux.sample(steps=4), cached) and not torch.equal(cached, plain)
+        (branch,) = handle.report().values()
+    (error,) = branch["errors"]
+    assert error["step"] == 2
+    assert error["feature"] == pytest.approx((kept - true_feature).norm().item() / true_feature.norm().item(), rel=1e-4)
+    off = (reused - true_velocity).norm().item() / true_velocity.norm().item()
+    assert error["velocity"] == pytest.approx(off, rel=1e-4)
