@@ -1,7 +1,7 @@
-"""Plant a small change in every line of the core, one at a time, and list those that no test notices.
+"""Change the code in one place at a time, run the tests on each changed version, and list the changes none notices.
 
 python scripts/mutation.py folder=/tmp/mutants                        # all of it: hours
-python scripts/mutation.py folder=/tmp/mutants only="baselines.*"     # what one pattern names
+python scripts/mutation.py folder=/tmp/mutants only="baselines.*"     # the functions that a pattern names
 python scripts/mutation.py folder=/tmp/mutants report=true            # write tests/mutation.md from what has been run
 
 mutmut (`pip install mutmut==3.8.1`) makes the changes and runs the tests that reach each of them, of those marked
@@ -27,8 +27,8 @@ USAGE = "python scripts/mutation.py folder=FOLDER [only=PATTERN] [tests=FILES] [
 OPTIONS = {
     "folder": "where the copy and its changed files go; a second call goes on there. For a report, several with commas",
     "only": "mutmut's patterns of functions to change, with commas, such as spectrum.core.*; all by default",
-    "tests": "names of test files, with commas; all that are marked by default. Fewer are quicker, and notice less",
-    "report": "true writes tests/mutation.md from the results there are, without running anything",
+    "tests": "names of test files, with commas, for a new folder; by default all. Fewer are quicker, and notice less",
+    "report": "true writes tests/mutation.md from the results there are, and runs nothing",
 }
 SUBJECTS = (
     "spectrum/core/*", "spectrum/hooks/*", "baselines/*", "spectrum/bench/timing.py", "eval/statistics.py",
@@ -42,12 +42,14 @@ UNAWARE = (
     "tests/test_composition.py::test_15_a_denoiser_compiled_whole_has_a_graph",
     "tests/test_composition.py::test_15_what_decides_by_data_before_the_blocks_works_on_a_compiled",
 )
-"""Tests that see no change made within one process: they read source files, start processes, or compile a denoiser,
-which the wrappers that mutmut puts around functions prevent."""
+"""Tests that are left out. mutmut changes functions in memory: tests that read source files or start processes see no
+change; and torch cannot compile a denoiser through the functions that mutmut wraps."""
 REPORT = ROOT / "tests/mutation.md"
 KILLED, NOT_RUN, OPEN = "noticed", "not run", "not explained yet"
-VERDICTS = {0: "survived", 5: "not reached", 33: "not reached", None: NOT_RUN}
-"""mutmut's exit codes; any other is a test run that failed, broke down, or never ended."""
+FAILED = (1, 3, -11, 24, -24, 36, 152, 255)
+VERDICTS = {0: "survived", 5: "not reached", 33: "not reached", **dict.fromkeys(FAILED, KILLED)}
+"""mutmut's exit codes: a test failed (1), pytest or Python broke down (3, -11), the tests did not end (the others of
+`FAILED`). A run that was interrupted or skipped counts as not run."""
 
 
 def main() -> None:
@@ -56,19 +58,49 @@ def main() -> None:
     if wants_help(words, __doc__ or "", OPTIONS):
         return
     given = options(words, OPTIONS, USAGE)
-    if "folder" not in given:
-        refuse(f"in which folder? type {USAGE}")
-    folders = [Path(name).resolve() for name in given["folder"].split(",")]
-    folder = folders[0]
-    if not (folder / "pyproject.toml").exists():
-        prepare(folder, given.get("tests", "").split(","))
+    folders = _folders(given)
     mutmut = Path(sys.executable).parent / "mutmut"
     if not mutmut.exists():
         refuse("mutmut is not installed: pip install mutmut==3.8.1")
-    if given.get("report") != "true":
-        pattern = given["only"].split(",") if "only" in given else []
-        subprocess.run([mutmut, "run", "--max-children", "2", *pattern], cwd=folder, check=False)
-    write_report(folders, mutmut)
+    known = read_report(REPORT.read_text()) if REPORT.exists() else {}
+    if given.get("report") == "true":
+        parts = merged(known, results(folders, mutmut))
+        REPORT.write_text(rendered(parts))
+        unexplained = sum(row[3].startswith(OPEN) for part in parts.values() for row in part.left)
+        print(f"{REPORT}: {share_noticed(parts)}, {unexplained} of those that stay are not explained")
+        return
+    if not (folders[0] / "pyproject.toml").exists():
+        prepare(folders[0], given.get("tests", "").split(","))
+    pattern = given["only"].split(",") if "only" in given else []
+    if subprocess.run([mutmut, "run", "--max-children", "2", *pattern], cwd=folders[0], check=False).returncode:
+        refuse("mutmut broke off: type the command again, and it goes on where it stopped")
+    print(f"to write tests/mutation.md: python scripts/mutation.py folder={given['folder']} report=true")
+
+
+def _folders(given: dict[str, str]) -> list[Path]:
+    """The folders that are named, checked together with the other options."""
+    if "folder" not in given:
+        refuse(f"in which folder? type {USAGE}")
+    if given.get("report", "true") != "true":
+        refuse(f"report={given['report']} is unknown: type report=true, or leave it out")
+    folders = [Path(name).resolve() for name in given["folder"].split(",")]
+    if "report" not in given and len(folders) > 1:
+        refuse("changes are run in one folder: several are for report=true")
+    for folder in folders:
+        there = (folder / "mutants").is_dir() or "[tool.mutmut]" in _read(folder / "pyproject.toml")
+        if folder.is_relative_to(ROOT):
+            refuse(f"folder={folder} lies in the project, whose files are copied there: type one outside of it")
+        if "report" in given and not there:
+            refuse(f"folder={folder} holds no results: type the folder of an earlier call")
+        if folder.exists() and not there and (not folder.is_dir() or any(folder.iterdir())):
+            refuse(f"folder={folder} has something else in it: type a new one")
+        if "tests" in given and there:
+            refuse(f"folder={folder} has its tests chosen already: leave tests= out, or type a new folder")
+    return folders
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
 
 
 def prepare(folder: Path, tests: list[str]) -> None:
@@ -150,39 +182,43 @@ class Part:
     left: list[tuple[str, str, str, str]]
 
 
-def write_report(folders: list[Path], mutmut: Path) -> None:
-    """Bring `tests/mutation.md` up to date with what has been run: the counts, and each change that no test noticed.
+def results(folders: list[Path], mutmut: Path) -> dict[str, Part]:
+    """What came of the changes that were run in some folders, by file; one that any of them noticed was noticed.
 
-    Files that were not run keep their lines, and a reason that the report gives already stays. A change without one is
-    listed as `not explained yet`.
+    A file of which a change was not run in any of the folders is left out, with a line that says so.
     """
-    known = read_report(REPORT.read_text()) if REPORT.exists() else {}
-    reasons = {(source, *row[:3]): row[3] for source, part in known.items() for row in part.left}
-    parts = dict(sorted({**known, **results(folders, mutmut, reasons)}.items()))
-    REPORT.write_text(rendered(parts))
-    unexplained = sum(row[3].startswith(OPEN) for part in parts.values() for row in part.left)
-    print(f"{share_noticed(parts)}, {unexplained} of those that stay are not explained")
-
-
-def results(folders: list[Path], mutmut: Path, reasons: dict[tuple[str, ...], str]) -> dict[str, Part]:
-    """What came of the changes that were run in some folders, by file; one that any of them noticed was noticed."""
     verdicts: dict[str, dict[str, tuple[str, Path]]] = {}
     for folder in folders:
         for meta in (folder / "mutants").rglob("*.py.meta"):
-            source = str(meta.relative_to(folder / "mutants")).removesuffix(".meta")
+            found = verdicts.setdefault(str(meta.relative_to(folder / "mutants")).removesuffix(".meta"), {})
             for name, code in json.loads(meta.read_text())["exit_code_by_key"].items():
-                verdict = VERDICTS.get(code, KILLED)
-                if verdict != NOT_RUN and verdicts.get(source, {}).get(name, ("", folder))[0] != KILLED:
-                    verdicts.setdefault(source, {})[name] = verdict, folder
+                before = found.get(name, (NOT_RUN, folder))[0]
+                verdict = VERDICTS.get(code, NOT_RUN)
+                if before == NOT_RUN or verdict == KILLED:
+                    found[name] = verdict, folder
     parts = {}
     for source, found in verdicts.items():
-        left = []
-        for name, (verdict, folder) in found.items():
-            if verdict != KILLED:
-                row = change(name, folder, mutmut)
-                left.append((*row, reasons.get((source, *row), f"{OPEN} ({verdict})")))
-        parts[source] = Part(len(found), len(found) - len(left), left)
+        lacking = sum(verdict == NOT_RUN for verdict, _ in found.values())
+        if not lacking:
+            left = [(*change(name, folder, mutmut), f"{OPEN} ({verdict})")
+                    for name, (verdict, folder) in found.items() if verdict != KILLED]  # fmt: skip
+            parts[source] = Part(len(found), len(found) - len(left), left)
+        elif lacking < len(found):
+            print(f"{source}: {lacking} of {len(found)} changes were not run, so its lines stay as they are")
     return parts
+
+
+def merged(known: dict[str, Part], found: dict[str, Part]) -> dict[str, Part]:
+    """A report brought up to date: files that were not run keep their lines, and changes that stay their reasons.
+
+    Args:
+        known: the parts of the report that there is, by file.
+        found: those of the files that were run.
+    """
+    reasons = {(source, *row[:3]): row[3] for source, part in known.items() for row in part.left}
+    for source, part in found.items():
+        part.left = [(*row[:3], reasons.get((source, *row[:3]), row[3])) for row in part.left]
+    return dict(sorted({**known, **found}.items()))
 
 
 def share_noticed(parts: dict[str, Part]) -> str:
@@ -253,4 +289,4 @@ def change(name: str, folder: Path, mutmut: Path) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    guarded(main)
+    sys.exit(guarded(main))
