@@ -39,8 +39,8 @@ UNAWARE = (
     "tests/test_private_api.py::test_private_names_are_imported_and_read_in_one_place_only",
     "tests/test_tables.py::test_torch_is_not_imported",
     "tests/test_machines.py::test_ranks_that_share_a_denoiser_each_keep_their_part",
-    "tests/test_composition.py::test_15_a_denoiser_compiled_whole_has_a_graph",
-    "tests/test_composition.py::test_15_what_decides_by_data_before_the_blocks_works_on_a_compiled",
+    "tests/test_composition.py::test_case_15_a_denoiser_compiled_whole_has_a_graph",
+    "tests/test_composition.py::test_case_15_what_decides_by_data_before_the_blocks_works_on_a_compiled",
 )
 """Tests that are left out. mutmut changes functions in memory: tests that read source files or start processes see no
 change; and torch cannot compile a denoiser through the functions that mutmut wraps."""

@@ -21,7 +21,7 @@ FAST = {
 }  # fmt: skip
 """The files whose tests a developer runs at each save; of tests/test_hook.py those on toy FLUX are added."""
 HOOKS = {"composition", "machines"}
-"""The files that reach what toy FLUX as it stands does not: compiled and offloaded denoisers, and two in one."""
+"""Files that run parts of spectrum/hooks which no fast test reaches: compiled, offloaded and parallel denoisers."""
 MARKED = {"conformance": "conformance", "docs": "docs", "readme": "docs", "wheel": "wheel"}
 
 
@@ -37,8 +37,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(getattr(pytest.mark, MARKED[subject]))
         else:
             item.add_marker(pytest.mark.slow)
-        modules = given.get("model") == "flux" and "modules" in given.get("method", "")
-        if subject in HOOKS or modules:
+        modules_of_flux = given.get("model") == "flux" and "modules" in given.get("method", "")
+        if subject in HOOKS or modules_of_flux:
             item.add_marker(pytest.mark.hooks)
         group = f"{stem}-{given['model']}" if subject == "conformance" and "model" in given else stem
         item.add_marker(pytest.mark.xdist_group(group))

@@ -24,7 +24,7 @@ def fresh(name="flux"):
     return Subject(name)
 
 
-def test_11_a_solver_that_calls_twice_a_step_has_a_step_for_each_call():
+def test_case_11_a_solver_that_calls_twice_a_step_has_a_step_for_each_call():
     subject = fresh("sdxl")
     subject.pipe.scheduler = diffusers.HeunDiscreteScheduler.from_config(subject.pipe.scheduler.config)
     plain = subject.sample()
@@ -34,7 +34,7 @@ def test_11_a_solver_that_calls_twice_a_step_has_a_step_for_each_call():
         assert not torch.equal(subject.sample(), plain) and runs_of(handle) == [handle.plan(19).runs]
 
 
-def test_12_two_experts_have_a_history_each():
+def test_case_12_two_experts_have_a_history_each():
     subject = subject_of("wan22_a14b")
     with Accelerated(subject.pipe, method_of("spectrum")) as handle:
         subject.sample()
@@ -53,7 +53,7 @@ def test_several_pictures_a_prompt_are_a_batch(_tiny):
         assert len(image) == 6 and runs_of(handle) == [SPECTRUM, SPECTRUM]
 
 
-def test_15_layerwise_casting():
+def test_case_15_layerwise_casting():
     subject = fresh()
     subject.pipe.transformer.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
     plain = subject.sample()
@@ -63,7 +63,7 @@ def test_15_layerwise_casting():
         assert torch.isfinite(subject.sample()).all() and runs_of(handle) == [SPECTRUM]
 
 
-def test_15_compiled_blocks_are_not_compiled_again_at_every_step():
+def test_case_15_compiled_blocks_are_not_compiled_again_at_every_step():
     subject = fresh()
     with Accelerated(subject.pipe, method_of("spectrum")):
         expected = subject.sample()
@@ -91,7 +91,7 @@ def compiled_whole(pipe, how):
     [(name, "wrapped") for name in ("flux", "sd35", "wan21_14b", "hunyuan_video", "qwen_image")]
     + [("flux", "in place")],
 )
-def test_15_a_denoiser_compiled_whole_has_a_graph_for_run_steps_and_one_for_skipped_ones(name, how):
+def test_case_15_a_denoiser_compiled_whole_has_a_graph_for_run_steps_and_one_for_skipped_ones(name, how):
     subject = fresh(name)
     with Accelerated(subject.pipe, method_of("spectrum")) as handle:
         expected, did = subject.sample(), runs_of(handle)
@@ -111,7 +111,7 @@ def test_15_a_denoiser_compiled_whole_has_a_graph_for_run_steps_and_one_for_skip
 
 
 @pytest.mark.parametrize("method", ["teacache", "seacache", "easycache"])
-def test_15_what_decides_by_data_before_the_blocks_works_on_a_compiled_denoiser(method):
+def test_case_15_what_decides_by_data_before_the_blocks_works_on_a_compiled_denoiser(method):
     subject, found = fresh(), skipping("flux", method)
     with Accelerated(subject.pipe, found) as handle:
         expected, did = subject.sample(), runs_of(handle)
@@ -121,7 +121,7 @@ def test_15_what_decides_by_data_before_the_blocks_works_on_a_compiled_denoiser(
 
 
 @pytest.mark.parametrize("method", ["first_block_cache", "taylorseer_modules"])
-def test_15_what_works_inside_of_a_compiled_denoiser_is_refused(method):
+def test_case_15_what_works_inside_of_a_compiled_denoiser_is_refused(method):
     subject = fresh()
     compiled_whole(subject.pipe, "in place")
     with pytest.raises(SpectrumError, match="compile its blocks alone"):
@@ -131,7 +131,7 @@ def test_15_what_works_inside_of_a_compiled_denoiser_is_refused(method):
     assert torch.equal(subject.sample(), subject.plain)
 
 
-def test_15_compiling_after_the_method_is_put_on_is_refused():
+def test_case_15_compiling_after_the_method_is_put_on_is_refused():
     subject = fresh()
     with Accelerated(subject.pipe, method_of("spectrum")):
         subject.pipe.transformer.compile(backend="eager")

@@ -104,7 +104,7 @@ def test_metrics_of_pairs_name_themselves():
             getattr(fidelity, name)(pictures, Pictures(torch.rand(2, 3, 176, 176)), [])
 
 
-def test_18_images_are_compared_in_float(tmp_path):
+def test_case_18_images_are_compared_in_float(tmp_path):
     """8-bit differences wrap: two images 200 apart would look 56 apart."""
     for name, value in (("a", 20), ("b", 220)):
         Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tmp_path / f"{name}.png")

@@ -53,7 +53,7 @@ def svg_texts(path, draw):
     return [re.sub(r"<[^>]*>", "", text).strip() for text in texts], [str(w.message) for w in seen]
 
 
-def test_prompts_are_drawn_as_they_were_typed(tmp_path):
+def test_3_prompts_are_drawn_as_they_were_typed(tmp_path):
     images = {"all": torch.zeros(len(PROMPTS), 3, 8, 8), r"$\frac$ 狐": torch.zeros(len(PROMPTS), 3, 8, 8)}
     texts, said = svg_texts(tmp_path / "a.svg", lambda path: sheets.draw_sheet(path, PROMPTS, images))
     assert not [line for line in said if "lyph" in line], said
@@ -122,11 +122,11 @@ def test_labels_are_drawn_as_they_were_typed(name, tmp_path, records):
         ("\ue000", ""),
     ],
 )
-def test_letters_without_a_glyph_are_transliterated(typed, drawn):
+def test_3_letters_without_a_glyph_are_transliterated(typed, drawn):
     assert drawable(typed) == drawn
 
 
-def test_no_two_methods_look_the_same():
+def test_10_no_two_methods_look_the_same():
     names = [name for name in choices("method") if name != "none"]
     styles = line_styles(names)
     assert len(set(styles)) == len(names) >= 19
@@ -156,7 +156,7 @@ def test_spread_positions_keep_their_distance_and_order(gap):
     assert spread([0.2, 0.9], 0.1) == [0.2, 0.9]
 
 
-def test_labels_of_seventeen_lines_do_not_overlap(baselines, tmp_path):
+def test_10_labels_of_seventeen_lines_do_not_overlap(baselines, tmp_path):
     figure = figures.quality_figure(baselines, "psnr", "")
     figure.canvas.draw()
     for axis in figure.axes:
@@ -170,7 +170,7 @@ def test_labels_of_seventeen_lines_do_not_overlap(baselines, tmp_path):
     pyplot().close(figure)
 
 
-def test_the_errors_of_each_method_have_a_panel_of_their_own(baselines):
+def test_10_the_errors_of_each_method_have_a_panel_of_their_own(baselines):
     few = [record for record in baselines if abs(record.nfe - 14) <= 0.5 and any(record.forecast_errors.values())]
     figure = figures.errors_figure(few, "")
     assert [axis.get_title(loc="left") for axis in figure.axes if axis.get_visible()] == [r.label for r in few]

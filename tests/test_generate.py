@@ -37,7 +37,7 @@ def todo(count=5):
     return numbered_samples([f"a cat {'/' * i} on blue"[:40] for i in range(count)], [0])
 
 
-def test_19_every_prompt_has_its_own_file_and_noise(_tiny, tmp_path):
+def test_case_19_every_prompt_has_its_own_file_and_noise(_tiny, tmp_path):
     method, sampling = job()
     same_text = numbered_samples(["a cat on blue", "a cat on blue", "a/cat on\\blue"], [0, 1])
     ledger = g.generate(_tiny, method, same_text, sampling, tmp_path)
@@ -49,7 +49,7 @@ def test_19_every_prompt_has_its_own_file_and_noise(_tiny, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["first", "middle", "ledger"])
-def test_20_a_broken_run_resumes_byte_equal(_tiny, tmp_path, monkeypatch, stage):
+def test_case_20_a_broken_run_resumes_byte_equal(_tiny, tmp_path, monkeypatch, stage):
     method, sampling = job()
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     g.generate(_tiny, method, todo(), sampling, whole)
@@ -75,7 +75,7 @@ def test_20_a_broken_run_resumes_byte_equal(_tiny, tmp_path, monkeypatch, stage)
     assert tree(broken) == tree(whole)
 
 
-def test_20_a_damaged_picture_is_made_again(_tiny, tmp_path):
+def test_case_20_a_damaged_picture_is_made_again(_tiny, tmp_path):
     method, sampling = job()
     g.generate(_tiny, method, todo(), sampling, tmp_path)
     before = tree(tmp_path)
@@ -85,7 +85,7 @@ def test_20_a_damaged_picture_is_made_again(_tiny, tmp_path):
     assert tree(tmp_path) == before
 
 
-def test_20_killed_for_real(tmp_path):
+def test_case_20_killed_for_real(tmp_path):
     def start(out):
         words = [*QUICK, "timing=0", "probe=0", f"out={out}", "prompts.limit=12", "batch=1", "model.steps=10"]
         return subprocess.Popen(

@@ -34,12 +34,12 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_1_always_running_is_bit_exact(subject, name):
+def test_case_1_always_running_is_bit_exact(subject, name):
     assert same(run(subject, name, "schedule=always"), subject.sample())
 
 
 @pytest.mark.parametrize("name", SKIPPING)
-def test_2_a_skipped_step_calls_no_block(subject, name):
+def test_case_2_a_skipped_step_calls_no_block(subject, name):
     counter = BlockCounter(subject.model, STACKS)
     with accelerate(subject.pipe, method_of(name)) as handle:
         subject.sample()
@@ -55,11 +55,11 @@ def test_2_a_skipped_step_calls_no_block(subject, name):
 
 
 @pytest.mark.parametrize("name", SKIPPING)
-def test_2_a_skipped_step_changes_the_output(subject, name):
+def test_case_2_a_skipped_step_changes_the_output(subject, name):
     assert not same(run(subject, name), subject.sample())
 
 
-def test_2_the_true_feature_in_place_of_the_forecast_is_bit_exact(subject, monkeypatch):
+def test_case_2_the_true_feature_in_place_of_the_forecast_is_bit_exact(subject, monkeypatch):
     """Store every step's true feature, then hand it out wherever a forecast is asked for."""
     plain, seen = subject.sample(), []
     handle = subject.model.norm_out.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
@@ -75,7 +75,7 @@ def test_2_the_true_feature_in_place_of_the_forecast_is_bit_exact(subject, monke
 
 
 @pytest.mark.parametrize("name", SKIPPING)
-def test_3_after_removal_the_model_is_as_it_was(subject, name):
+def test_case_3_after_removal_the_model_is_as_it_was(subject, name):
     model, other = subject.model, flux_transformer()
     plain = subject.sample()
     modules, forward, attributes = list(model.modules()), type(model).forward, set(vars(model))
@@ -91,7 +91,7 @@ def test_3_after_removal_the_model_is_as_it_was(subject, name):
     assert same(subject.sample(), plain)
 
 
-def test_4_two_pipelines_with_two_methods():
+def test_case_4_two_pipelines_with_two_methods():
     one, two = toy_flux(seed=1), toy_flux(seed=2)
     alone = run(one, "spectrum"), run(two, "fora")
     with accelerate(one.pipe, "spectrum"), accelerate(two.pipe, "fora"):
@@ -102,7 +102,7 @@ def test_4_two_pipelines_with_two_methods():
 @pytest.mark.parametrize("name", SKIPPING)
 @pytest.mark.parametrize("where", ["block", "callback"])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_5_an_exception_leaves_no_state(subject, name, where, error):
+def test_case_5_an_exception_leaves_no_state(subject, name, where, error):
     def fail(*args):
         if next(count) == 2:
             raise error("broken off")
@@ -125,7 +125,7 @@ def test_5_an_exception_leaves_no_state(subject, name, where, error):
 
 
 @pytest.mark.parametrize("name", SKIPPING)
-def test_6_another_call_on_the_same_hook(subject, name):
+def test_case_6_another_call_on_the_same_hook(subject, name):
     settings = [{"steps": 9}, {"steps": 14}, {"size": 2 * subject.size}, {"batch": 3}, {"seed": 5}, {}]
     apart = [run(subject, name, **s) for s in settings]
     with accelerate(subject.pipe, method_of(name)):
@@ -134,7 +134,7 @@ def test_6_another_call_on_the_same_hook(subject, name):
 
 
 @pytest.mark.parametrize("name", SKIPPING)
-def test_7_each_cfg_branch_has_its_own_history(subject, name):
+def test_case_7_each_cfg_branch_has_its_own_history(subject, name):
     with accelerate(subject.pipe, method_of(name)) as handle:
         subject.sample(cfg=3.0)
         report = handle.report()
@@ -143,7 +143,7 @@ def test_7_each_cfg_branch_has_its_own_history(subject, name):
 
 @pytest.mark.parametrize("name", SKIPPING)
 @pytest.mark.parametrize("on", [range(12), range(3, 9)])
-def test_7_branches_do_not_meet_without_a_cache_context(flux, name, on):
+def test_case_7_branches_do_not_meet_without_a_cache_context(flux, name, on):
     """Also where CFG is on for some steps only: that branch's history starts there."""
     model, scheduler = flux.model, flux.pipe.scheduler
     with accelerate(flux.pipe, method_of(name)) as handle:
@@ -175,7 +175,7 @@ def _manual(model, scheduler, uncond, steps=12):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_8_one_history_over_a_batch(flux, batch):
+def test_case_8_one_history_over_a_batch(flux, batch):
     with accelerate(flux.pipe, "spectrum") as handle:
         flux.sample(batch=batch)
         (branch,) = handle.report().values()
@@ -183,7 +183,7 @@ def test_8_one_history_over_a_batch(flux, batch):
 
 
 @pytest.mark.parametrize("name", TIME_ONLY)
-def test_9_batch_items_do_not_meet(subject, name):
+def test_case_9_batch_items_do_not_meet(subject, name):
     whole = run(subject, name, batch=3)
     for i in range(3):
         torch.testing.assert_close(run(subject, name, items=[i]), whole[i : i + 1], rtol=2e-3, atol=2e-3)
@@ -191,7 +191,7 @@ def test_9_batch_items_do_not_meet(subject, name):
 
 @pytest.mark.parametrize("name", SKIPPING)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_13_the_output_has_the_models_dtype(name, dtype):
+def test_case_13_the_output_has_the_models_dtype(name, dtype):
     toy = toy_flux()
     toy.pipe.to(dtype)
     stored = []

@@ -23,7 +23,7 @@ METHODS = ["spectrum", "teacache", "first_block_cache", "taylorseer_modules", "e
 
 @pytest.mark.parametrize("first", ["offload", "method"])
 @pytest.mark.parametrize("method", METHODS)
-def test_15_a_denoiser_that_is_offloaded_after_every_call_is_cached_in_every_call(method, first):
+def test_case_15_a_denoiser_that_is_offloaded_after_every_call_is_cached_in_every_call(method, first):
     found = skipping("flux", method)
     subject = Subject("flux")
     with Accelerated(subject.pipe, found) as handle:
@@ -43,7 +43,7 @@ def test_15_a_denoiser_that_is_offloaded_after_every_call_is_cached_in_every_cal
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_14_lora_reaches_what_runs_in_its_scale(method):
+def test_case_14_lora_reaches_what_runs_in_its_scale(method):
     subject, found = Subject("flux"), skipping("flux", method)
     with Accelerated(subject.pipe, found):
         before = subject.sample()
@@ -80,7 +80,7 @@ OFFLOADS = {
 @pytest.mark.parametrize("first", ["machine", "method"])
 @pytest.mark.parametrize("kind", OFFLOADS)
 @pytest.mark.parametrize("method", METHODS)
-def test_15_diffusers_own_hooks_for_memory_and_ours_go_together_in_either_order(method, kind, first):
+def test_case_15_diffusers_own_hooks_for_memory_and_ours_go_together_in_either_order(method, kind, first):
     subject, found = Subject("flux"), skipping("flux", method)
     with Accelerated(subject.pipe, found) as handle:
         expected, did = subject.sample(), runs_of(handle)

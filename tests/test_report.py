@@ -64,7 +64,7 @@ def made(tmp_path, stored):
     return make
 
 
-def test_the_page_holds_all_that_it_shows(made):
+def test_11_the_page_holds_all_that_it_shows(made):
     page = Page(text := report_html(*made(["a fox", "a cat"])))
     for tag, attributes in page.tags:
         assert tag not in ("link", "iframe", "object", "base"), tag
@@ -187,7 +187,7 @@ def test_the_reference_alone_is_shown_without_a_slider(made, tmp_path):
     assert [(card["image"], card["reference"]) for card in cards] == [(0, None)]
 
 
-def test_csv_has_full_numbers(stored):
+def test_11_csv_has_full_numbers(stored):
     none = next(r for r in read_records(ROOT / "results" / "records") if r.is_reference)
     lines = list(csv.DictReader(io.StringIO(comparison_csv([none, *stored.values()]))))
     for line, record in zip(lines, (none, *stored.values()), strict=True):
@@ -199,7 +199,7 @@ def test_csv_has_full_numbers(stored):
         assert mean is None or float(line["psnr_worst_5_percent"]) == record.metrics["psnr"].worst_5_percent
 
 
-def test_a_run_and_a_comparison_leave_a_report(tmp_path):
+def test_11_a_run_and_a_comparison_leave_a_report(tmp_path):
     quick = ["model.steps=6", "prompts.limit=2", f"out={tmp_path}", "timing=0", "probe=0"]
     folder = run(compose(["method=fora", *quick]))
     data = Page((folder / "report.html").read_text()).data
@@ -231,7 +231,7 @@ def errors_shown(window):
     return [float(text.removesuffix(" dB")) for text in texts]
 
 
-def test_the_slider_is_dragged(opened):
+def test_11_the_slider_is_dragged(opened):
     box = opened.run("const b = document.querySelector('.pair'); b.scrollIntoView({block: 'center'});"
                      "const r = b.getBoundingClientRect(); return [r.x, r.y, r.width, r.height]")  # fmt: skip
     x, y, width, height = box
@@ -243,7 +243,7 @@ def test_the_slider_is_dragged(opened):
         assert float(clip.split()[1].rstrip("%")) == pytest.approx(100 - float(at.rstrip("%")))
 
 
-def test_the_gallery_is_sorted_and_filtered(opened):
+def test_11_the_gallery_is_sorted_and_filtered(opened):
     choose = (
         "const e = document.getElementById(arguments[0]); e.value = arguments[1]; e.dispatchEvent(new Event('input'))"
     )

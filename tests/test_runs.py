@@ -13,7 +13,7 @@ from spectrum.config.reader import choices, group_file
 SHORT = ["method=spectrum", "model.steps=16", "batch=2", "prompts=examples", "prompts.limit=2", "timing=0", "probe=0"]
 
 
-def test_the_list_of_models(capsys, tmp_path, monkeypatch):
+def test_10_the_list_of_models_fits_80_columns(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     said = call("models", "format=json", capsys=capsys)
     rows = {row["model"]: row for row in json.loads(said.out)}
@@ -23,6 +23,7 @@ def test_the_list_of_models(capsys, tmp_path, monkeypatch):
     assert rows["sdxl"]["refused"] == ["dbcache", "first_block_cache", "seacache", "teacache"]
     said = call("models", capsys=capsys)
     assert said.code == 0 and all(name in said.out for name in rows)
+    assert max(len(line) for line in said.out.splitlines()) <= 80
 
 
 @pytest.mark.parametrize("model", MODELS)

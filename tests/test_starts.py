@@ -41,7 +41,7 @@ def from_pictures(subject, kind):
     + [("sd35", "image to image", "spectrum"), ("flux", "image to image", "taylorseer_modules")]
     + [("sdxl", "inpainting", "taylorseer_modules")],
 )
-def test_11_a_run_that_starts_in_the_middle_has_its_first_steps_there(model, kind, method):
+def test_case_11_a_run_that_starts_in_the_middle_has_its_first_steps_there(model, kind, method):
     subject = subject_of(model)
     pipe, sample = from_pictures(subject, kind)
     plain = sample()
@@ -76,7 +76,7 @@ def image_to_video():
 
 
 @pytest.mark.parametrize("method", ["spectrum", "teacache", "taylorseer_modules"])
-def test_11_a_video_from_a_picture(method):
+def test_case_11_a_video_from_a_picture(method):
     pipe, sample = image_to_video()
     plain = sample()
     words = ["method.drift.coefficients=[1.0,0.0]"] if method == "teacache" else []
@@ -114,7 +114,7 @@ def load_ip_adapter(model, width):
 
 
 @pytest.mark.parametrize("name", ["flux", "sdxl"])
-def test_14_an_ip_adapter_s_picture_reaches_the_blocks_that_run(name):
+def test_case_14_an_ip_adapter_s_picture_reaches_the_blocks_that_run(name):
     subject = Subject(name)
     model = subject.pipe.unet if name == "sdxl" else subject.pipe.transformer
     load_ip_adapter(model, 12)
@@ -136,13 +136,13 @@ def test_14_an_ip_adapter_s_picture_reaches_the_blocks_that_run(name):
 
 
 @pytest.mark.parametrize("name", sorted(DENOISERS))
-def test_14_residuals_from_outside_are_refused_in_every_family_that_takes_them(name):
+def test_case_14_residuals_from_outside_are_refused_in_every_family_that_takes_them(name):
     taken = inspect.signature(getattr(diffusers, name).forward).parameters
     outside = {key for key in taken if re.search(r"controlnet.*(samples|states)|additional_residual", key)}
     assert outside <= set(DENOISERS[name].refused)
 
 
-def test_14_controlnet_s_residuals_are_refused_at_the_call():
+def test_case_14_controlnet_s_residuals_are_refused_at_the_call():
     subject = Subject("flux")
     given = [torch.zeros(2, 16, 32)]
     subject.pipe.transformer.register_forward_pre_hook(
