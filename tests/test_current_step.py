@@ -36,7 +36,8 @@ def walk(method, signals, branch, trajectory, front=False):
     for number, signal in enumerate(signals):
         value = torch.tensor([float(signal)])
         branch.last = branch.origin + number
-        call = DenoiserCall(lambda: 0, lambda x, *, y: x + y, (value,), {"y": value}, {"x": value})
+        own = torch.zeros(1) if front else value
+        call = DenoiserCall(lambda: 0, lambda x, *, y: x + y, (own,), {"y": own}, {"x": own})
         step = CurrentStep(method, trajectory, branch, call, lambda inputs, run: (run() + inputs["x"]) / 3)
         runs = step.runs(front_residual=value) if front else step.runs()
         if runs:

@@ -10,6 +10,8 @@ import sys
 
 import pytest
 import torch
+import train_clip
+import train_tiny
 from command import QUICK, ROOT, call, error_line
 from rich.console import Console
 
@@ -161,11 +163,24 @@ def test_7_calibrate_prints_unless_told_and_overwrites_no_other_fit(tmp_path, ca
     assert at_eight.keys() == {"teacache"} and "teacache" not in at_fifty and at_fifty, "a fit is for its own steps"
 
 
-def test_7_commands_write_into_no_tracked_folder_unless_told():
-    """The defaults of what is written lie under outputs, which git ignores."""
-    for command in ("tables", "figures", "study"):
-        code, out, _ = typed(f"scripts/{command}.py", "--help")
-        assert code == 0 and "outputs/" in out
+def test_7_commands_write_into_no_tracked_folder_unless_told(tmp_path):
+    left_out = shutil.ignore_patterns(".git", ".venv", "outputs", "multirun", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, tmp_path / "copy", ignore=left_out)
+
+    def contents():
+        files = (path for path in (tmp_path / "copy").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        return {path.relative_to(tmp_path / "copy"): path.read_bytes() for path in files}
+
+    before = contents()
+    for command in ("tables", "figures"):
+        subprocess.run(
+            [sys.executable, f"scripts/{command}.py"], cwd=tmp_path / "copy", check=True, capture_output=True
+        )
+        new = contents().keys() - before.keys()
+        assert new and {path.parts[0] for path in new} == {"outputs"}, command
+    assert {path: content for path, content in contents().items() if path.parts[0] != "outputs"} == before
+    for script in (train_tiny, train_clip):
+        assert script.arguments().parse_args([]).out.is_relative_to(ROOT / "outputs")
     asked = subprocess.run(["git", "check-ignore", "outputs/tables"], cwd=ROOT, capture_output=True, check=False)
     assert asked.returncode == 0
 

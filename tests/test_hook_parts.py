@@ -53,6 +53,7 @@ def test_a_scheduler_without_a_step_index_is_asked_for_the_timestep():
         assert schedulers.position(scheduler, now) == index
         assert schedulers.position(scheduler, now.repeat(2)) == index
         assert schedulers.position(scheduler, int(now)) == index
+    scheduler.timesteps = torch.tensor([10, 1])
     for unknown in (None, 12345):
         with pytest.raises(SpectrumError, match="CogVideoXDDIMScheduler does not tell which step it is at: use a"):
             schedulers.position(scheduler, unknown)
@@ -102,11 +103,13 @@ def test_a_scheduler_without_sigmas_has_those_of_its_alphas():
 
 
 def test_the_largest_sigma_tells_a_flow_model_from_a_diffusion_model():
-    for most, picture in ((1.0, 0.0), (1.5, 1 / math.sqrt(3.25))):
+    for most, picture in ((0.8, 0.2), (1.0, 0.0), (1.5, 1 / math.sqrt(3.25))):
         scheduler = SimpleNamespace(
             sigmas=torch.tensor([most, 0.5]), timesteps=torch.arange(2), config=SimpleNamespace(num_train_timesteps=9)
         )
-        assert schedulers.levels(scheduler)[0] == pytest.approx((picture, most * picture or 1.0))
+        noise = most if most <= 1 else most * picture
+        assert schedulers.levels(scheduler)[0] == pytest.approx((picture, noise))
+        assert schedulers.readings(scheduler, Clock.sigma)[1] == (0.0, pytest.approx(max(most, 1.0)))
 
 
 def test_the_sample_in_an_output_is_found_and_replaced():

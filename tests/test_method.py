@@ -106,6 +106,22 @@ def test_a_second_denoiser_begins_its_own_history():
     assert plan_method(windowed(warmup=2), 1).features_held == 1
 
 
+def test_a_schedule_is_told_how_many_steps_a_second_denoiser_has():
+    ends = Method("mine", forecast.reuse, lambda step, steps, runs, drift=0.0: step in (0, steps - 1))
+    assert plan_method(ends, 12, starts=[0, 5]).runs == [0, 5, 11]
+
+
+def test_a_schedule_by_data_is_tried_once_so_that_it_refuses_its_settings():
+    asked = []
+
+    def spy(step, steps, runs, drift):
+        asked.append((step, steps, runs, drift))
+        return True
+
+    plan_method(Method("mine", forecast.newton, spy, drift=drift), 9)
+    assert asked == [(0, 9, [], 0.0)]
+
+
 def test_a_plan_by_data_knows_its_memory_alone():
     by_data = functools.partial(schedule.accumulated_distance, threshold=1.0)
     assert plan_method(Method("mine", forecast.newton, by_data, drift=drift), 9) == Plan(9, None, [], 2)

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from small import Small
+from diffusers.hooks import HookRegistry
+from small import Small, numbers
 from test_cache_hook import method, put_on, walk
 from torch import nn
 
@@ -37,6 +38,8 @@ def test_a_denoiser_compiled_whole_is_served_at_the_exit_and_refused_inside(in_p
             put_on(compiled, method(**settings))
     hook, scheduler = put_on(compiled, method())
     assert walk(compiled, scheduler, [1, 2, 3]) == [1210.5, 1210.5, 3010.5]
+    scheduler.step_index = 3
+    assert numbers(compiled(hidden_states=torch.ones(1, 1, 2, 2))[0]) == 3010.5
     hook.remove()
     assert walk(compiled, scheduler, [1, 2]) == [1210.5, 2110.5]
 
@@ -58,6 +61,7 @@ def test_a_function_is_put_around_a_module_and_taken_off_without_its_neighbours(
     detach(outer)
     assert outer(one).item() == 10 and set(vars(outer)) == before
     detach(outer)
+    HookRegistry.check_if_exists_or_initialize(outer[1])
     detach(outer[1])
     attach(outer[1], around, lambda: None)
     assert outer(one).item() == 100

@@ -5,9 +5,10 @@ import weakref
 import pytest
 import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from small import LAYOUT, Merged, Multiply, Small, called_with, method, numbers
+from small import LAYOUT, Block, Merged, Multiply, Small, called_with, method, numbers
+from torch import nn
 
-from spectrum import SpectrumError
+from spectrum import Denoiser, SpectrumError
 from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
 from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.output_site import OUTPUT, OutputSite
@@ -96,12 +97,49 @@ def test_modules_called_outside_of_a_run_are_as_they_were_and_nothing_of_it_is_h
         assert numbers(site.evaluate(called_with(model, 2), Step(True)).output[0]) == 2110.5
     site.remove()
     site = ExitSite(model, LAYOUT, method())
-    site.evaluate(called_with(model, 2), Step(True))
-    passed = torch.ones(1, 2, 1)
-    model.norm_out(passed)
-    held = weakref.ref(passed)
-    del passed
-    assert held() is None
+    for _ in range(2):
+        passed = torch.ones(1, 2, 1)
+        model.norm_out(passed)
+        held = weakref.ref(passed)
+        del passed
+        assert held() is None
+        site.evaluate(called_with(model, 2), Step(True))
+
+
+class Alone(nn.Module):
+    """A denoiser with one block that lies in no list."""
+
+    def __init__(self):
+        super().__init__()
+        self.block, self.norm_out = Block(), nn.Identity()
+
+    def forward(self, hidden_states):
+        x = hidden_states if self.block is None else self.block(hidden_states)
+        return (self.norm_out(x) + 0.5,)
+
+
+class Narrow(Small):
+    """A denoiser that returns half of its tokens."""
+
+    def forward(self, hidden_states, timestep=None, encoder_hidden_states=None):
+        return (super().forward(hidden_states)[0][:, :1],)
+
+
+def test_a_single_block_is_a_stack_too():
+    model = Alone()
+    site = ExitSite(model, Denoiser(exit="norm_out", stacks=("block",)), method())
+    assert numbers(site.evaluate(called_with(model, 2), Step(True)).stored[EXIT]) == 70
+    skipped = site.evaluate(called_with(model, 3), Step(False, exit=torch.full((1, 2, 1), 7.0)))
+    assert numbers(skipped.entry) == 3 and numbers(skipped.output[0]) == 7.5
+
+
+def test_an_output_of_another_shape_than_the_latents_has_no_residual():
+    model = Narrow()
+    site = OutputSite(model, LAYOUT, method(site="output", space="residual"))
+    with pytest.raises(
+        SpectrumError, match=r"^Narrow takes \(1, 2, 1\) and returns \(1, 1, 1\), so there is no residual"
+    ):
+        site.evaluate(called_with(model, 2), Step(True))
 
 
 def test_front_blocks_run_at_every_step_and_what_they_add_is_shown_to_the_schedule():
