@@ -1,11 +1,12 @@
 """Frechet and kernel distances against clean-fid on the same features."""
 
-import hashlib
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from digests import sha256
 from PIL import Image
 
 from eval.metrics import distribution as d
@@ -158,7 +159,7 @@ def test_fid_and_kid_resize_and_compare_as_clean_fid_does(tmp_path):
     own, other = Pictures.folder(a), Pictures.folder(b)
     fid = d.fid(own, other, [], weights=str(weights))
     assert fid.aggregate == pytest.approx(clean.compute_fid(str(a), str(b), **given), rel=1e-6)
-    facts = {"backbone": "inception.pt", "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    facts = {"backbone": "inception.pt", "sha256": sha256(weights)}
     assert fid.warning == "from 60 samples; below 2048 a Frechet distance is biased upwards"
     assert fid.provenance == {"samples": 60, "reference": 50, **facts}
     rows = [
@@ -206,17 +207,17 @@ def test_a_missing_backbone_is_absent_and_named(tmp_path, monkeypatch):
 
 
 def test_inception_is_looked_for_in_torch_hubs_cache_and_then_where_clean_fid_keeps_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(d, "hub_checkpoints", lambda: tmp_path / "hub")
-    monkeypatch.setattr(d, "Path", lambda name: tmp_path / name.strip("/"))
+    assert Path("/tmp") == d.CLEAN_FID
+    monkeypatch.setattr(d, "CLEAN_FID", tmp_path / "tmp")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     name = "inception-2015-12-05.pt"
-    with pytest.raises(AbsentError, match=rf"^kid needs the weights .*/hub/{name}"):
+    with pytest.raises(AbsentError, match=rf"^kid needs the weights .*/hub/checkpoints/{name}"):
         d.inception_features("kid", None)
-    for folder, scale in (("tmp", 2.0), ("hub", 3.0)):
-        (tmp_path / folder).mkdir()
+    for folder, scale in (("tmp", 2.0), ("hub/checkpoints", 3.0)):
+        (tmp_path / folder).mkdir(parents=True)
         torch.jit.script(Extractor(scale)).save(str(tmp_path / folder / name))
         features, facts = d.inception_features("fid", None)
-        digest = hashlib.sha256((tmp_path / folder / name).read_bytes()).hexdigest()
-        assert facts == {"backbone": name, "sha256": digest}
+        assert facts == {"backbone": name, "sha256": sha256(tmp_path / folder / name)}
         # the last three features are the mean squares of the colours, here of 51 of 255
         assert features(torch.full((1, 3, 8, 8), 0.2))[0, -3:].tolist() == pytest.approx([(0.2 * scale) ** 2] * 3)
 

@@ -1,6 +1,5 @@
 """LPIPS against its formula written out, ST-LPIPS against its package, and what they say of their weights."""
 
-import hashlib
 import importlib
 import sys
 from pathlib import Path
@@ -8,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import torchmetrics
+from digests import sha256
 from torch.nn import functional as F
 
 from eval.metrics import fidelity
-from eval.metrics.metric import AbsentError
+from eval.metrics.metric import AbsentError, metric_of
 from eval.metrics.pictures import Pictures
 from spectrum.core.errors import SpectrumError
 
@@ -30,10 +30,6 @@ def noisy_pair(count=3, side=64):
     reference = torch.rand(count, 3, side, side, generator=g)
     amount = torch.linspace(0.05, 0.3, count)[:, None, None, None]
     return (reference + amount * torch.randn(reference.shape, generator=g)).clamp(0, 1), reference
-
-
-def sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.fixture
@@ -112,20 +108,23 @@ def test_lpips_uses_the_backbone_that_is_asked_for(hub, monkeypatch):
 
 def test_lpips_says_what_is_missing(hub, tmp_path, monkeypatch):
     pair = [Pictures(torch.rand(1, 3, 64, 64))] * 2
-    with pytest.raises(SpectrumError, match=r"^eval\.lpips\.net=squeeze is unknown: type one of alex, vgg$"):
-        fidelity.lpips(*pair, [], net="squeeze")
+    with pytest.raises(SpectrumError, match=r"^eval\.lpips\.net=squeeze is unknown: type alex or vgg$"):
+        metric_of("lpips", {"net": "squeeze"})
     for name, file, given in (("lpips", "alexnet-owt", {}), ("lpips_vgg", "vgg16-397923af", {"net": "vgg"})):
         said = (
             rf"^lpips needs the weights .*{file}.* which are not .*: type python scripts/fetch\.py {name}, or put your"
         )
         with pytest.raises(AbsentError, match=said):
             fidelity.lpips(*pair, [], **given)
-    (tmp_path / "mine.pth").write_bytes(b"mine")
-    with pytest.raises(SpectrumError, match=r"from its cache alone: copy .*mine\.pth to .*alexnet-owt-7be5be79\.pth$"):
-        fidelity.lpips(*pair, [], weights=str(tmp_path / "mine.pth"))
+    mine = str(tmp_path / "mine.pth")
+    said = r"^torchmetrics does not read eval\.lpips\.weights=.*mine\.pth: copy the file to .*alexnet-owt-7be5be79\.pth"
+    for refused in (lambda: fidelity.lpips(*pair, [], weights=mine), lambda: metric_of("lpips", {"weights": mine})):
+        with pytest.raises(SpectrumError, match=said):
+            refused()
+    (hub / "alexnet-owt-7be5be79.pth").write_bytes(b"weights")
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(AbsentError, match=r"^lpips needs the package torchvision \("):
-        fidelity.lpips(*pair, [], weights=str(tmp_path / "mine.pth"))
+        fidelity.lpips(*pair, [])
 
 
 def test_st_lpips_is_that_of_its_package(capsys, monkeypatch):
@@ -150,7 +149,7 @@ def test_st_lpips_says_what_is_missing(tmp_path, monkeypatch):
     package = pytest.importorskip("stlpips_pytorch")
     own = Pictures(torch.rand(1, 3, 64, 64))
     with pytest.raises(SpectrumError, match=r"^eval\.st_lpips\.net=squeeze is unknown"):
-        fidelity.st_lpips(own, own, [], net="squeeze")
+        metric_of("st_lpips", {"net": "squeeze"})
     with pytest.raises(SpectrumError, match=r"^st_lpips compares with the uncached run"):
         fidelity.st_lpips(own, None, [])
     monkeypatch.setattr(sys.modules["stlpips_pytorch.stlpips"], "__file__", str(tmp_path / "stlpips.py"))
@@ -176,15 +175,24 @@ def test_st_lpips_needs_neither_ipython_nor_torchsummary(monkeypatch):
     assert seen == ABSENT and not any(name in sys.modules for name in ABSENT)
 
 
-def test_only_what_is_absent_gets_a_stand_in_and_only_for_a_while(tmp_path, monkeypatch):
-    (tmp_path / "installed_here.py").write_text("embed = 7\n")
+def test_st_lpips_leaves_what_is_installed_alone_and_takes_its_stand_ins_back_after_an_error(tmp_path, monkeypatch):
+    (tmp_path / "torchsummary.py").write_text("summary = 7\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ZeroDivisionError), fidelity._stubbed("json", "installed_here", "absent_here"):
-        from absent_here import embed, summary
+    for name in [name for name in sys.modules if name.split(".")[0] in ABSENT]:
+        monkeypatch.delitem(sys.modules, name)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == ABSENT[0] else find(name, *rest)
+    )
 
-        assert embed is None and summary is None
-        assert importlib.import_module("installed_here").embed == 7
-        assert importlib.import_module("json").loads("1") == 1
+    def broken(*words):
+        from IPython import embed
+        from torchsummary import summary
+
+        assert (embed, summary) == (None, 7)
         raise ZeroDivisionError
-    assert "absent_here" not in sys.modules and "json" in sys.modules
-    monkeypatch.delitem(sys.modules, "installed_here")
+
+    monkeypatch.setattr(fidelity, "import_package", broken)
+    with pytest.raises(ZeroDivisionError):
+        fidelity.st_lpips(Pictures(torch.rand(1, 3, 64, 64)), None, [])
+    assert "IPython" not in sys.modules and sys.modules.pop("torchsummary").summary == 7

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import sys
 from dataclasses import replace
@@ -7,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from blip import Toy, reward
+from digests import sha256
 from PIL import Image
 from planted import Planted
 from torch.nn import functional as F
@@ -36,10 +36,6 @@ def padded(ids):
     for number, row in enumerate(ids):
         rows[number, : len(row)], mask[number, : len(row)] = torch.tensor(row), 1
     return rows, mask
-
-
-def sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def normalised(pixels):

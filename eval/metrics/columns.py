@@ -14,6 +14,8 @@ class Column:
         digits: decimals shown.
         better: `higher` or `lower`.
         identical: the value that two equal sets of samples get, where it is infinite or trivial; shown as `same`.
+        check: path of a function that gets the parameters alone, before anything is sampled, and refuses those that the
+            metric cannot be computed with; empty if their types say it all.
     """
 
     title: str
@@ -21,19 +23,22 @@ class Column:
     digits: int
     better: str = "higher"
     identical: float | None = None
+    check: str = ""
 
 
 METRICS: Mapping[str, Column] = {
     "psnr": Column("PSNR (dB)", "fidelity.psnr", 2, identical=float("inf")),
     "ssim": Column("SSIM", "fidelity.ssim", 3, identical=1.0),
     "ms_ssim": Column("MS-SSIM", "fidelity.ms_ssim", 3, identical=1.0),
-    "lpips": Column("LPIPS", "fidelity.lpips", 3, "lower", identical=0.0),
+    "lpips": Column("LPIPS", "fidelity.lpips", 3, "lower", identical=0.0, check="fidelity.check_lpips"),
     "st_lpips": Column("ST-LPIPS", "fidelity.st_lpips", 3, "lower", identical=0.0),
     "fid": Column("FID", "distribution.fid", 2, "lower", identical=0.0),
     "kid": Column("KID x1000", "distribution.kid", 2, "lower"),
     "frechet_lite0": Column("Frechet (EffNet-Lite0)", "distribution.frechet_lite0", 2, "lower", identical=0.0),
-    "clip_score": Column("CLIP score", "text.clip_score", 2),
+    "clip_score": Column("CLIP score", "text.clip_score", 2, check="text.check_clip_score"),
     "image_reward": Column("ImageReward", "preference.image_reward", 3),
-    "hpsv2": Column("HPSv2", "preference.hpsv2", 4),
-    "vbench_quality": Column("VBench quality", "vbench_quality.vbench_quality", 2),
+    "hpsv2": Column("HPSv2", "preference.hpsv2", 4, check="preference.check_hpsv2"),
+    "vbench_quality": Column(
+        "VBench quality", "vbench_quality.vbench_quality", 2, check="vbench_quality.check_vbench_quality"
+    ),
 }

@@ -20,6 +20,8 @@ from spectrum.models.sources import COMMAND
 
 Features = Callable[[Tensor], Tensor]
 """From pictures (n, 3, height, width), float in [0, 1], to features (n, columns)."""
+CLEAN_FID = Path("/tmp")
+"""The folder that clean-fid downloads Inception to."""
 ENOUGH = 2048
 """Samples from which on a Frechet distance carries no warning."""
 
@@ -57,9 +59,20 @@ def _warning(count: int) -> str:
     return f"from {count} samples; below {ENOUGH} a Frechet distance is biased upwards" if count < ENOUGH else ""
 
 
+def _other_set(name: str, samples: Pictures, reference: Pictures | None) -> Pictures:
+    """The reference, for a metric of two sets that have two pictures or more each."""
+    other = need_reference(name, reference)
+    if min(len(samples), len(other)) < 2:
+        raise AbsentError(
+            f"{name} needs two pictures or more on either side, and there are {len(samples)} and {len(other)}: sample "
+            "more prompts or seeds"
+        )
+    return other
+
+
 def _frechet(name: str, samples: Pictures, reference: Pictures | None, features: Features, **facts: Any) -> Result:
     """The Frechet distance of two sets as a metric's result; `facts` become part of the provenance."""
-    other = need_reference(name, reference)
+    other = _other_set(name, samples, reference)
     value = frechet(moments_of(samples, features), moments_of(other, features))
     return Result(value, None, {"samples": len(samples), "reference": len(other), **facts}, _warning(len(samples)))
 
@@ -75,8 +88,8 @@ def frechet_lite0(samples: Pictures, reference: Pictures | None, prompts: Sequen
         prompts: not used.
 
     Raises:
-        AbsentError: if the packages are missing.
-        SpectrumError: if there is no reference, or a set has fewer than two pictures.
+        AbsentError: if the packages are missing, or a set has fewer than two pictures.
+        SpectrumError: if there is no reference.
     """
     features, digest = lite0_features()
     return _frechet("frechet_lite0", samples, reference, features, backbone="efficientnet_lite0", sha256=digest)
@@ -135,8 +148,8 @@ def fid(samples: Pictures, reference: Pictures | None, prompts: Sequence[str], *
         weights: see `inception_features`.
 
     Raises:
-        AbsentError: if the package clean-fid or the network's file is missing.
-        SpectrumError: if there is no reference, or a set has fewer than two pictures.
+        AbsentError: if the package clean-fid or the network's file is missing, or a set has fewer than two pictures.
+        SpectrumError: if there is no reference.
     """
     features, facts = inception_features("fid", weights)
     return _frechet("fid", samples, reference, features, **facts)
@@ -148,7 +161,7 @@ def kid(samples: Pictures, reference: Pictures | None, prompts: Sequence[str], *
     Arguments and errors are those of `fid`.
     """
     features, facts = inception_features("kid", weights)
-    other = need_reference("kid", reference)
+    other = _other_set("kid", samples, reference)
     rows = [np.concatenate(list(feature_batches(p, features))) for p in (samples, other)]
     mean, spread = kernel_distance(rows[0], rows[1])
     return Result(1000 * mean, None, {"samples": len(samples), "spread": 1000 * spread, **facts})
@@ -170,7 +183,7 @@ def inception_features(metric: str, weights: str | None) -> tuple[Features, dict
     """
     import_package("cleanfid", "clean-fid", metric)
     how = f"type {COMMAND} fid, or eval.{metric}.weights=FILE"
-    places = hub_checkpoints() / INCEPTION, Path("/tmp") / INCEPTION
+    places = hub_checkpoints() / INCEPTION, CLEAN_FID / INCEPTION
     path, digest = weights_file(metric, weights or next((p for p in places if p.is_file()), places[0]), how)
     from cleanfid.resize import build_resizer
 

@@ -10,7 +10,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,10 @@ from eval.metrics.files import metric_item, needed
 from eval.metrics.metric import AbsentError, Result, import_package, paired_batches, weights_file
 from eval.metrics.pictures import Pictures
 from spectrum.core.errors import refuse
+from spectrum.models.sources import Item
 
+Net = Literal["alex", "vgg"]
+"""The backbones that LPIPS and ST-LPIPS have heads for."""
 Pictured = Pictures | None
 """The uncached run's pictures. The metrics here refuse None: they compare in pairs."""
 
@@ -122,7 +125,7 @@ def ms_ssim(samples: Pictures, reference: Pictured, prompts: Sequence[str]) -> R
 
 
 def lpips(
-    samples: Pictures, reference: Pictured, prompts: Sequence[str], *, net: str = "alex", weights: str | None = None
+    samples: Pictures, reference: Pictured, prompts: Sequence[str], *, net: Net = "alex", weights: str | None = None
 ) -> Result:
     """The metric `lpips`: the perceptual distance LPIPS (Zhang et al. 2018) of each pair, computed by torchmetrics.
 
@@ -137,20 +140,16 @@ def lpips(
 
     Raises:
         AbsentError: if the backbone's file is missing.
-        SpectrumError: for another `net`, and for a file outside torch hub's cache.
+        SpectrumError: for a file outside torch hub's cache.
     """
-    name = needed("lpips", {"net": net})
-    if name is None:
-        refuse(f"eval.lpips.net={net} is unknown: type one of alex, vgg")
-    item = metric_item(name)
+    check_lpips(net=net, weights=weights)
+    item = _lpips_item(net)
     hub = item.sources[0].target
-    path, digest = weights_file("lpips", weights or hub, item.how)
+    _, digest = weights_file("lpips", hub, item.how)
     import_package("torchvision", "torchvision", "lpips")
-    if path != hub:
-        refuse(f"torchmetrics reads this backbone from its cache alone: copy {path} to {hub}")
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    model = LearnedPerceptualImagePatchSimilarity(net, normalize=True).eval()  # pyright: ignore[reportArgumentType]
+    model = LearnedPerceptualImagePatchSimilarity(net, normalize=True).eval()
 
     @torch.no_grad()
     def distance(own: Tensor, other: Tensor) -> list[float]:
@@ -159,7 +158,29 @@ def lpips(
     return _over("lpips", samples, reference, distance, backbone=hub.name, sha256=digest)
 
 
-def st_lpips(samples: Pictures, reference: Pictured, prompts: Sequence[str], *, net: str = "alex") -> Result:
+def check_lpips(*, net: Net = "alex", weights: str | None = None) -> None:
+    """Check the parameters of `lpips`.
+
+    Args:
+        net: the backbone.
+        weights: its file.
+
+    Raises:
+        SpectrumError: for a file outside torch hub's cache.
+    """
+    hub = _lpips_item(net).sources[0].target
+    if weights and Path(weights).expanduser() != hub:
+        refuse(
+            f"torchmetrics does not read eval.lpips.weights={weights}: copy the file to {hub}, and leave "
+            "eval.lpips.weights out"
+        )
+
+
+def _lpips_item(net: Net) -> Item:
+    return metric_item(str(needed("lpips", {"net": net})))
+
+
+def st_lpips(samples: Pictures, reference: Pictured, prompts: Sequence[str], *, net: Net = "alex") -> Result:
     """The metric `st_lpips`: the perceptual distance ST-LPIPS (Ghildyal and Liu 2022) of each pair.
 
     A shift by a pixel hardly changes it. It is not comparable with LPIPS. The package `stlpips-pytorch` computes it,
@@ -173,10 +194,7 @@ def st_lpips(samples: Pictures, reference: Pictured, prompts: Sequence[str], *, 
 
     Raises:
         AbsentError: if the package is missing.
-        SpectrumError: for another `net`.
     """
-    if net not in ("alex", "vgg"):
-        refuse(f"eval.st_lpips.net={net} is unknown: type alex or vgg")
     with _stubbed("IPython", "torchsummary"):
         module = import_package("stlpips_pytorch.stlpips", "stlpips-pytorch", "st_lpips")
     folder = Path(module.__file__).parent / "weights" / "vST0.0"

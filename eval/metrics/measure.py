@@ -1,5 +1,6 @@
 """Decides which metrics a record still lacks, and computes them."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,9 @@ from eval.metrics.metric import AbsentError, metric_of
 from eval.metrics.pictures import Pictures
 from spectrum.records.files import identity
 from spectrum.records.record import MetricEntry
+
+Begin = Callable[[str, int], Callable[[int], None]]
+"""From a metric's name and a number of pictures to what is told of how many of them have been read."""
 
 
 def asked(name: str, parameters: Mapping[str, Any], sample: str, reference: str) -> str:
@@ -53,7 +57,7 @@ def measure(
     prompts: Sequence[str],
     names: tuple[str, str],
     say: Callable[[str], None],
-    begin: Callable[[str, int], Callable[[int], None]] = lambda name, total: lambda count: None,
+    begin: Begin = lambda name, total: _tell_nobody,
 ) -> tuple[dict[str, MetricEntry], dict[str, str]]:
     """Compute metrics.
 
@@ -67,8 +71,9 @@ def measure(
         prompts: one prompt per sample.
         names: ids of the samples and of the reference.
         say: called with a line for each metric that cannot be computed here.
-        begin: called with each metric's name and the number of pictures it reads; what it returns is told of how many
-            have been read, batch by batch.
+        begin: called with a metric's name and the number of pictures in `samples` once the metric begins to read them;
+            what it returns is told of how many have been read, batch by batch. It is not called for a metric that reads
+            none.
 
     Returns:
         Two dicts by the metric's name: what a record stores of it, and for those that cannot be computed here the
@@ -82,7 +87,7 @@ def measure(
     found: dict[str, MetricEntry] = {}
     left_out: dict[str, str] = {}
     for name, parameters in wanted.items():
-        samples.on_read = begin(name, len(samples))
+        samples.on_read = _begun_when_read(begin, name, len(samples))
         try:
             result = metric_of(name, parameters)(samples, reference, frame_prompts)
             if result.values is not None and len(result.values) == len(samples):
@@ -91,7 +96,19 @@ def measure(
             left_out[name] = str(error)
             say(f"{name} is left out: {error}")
             continue
+        finally:
+            samples.on_read = _tell_nobody
         request = asked(name, parameters, *names)
         entry = result.record_entry(higher_is_better=METRICS[name].better == "higher")
         found[name] = MetricEntry(asked=request, id=identity([request, result.provenance.get("sha256")]), **entry)
     return found, left_out
+
+
+def _begun_when_read(begin: Begin, name: str, total: int) -> Callable[[int], None]:
+    """What `Pictures.on_read` calls, so that a metric begins with its first batch."""
+    begun = functools.cache(lambda: begin(name, total))
+    return lambda count: begun()(count)
+
+
+def _tell_nobody(count: int) -> None:
+    """Takes the place of what is told of pictures read where nobody asks."""

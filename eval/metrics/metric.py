@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 from torch import Tensor
@@ -119,7 +119,7 @@ def metric_of(name: str, parameters: Mapping[str, Any]) -> Metric:
         A function of samples, reference and prompts.
 
     Raises:
-        SpectrumError: for an unknown metric or parameter.
+        SpectrumError: for an unknown metric or parameter, and for a value that the metric cannot be computed with.
 
     Example:
         >>> import torch
@@ -130,13 +130,29 @@ def metric_of(name: str, parameters: Mapping[str, Any]) -> Metric:
     """
     if name not in METRICS:
         refuse(f"there is no metric {name}; there are {', '.join(METRICS)}")
-    module, _, attribute = METRICS[name].function.rpartition(".")
-    function = getattr(importlib.import_module(f".{module}", __package__), attribute)
-    known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for key in parameters:
+    function = _function_at(METRICS[name].function)
+    known = {p.name: p.annotation for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    for key, value in parameters.items():
         if key not in known:
             refuse(f"eval.{name}.{key} is no parameter of {name}: it takes {', '.join(known) or 'none'}")
+        _check_value(f"eval.{name}.{key}", value, known[key])
+    if METRICS[name].check:
+        _function_at(METRICS[name].check)(**parameters)
     return lambda samples, reference, prompts: function(samples, reference, prompts, **parameters)
+
+
+def _function_at(path: str) -> Callable[..., Any]:
+    """A function by its path from `eval.metrics` on."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(f".{module}", __package__), name)
+
+
+def _check_value(key: str, value: Any, kind: Any) -> None:
+    """Refuse a value of a parameter that is typed as one of a few words, or as text."""
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        refuse(f"{key}={value} is unknown: type {' or '.join(get_args(kind))}")
+    if kind in (str, str | None) and not isinstance(value, kind):
+        refuse(f"{key} must be text, got {value!r}: type {key}=NAME, or a path")
 
 
 def need_reference(name: str, reference: Pictures | None) -> Pictures:

@@ -77,7 +77,8 @@ class Pictures:
     Attributes:
         frames: frames of each sample; 1 for pictures.
         fps: frames per second of videos that were read from files; None for pictures and for tensors.
-        on_read: told of how many pictures or frames each batch had, once it has been worked on.
+        on_read: told of 0 before the first batch, and of how many pictures or frames each batch had once it has been
+            worked on.
 
     Raises:
         SpectrumError: for an empty set, an integer tensor (differences of 8-bit values wrap around), and NaN or
@@ -134,7 +135,7 @@ class Pictures:
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of the first picture, in pixels."""
-        first = next(self.batches(1))
+        first = next(self._batches(1))
         return first.shape[-1], first.shape[-2]
 
     def batches(self, count: int) -> Iterator[Tensor]:
@@ -149,6 +150,7 @@ class Pictures:
         Raises:
             SpectrumError: if a file is missing or damaged, or has another size or length than the first.
         """
+        self.on_read(0)
         for batch in self._batches(count):
             yield batch
             self.on_read(len(batch))

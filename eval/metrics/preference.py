@@ -8,15 +8,16 @@ from eval.metrics.checkpoints import load_weights, read_state_dict
 from eval.metrics.files import HPS, IMAGE_REWARD, VOCABULARY, hub_path
 from eval.metrics.metric import Result, import_package, weights_file
 from eval.metrics.pictures import Pictures
-from eval.metrics.prompted import check_prompts, preprocessed, scores
+from eval.metrics.prompted import check_architecture, check_prompts, preprocessed, scores
 from eval.metrics.reward_net import PUBLISHED, bert_tokenizer, load_reward_net
-from spectrum.core.errors import refuse
 from spectrum.models.sources import COMMAND
 
 PIXEL_MEAN, PIXEL_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Mean and standard deviation of each channel, by which ImageReward's pictures are normalised: those of CLIP."""
 NO_WEIGHTS = f"type {COMMAND} image_reward, or eval.image_reward.checkpoint=FILE"
 NO_VOCABULARY = f"type {COMMAND} image_reward, or eval.image_reward.vocabulary=FILE"
+PUBLISHED_MODEL = "ViT-H-14"
+"""The architecture of open_clip that HPSv2's published weights are of."""
 NO_HPS = f"type {COMMAND} hpsv2, or eval.hpsv2.checkpoint=FILE (HPS_v2.1_compressed.pt will do too)"
 
 
@@ -72,7 +73,7 @@ def hpsv2(
     prompts: Sequence[str],
     *,
     checkpoint: str | None = None,
-    model: str = "ViT-H-14",
+    model: str = PUBLISHED_MODEL,
 ) -> Result:
     """The metric `hpsv2`: the Human Preference Score v2 (Wu et al. 2023) of each picture and its prompt.
 
@@ -92,8 +93,7 @@ def hpsv2(
     """
     check_prompts("hpsv2", samples, prompts)
     open_clip = import_package("open_clip", "open_clip_torch", "hpsv2")
-    if model not in open_clip.list_models():
-        refuse(f"eval.hpsv2.model={model} is unknown to open_clip: type ViT-H-14, which the published weights are of")
+    check_hpsv2(model=model)
     path, digest = weights_file("hpsv2", checkpoint or hub_path(HPS), NO_HPS)
     net, _, preprocess = open_clip.create_model_and_transforms(model, image_resize_mode="longest")
     load_weights(net, read_state_dict(path), path, f"open_clip's {model}")
@@ -105,3 +105,17 @@ def hpsv2(
 
     facts = {"model": model, "checkpoint": path.name, "sha256": digest, "open_clip": open_clip.__version__}
     return Result.per_sample(scores(samples, prompts, score), **facts)
+
+
+def check_hpsv2(*, checkpoint: str | None = None, model: str = PUBLISHED_MODEL) -> None:
+    """Check the parameters of `hpsv2`.
+
+    Args:
+        checkpoint: not checked: without it the metric is left out.
+        model: the architecture.
+
+    Raises:
+        SpectrumError: for an architecture that open_clip does not know.
+    """
+    if model != PUBLISHED_MODEL:
+        check_architecture("eval.hpsv2.model", model, f"{PUBLISHED_MODEL}, which the published weights are of")

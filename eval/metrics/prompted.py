@@ -1,5 +1,7 @@
 """What the metrics share that score each picture against its prompt."""
 
+import importlib
+import importlib.util
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -28,6 +30,21 @@ def check_prompts(name: str, samples: Pictures, prompts: Sequence[str]) -> None:
     """
     if len(samples) != len(prompts):
         refuse(f"{name} needs one prompt a picture: there are {len(samples)} pictures and {len(prompts)} prompts")
+
+
+def check_architecture(key: str, model: str, instead: str) -> None:
+    """Check that open_clip knows an architecture. Where open_clip is not installed, nothing is checked.
+
+    Args:
+        key: the parameter that names it, `eval.hpsv2.model`.
+        model: the architecture.
+        instead: what to type instead, for the message.
+
+    Raises:
+        SpectrumError: if it does not.
+    """
+    if importlib.util.find_spec("open_clip") and model not in importlib.import_module("open_clip").list_models():
+        refuse(f"{key}={model} is unknown to open_clip: type {instead}")
 
 
 def preprocessed(images: Tensor, preprocess: Preprocess) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from eval.metrics.checkpoints import UNREADABLE, short_reason
 from eval.metrics.metric import BATCH, AbsentError, Result, import_package, weights_file
 from eval.metrics.pictures import Pictures
-from eval.metrics.prompted import check_prompts, preprocessed, scores
+from eval.metrics.prompted import check_architecture, check_prompts, preprocessed, scores
 from spectrum.core.errors import refuse
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "clip_tiny"
@@ -107,6 +107,20 @@ def clip_score(
     return Result.per_sample(scores(samples, prompts, score), **towers.about)
 
 
+def check_clip_score(*, model: str = "tiny", checkpoint: str | None = None) -> None:
+    """Check the parameters of `clip_score`.
+
+    Args:
+        model: the architecture, or `tiny`.
+        checkpoint: not checked: without it the metric is left out.
+
+    Raises:
+        SpectrumError: for an architecture that open_clip does not know.
+    """
+    if model != "tiny":
+        check_architecture("eval.clip_score.model", model, "for example ViT-B-32, or tiny")
+
+
 def embedded(folder: Path = EMBEDDED) -> Towers:
     """The small CLIP that ships with the project, made by `scripts/train_clip.py` from the embedded model's scenes.
 
@@ -148,8 +162,7 @@ def open_clip_towers(model: str, checkpoint: str | None) -> Towers:
         SpectrumError: for an architecture that open_clip does not know, and a file that is no checkpoint of it.
     """
     open_clip = import_package("open_clip", "open_clip_torch", "clip_score")
-    if model not in open_clip.list_models():
-        refuse(f"eval.clip_score.model={model} is unknown to open_clip: type for example ViT-B-32, or tiny")
+    check_clip_score(model=model)
     if checkpoint is None:
         raise AbsentError(
             f"clip_score with {model} needs its weights: fetch an open_clip checkpoint of {model} and type "

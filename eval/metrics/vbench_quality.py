@@ -51,7 +51,7 @@ def vbench_quality(
         return _official(results)
     if samples.frames < 3:
         raise AbsentError("vbench_quality is for videos of three frames or more, and these are pictures")
-    made = _backbones(backbones or {}, [plugins] if isinstance(plugins, str) else plugins)
+    made = _backbones(backbones or {}, plugins)
     measures, facts, left_out = _measures(made, raft, samples.fps or video.FLOW_FPS)
     raws = [{name: measure(clip) for name, measure in measures.items()} for clip in samples.videos()]
     values = [100 * vbench.quality(raw)[0] for raw in raws]
@@ -60,6 +60,30 @@ def vbench_quality(
     facts = {"dimensions": list(present), "raw": means, "backbones": dict(backbones or {}), **facts}
     result = Result.per_sample(values, **facts, left_out=left_out)
     return Result(result.aggregate, result.values, result.provenance, _warning(present))
+
+
+def check_vbench_quality(
+    *,
+    backbones: Mapping[str, str] | None = None,
+    plugins: Sequence[str] = (),
+    raft: str | None = None,
+    results: str | None = None,
+) -> None:
+    """Check the parameters of `vbench_quality`. No backbone is made.
+
+    Args:
+        backbones: see `vbench_quality`.
+        plugins: see `vbench_quality`.
+        raft: not checked: without it a dimension is left out.
+        results: see `vbench_quality`.
+
+    Raises:
+        SpectrumError: for what `vbench_quality` refuses of them.
+    """
+    if results is not None:
+        vbench.read_official(results)
+    else:
+        _located(backbones or {}, plugins)
 
 
 def _official(results: str) -> Result:
@@ -107,23 +131,31 @@ def _bound(function: Callable[..., float], *given: Any) -> Measure:
     return lambda clip: function(clip, *given)
 
 
-def _backbones(targets: Mapping[str, str], plugins: Sequence[str]) -> dict[str, Any]:
-    """What the functions return that `backbones` names, by dimension."""
+def _located(targets: Mapping[str, str], plugins: Sequence[str]) -> dict[str, Callable[[], Any]]:
+    """The functions that `backbones` names, by dimension."""
     if not isinstance(targets, Mapping):
         refuse(f"{KEY}.backbones must be a dict, got {targets!r}: type {KEY}.backbones.NAME=package.function")
-    made: dict[str, Any] = {}
+    found: dict[str, Callable[[], Any]] = {}
     for name, target in targets.items():
         if name not in vbench.QUALITY:
             refuse(f"{KEY}.backbones.{name} is no dimension: type one of {', '.join(vbench.QUALITY)}")
         key = f"{KEY}.backbones.{name}"
         if not isinstance(target, str) or "." not in target:
             refuse(f"{key} must name a function, got {target!r}: type {key}=package.function")
-        function = locate(target, key, plugins, plugins_key=f"+{KEY}.plugins")
+        allowed = [plugins] if isinstance(plugins, str) else plugins
+        found[name] = locate(target, key, allowed, plugins_key=f"+{KEY}.plugins")
         try:
-            inspect.signature(function).bind()
+            inspect.signature(found[name]).bind()
         except TypeError:
             refuse(f"{key} names {target}, which needs arguments: name a function without any")
-        made[name] = function()
-        if name == "aesthetic_quality" and not (isinstance(made[name], tuple) and len(made[name]) == 2):
-            refuse(f"{key} names {target}, which must return the pair (features, head)")
+    return found
+
+
+def _backbones(targets: Mapping[str, str], plugins: Sequence[str]) -> dict[str, Any]:
+    """What the functions return that `backbones` names, by dimension."""
+    made = {name: function() for name, function in _located(targets, plugins).items()}
+    pair = made.get("aesthetic_quality", ((), ()))
+    if not (isinstance(pair, tuple) and len(pair) == 2):
+        key = f"{KEY}.backbones.aesthetic_quality"
+        refuse(f"{key} names {targets['aesthetic_quality']}, which must return the pair (features, head)")
     return made

@@ -1,4 +1,4 @@
-"""Runs a job: plan, sample the reference and the method on the same noise, measure, time, draw, report.
+"""Runs a job: plan, sample the reference and the method on the same noise, time, measure, draw, report.
 
 Each stage does what the stored record still lacks. So the same command goes on where it broke off, adds a metric
 without sampling again, and returns at once when all is there.
@@ -179,7 +179,7 @@ def _draw_missing(job: Job, record: Record) -> None:
 
 
 def _do_what_lacks(job: Job, record: Record | None, console: Console) -> Record:
-    """Sample, measure and time what is lacking; the record, written."""
+    """Sample, time and measure what is lacking; the record, written."""
     config, sampling = job.config, Sampling.of(job.config)
     loaded = functools.cache(lambda: _load(job, console))
     with Progress(console) as progress:
@@ -188,8 +188,10 @@ def _do_what_lacks(job: Job, record: Record | None, console: Console) -> Record:
         if record is None:
             record = describe(job, ledger, _probe(loaded, job, sampling), environment(device_of(config.device)))
         seconds = record.timing or (_time(progress, loaded(), job) if config.timing else None)
+        record = dataclasses.replace(record, timing=seconds)
+        _write(job, record)  # an error in a metric does not cost the samples' facts and the timing
         metrics, left_out = _measure(job, record, ledger, console, progress)
-    record = dataclasses.replace(record, timing=seconds, metrics={**record.metrics, **metrics}, left_out=left_out)
+    record = dataclasses.replace(record, metrics={**record.metrics, **metrics}, left_out=left_out)
     record = parse_record(finite(dataclasses.asdict(record)), str(job.record_path))
     _write(job, record)
     draw_pictures(job, record)
@@ -258,5 +260,5 @@ def _measure(
     prompts = [entry["prompt"] for entry in ledger]
     lacking = missing_metrics(job.config.eval, record.metrics, *job.ids)
     say = functools.partial(console.print, markup=False)
-    begin = functools.partial(progress.start, unit="pictures")
+    begin = functools.partial(progress.start, unit="pictures" if samples.frames == 1 else "frames")
     return measure(lacking, samples, reference, prompts, job.ids, say, begin)
