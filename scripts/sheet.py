@@ -1,7 +1,7 @@
 """Draw chosen samples of a run beside those of its uncached run, as the first picture of the README has them.
 
-python scripts/sheet.py run=FOLDER prompts=0,2,31,43,21,45,5,41
-python scripts/sheet.py run=FOLDER prompts=0,2,31,43,21,45,5,41 to=results/figures/tiny_sheet.png
+python scripts/sheet.py run=FOLDER prompts=0,2,31,43,21,45,5,17
+python scripts/sheet.py run=FOLDER prompts=0,2,31,43,21,45,5,17 to=results/figures/tiny_sheet.png
 """
 
 import sys
@@ -15,14 +15,16 @@ from eval.metrics.pictures import load_images
 from spectrum.bench.prompts import Sample
 from spectrum.commands.guard import guarded, options, wants_help
 from spectrum.core.errors import refuse
+from spectrum.records.files import writable
 from spectrum.records.record import read_record
 
 USAGE = "python scripts/sheet.py run=FOLDER prompts=0,1,2 [to=FILE]"
 OPTIONS = {
     "run": "the folder of a run, which holds its record and its pictures",
     "prompts": "the numbers of the prompts to show, from 0 on",
-    "to": "the file to write; outputs/sheet.png by default",
+    "to": "the file to write, PNG or SVG; outputs/sheet.png by default",
 }
+FORMATS = (".png", ".svg")
 
 
 def main() -> None:
@@ -31,9 +33,12 @@ def main() -> None:
     if wants_help(words, __doc__ or "", OPTIONS):
         return
     given = options(words, OPTIONS, USAGE)
-    if "run" not in given or "prompts" not in given:
+    if not given.get("run") or not given.get("prompts"):
         refuse(f"which run and which prompts? type {USAGE}")
     folder, to = Path(given["run"]), Path(given.get("to", "outputs/sheet.png"))
+    if to.suffix not in FORMATS:
+        refuse(f"to={to}: type a file that ends in {' or '.join(FORMATS)}")
+    writable(to.parent, "to")
     record = read_record(folder / "record.json")
     numbers = given["prompts"].split(",")
     if not all(number.isdecimal() and int(number) < len(record.prompts) for number in numbers):

@@ -234,11 +234,13 @@ def read_record(path: Path) -> Record:
     """The record in a file.
 
     Raises:
-        SpectrumError: if the file cannot be read, is no record, or is of another format.
+        SpectrumError: if the file is missing, cannot be read, is no record, or is of another format.
     """
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        return refuse(f"there is no record {path} ({error.strerror}): type the folder of a run")
+    except ValueError as error:
         reason = str(error).splitlines()[0]
         return refuse(f"the record {path} cannot be read ({reason}): delete it and run its command again")
     return parse_record(content, str(path))
