@@ -9,7 +9,7 @@ import torch
 from baselines import freqca
 from spectrum.core import forecast, schedule
 from spectrum.core.errors import SpectrumError
-from spectrum.core.method import Method, Plan
+from spectrum.core.method import Method
 
 TIMES, TARGET, SPAN = [0.0, 1.0, 3.0, 4.0, 7.0], 9.0, (0.0, 50.0)
 FORECAST, NEWEST = torch.tensor([[[1.0], [5.0], [2.0]]]), torch.tensor([[[2.0], [0.0], [9.0]]])
@@ -150,8 +150,3 @@ def test_the_low_band_called_without_a_cutoff_is_a_tenth_of_the_range():
     torch.testing.assert_close(plain, freqca.low_band(forecast, newest, (1, 21), cutoff=0.1), rtol=0, atol=0)
     for other in (0.09, 0.15):
         assert not torch.allclose(plain, freqca.low_band(forecast, newest, (1, 21), cutoff=other))
-
-
-def test_a_plan_that_only_the_data_will_tell_has_no_number_of_runs():
-    assert Plan(50, None, [], 2).nfe is None
-    assert Plan(50, [0, 4, 9], [], 2).nfe == 3

@@ -1,16 +1,31 @@
 """The parts of a table, on records and experiments changed so that each shows."""
 
 import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from eval.tables import experiments, tables
+from eval.tables import tables
 from eval.tables.experiments import Row, find_record, load_experiment, made_on_same_data
 from spectrum.records.record import read_records
 
-RECORDS = Path(__file__).resolve().parent.parent / "results" / "records"
+ROOT = Path(__file__).resolve().parent.parent
+RECORDS = ROOT / "results" / "records"
+MINE = """\
+# @package _global_
+prompts: {limit: 8}
+seeds: [0, 1]
+timing: 2
+experiment: {name: mine, title: Mine}
+hydra: {mode: MULTIRUN, sweeper: {params: {method: "none,spectrum", runs: 14, schedule.run_steps: "[0,1,2],[0,3]"}}}
+"""
+LOAD = "import json; from eval.tables.experiments import load_experiment as load; e = load('mine'); "
+LOAD += "print(json.dumps([e.name, e.data, [[dict(row.keys), row.command] for row in e.rows]]))"
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +38,19 @@ def filled(records):
     return tables.match_rows(load_experiment("tiny_table"), records)
 
 
-def test_an_experiment_names_what_all_its_rows_share(monkeypatch):
-    experiments._composed.cache_clear()
-    composed, chosen = experiments._composed()["tiny_table"]
-    changed = composed.copy()
-    OmegaConf.set_struct(changed, False)
-    OmegaConf.update(changed, "prompts.limit", 8)
-    OmegaConf.update(changed, "seeds", [0, 1])
-    changed.hydra.sweeper.params["schedule.run_steps"] = "[0,1,2],[0,3]"
-    monkeypatch.setattr(experiments, "_composed", lambda: {"tiny_table": (changed, chosen)})
-    found = load_experiment("tiny_table")
-    assert (found.name, found.data["limit"], found.data["seeds"]) == ("tiny_table", 8, [0, 1])
-    command = next(row.command for row in found.rows if row.keys["method"] == "spectrum")
+def test_an_experiment_names_what_all_its_rows_share(tmp_path):
+    """A file of one's own, in a copy of the project."""
+    for folder in ("spectrum", "eval", "baselines", "configs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("assets", "__pycache__"))
+    (tmp_path / "configs" / "experiment" / "mine.yaml").write_text(MINE)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", LOAD], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    name, data, rows = json.loads(done.stdout)
+    assert (name, data["limit"], data["seeds"]) == ("mine", 8, [0, 1])
+    command = next(command for keys, command in rows if keys["method"] == "spectrum")
     assert "prompts.limit=8 seeds=[0,1] timing=2 method=spectrum runs=14 schedule.run_steps=[0,1,2] eval=" in command
-    assert {tuple(row.keys["schedule.run_steps"]) for row in found.rows} == {(0, 1, 2), (0, 3)}
+    assert {tuple(keys["schedule.run_steps"]) for keys, _ in rows} == {(0, 1, 2), (0, 3)}
 
 
 def test_an_ablation_knows_what_it_varies():
