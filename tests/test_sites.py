@@ -10,6 +10,7 @@ from torch import nn
 
 from spectrum import Denoiser, SpectrumError
 from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
+from spectrum.hooks.hook import site_of
 from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.output_site import OUTPUT, OutputSite
 from spectrum.hooks.step import DenoiserCall
