@@ -136,7 +136,7 @@ def test_a_single_block_is_a_stack_too():
 
 def test_an_output_of_another_shape_than_the_latents_has_no_residual():
     model = Narrow()
-    site = OutputSite(model, LAYOUT, method(site="output", space="residual"))
+    site = site_of(model, LAYOUT, method(site="output", space="residual"))
     with pytest.raises(
         SpectrumError, match=r"^Narrow takes \(1, 2, 1\) and returns \(1, 1, 1\), so there is no residual"
     ):
