@@ -36,6 +36,7 @@ SUBJECTS = (
 )  # fmt: skip
 UNAWARE = (
     "tests/test_imports.py",
+    "tests/test_forecast.py::test_every_forecaster_declares_its_exact_degree",
     "tests/test_private_api.py::test_private_names_are_imported_and_read_in_one_place_only",
     "tests/test_tables.py::test_torch_is_not_imported",
     "tests/test_machines.py::test_ranks_that_share_a_denoiser_each_keep_their_part",

@@ -106,6 +106,15 @@ def test_a_second_denoiser_begins_its_own_history():
     assert plan_method(windowed(warmup=2), 1).features_held == 1
 
 
+@pytest.mark.parametrize("newest", [lambda n: [1 + 1e-7 * n], lambda n: [1e-10 * n, 1.0], lambda n: [0.5, 0.5][:n]])
+def test_a_forecast_whose_weights_change_with_the_number_of_features_keeps_them_all(newest):
+    def weights(times, target, span):
+        own = newest(len(times))
+        return [0.0] * (len(times) - len(own)) + own
+
+    assert Method("mine", weights).max_features == (2 if newest(2) == [0.5, 0.5] else None)
+
+
 def test_a_schedule_is_told_how_many_steps_a_second_denoiser_has():
     ends = Method("mine", forecast.reuse, lambda step, steps, runs, drift=0.0: step in (0, steps - 1))
     assert plan_method(ends, 12, starts=[0, 5]).runs == [0, 5, 11]
