@@ -20,10 +20,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from spectrum.commands.guard import guarded, options
+from spectrum.commands.guard import guarded, options, wants_help
+from spectrum.core.errors import refuse
 from spectrum.records.record import read_records, write_record
 
 USAGE = "python scripts/bench_metrics.py [count=10000] [side=64] [records=1000]"
+OPTIONS = {
+    "count": "pictures in each of the two sets; 10000 by default",
+    "side": "their height and width in pixels; 64 by default",
+    "records": "records to make tables and figures of; 1000 by default",
+}
+LEAST = {"count": 2, "side": 16, "records": 1}
+"""A Frechet distance needs two pictures, and SSIM the pixels of its window."""
 CASES = ("fidelity, ours", "fidelity, torchmetrics", "frechet, ours", "frechet, clean-fid", "tables and figures")
 
 
@@ -137,20 +145,25 @@ def measured(case: str, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run every case and print the ratios."""
-    defaults = {"count": "10000", "side": "64", "records": "1000"}
-    given = defaults | options(sys.argv[1:], dict.fromkeys((*defaults, "case", "folder"), ""), USAGE)
-    if "case" in given:
-        print(json.dumps(measured(given["case"], Path(given["folder"]))))
+    """Run every case and print the ratios; a process that this started runs its one case."""
+    words = sys.argv[1:]
+    if words[:1] == ["--case"]:
+        print(json.dumps(measured(words[1], Path(words[2]))))
         return
+    if wants_help(words, __doc__ or "", OPTIONS):
+        return
+    given = {"count": "10000", "side": "64", "records": "1000"} | options(words, OPTIONS, USAGE)
+    for key, least in LEAST.items():
+        if not given[key].isdecimal() or int(given[key]) < least:
+            refuse(f"{key}={given[key]} is no whole number of at least {least}: type {USAGE}")
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder, int(given["count"]), int(given["side"]))
         copies(folder, int(given["records"]))
         for case in CASES:
-            words = [sys.executable, __file__, f"case={case}", f"folder={folder}"]
-            ran = subprocess.run(words, capture_output=True, text=True, check=True)
+            command = [sys.executable, __file__, "--case", case, str(folder)]
+            ran = subprocess.run(command, capture_output=True, text=True, check=True)
             found[case] = json.loads(ran.stdout.splitlines()[-1])
             seconds, grown = found[case]["seconds"], found[case]["grown_mb"]
             print(f"{case:>24}: {seconds:7.1f} s, memory grown by {grown:5.0f} MB", flush=True)

@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from eval.tables.comparison import markdown_table
 from spectrum.commands.guard import guarded, options, wants_help
 from spectrum.core.errors import refuse
-from spectrum.records.files import write_bytes
+from spectrum.records.files import writable, write_bytes
 
 USAGE = "python scripts/conformance.py [models=NAME,NAME] [methods=NAME,NAME] [to=FILE]"
 OPTIONS = {
@@ -74,6 +74,24 @@ def matrix_text(outcomes: Mapping[tuple[str, str], Sequence[str]], cases: Mappin
     return INTRO.format(cases=listed) + table + (f"\nRefused, because:\n{notes}\n" if notes else "")
 
 
+def chosen(given: Mapping[str, str], key: str, known: Sequence[str]) -> Sequence[str]:
+    """The names that an option lists.
+
+    Args:
+        given: the options that were typed.
+        key: the option, `models` or `methods`.
+        known: all names, which are taken where it was not typed.
+
+    Raises:
+        SpectrumError: for a name that there is not.
+    """
+    names = given[key].split(",") if key in given else known
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        refuse(f"{key}: there is no {', no '.join(unknown)}; type any of {', '.join(known)}")
+    return names
+
+
 def main() -> None:
     """Run the pairs and write the matrix."""
     words = sys.argv[1:]
@@ -83,14 +101,15 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     import cases
 
-    models = given["models"].split(",") if "models" in given else cases.MODELS
-    methods = given["methods"].split(",") if "methods" in given else cases.METHODS
+    models = chosen(given, "models", cases.MODELS)
+    methods = chosen(given, "methods", cases.METHODS)
     to = Path(given.get("to", Path("outputs") / "conformance.md"))
+    if to.is_dir():
+        refuse(f"to={to} is a folder: type to=FILE")
+    writable(to.parent, "to")
     known = read_matrix(to, list(cases.CASES))
     for model in models:
         for method in methods:
-            if model not in cases.MODELS or method not in cases.METHODS:
-                refuse(f"there is no toy of {model} or no method {method}: type {USAGE}")
             found = list(cases.outcomes(model, method).values())
             known[model, method] = found
             print(f"{model:16} {method:20} {', '.join(sorted(set(found)))}", flush=True)

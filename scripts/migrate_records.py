@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from eval.metrics.measure import asked
 from spectrum.bench.identity import sample_id, schedule_settings, settings_id
 from spectrum.bench.resolve import label, reference_of
-from spectrum.commands.guard import guarded, options, wants_help
+from spectrum.commands.guard import guarded, options, records_folder, wants_help
 from spectrum.config.code import method_code
 from spectrum.config.methods import build_method
 from spectrum.config.reader import method_file
@@ -29,7 +29,7 @@ from spectrum.config.schema import ModelConfig, PromptsConfig, RunConfig, change
 from spectrum.core.errors import refuse
 from spectrum.core.method import Method
 from spectrum.models.identity import model_identity
-from spectrum.records.files import identity
+from spectrum.records.files import identity, writable
 from spectrum.records.record import FORMAT, parse_record, write_record
 
 USAGE = "python scripts/migrate_records.py records=FOLDER [to=FOLDER]"
@@ -142,13 +142,12 @@ def main() -> None:
     given = options(words, OPTIONS, USAGE)
     if "records" not in given:
         refuse(f"which records? type {USAGE}")
-    to = Path(given.get("to", "outputs/records"))
-    count = 0
-    for path in sorted(Path(given["records"]).glob("*.json")):
+    paths = sorted(records_folder(Path(given["records"])).glob("*.json"))
+    to = writable(Path(given.get("to", "outputs/records")), "to")
+    for path in paths:
         record = migrated(json.loads(path.read_text()))
         write_record(to / f"{record.id}.json", record)
-        count += 1
-    print(f"{count} records written to {to}")
+    print(f"{len(paths)} records written to {to}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Train the small CLIP that scores the embedded model's text alignment, on its scenes. About 25 minutes on two cores.
 
 python scripts/train_clip.py --emoji FOLDER                killed, it goes on where it was
+python scripts/train_clip.py --out eval/assets/clip_tiny   write what ships here
 """
 
 import argparse
@@ -20,9 +21,9 @@ from tiny import scenes
 from tiny.checkpoint import restore, save
 from tiny.optim import optimisers, set_lr, warmup_then_decay
 from torch import Tensor
-from train_tiny import fetch
+from train_tiny import TRAINED, emoji
 
-from eval.metrics.text import EMBEDDED, UNKNOWN, WordTokenizer, embedded, retrieval
+from eval.metrics.text import UNKNOWN, WordTokenizer, embedded, retrieval
 from spectrum.commands.guard import guarded
 
 CONTEXT = 20
@@ -111,20 +112,25 @@ def export(model: CLIP, words: list[str], folder: Path, held: tuple[Tensor, list
     print(f"{folder}: held-out retrieval {hits}")
 
 
-def main() -> None:
-    """Paint, train, measure, write."""
+def arguments() -> argparse.ArgumentParser:
+    """What the command line may say."""
     root = Path(__file__).resolve().parent.parent
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--work", type=Path, default=root / "work" / "tiny", help="data and checkpoints")
     options.add_argument("--emoji", type=Path, help="a folder that has the 64-pixel pictures")
-    options.add_argument("--out", type=Path, default=EMBEDDED)
+    options.add_argument("--out", type=Path, default=TRAINED / "clip_tiny", help="the CLIP")
     options.add_argument("--pictures", type=int, default=24000)
     options.add_argument("--steps", type=int, default=1500)
     options.add_argument("--batch", type=int, default=128)
     options.add_argument("--held", type=int, default=256)
-    given = options.parse_args()
+    return options
+
+
+def main() -> None:
+    """Paint, train, measure, write."""
+    given = arguments().parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    objects = scenes.load_objects(given.emoji or fetch(given.work))
+    objects = scenes.load_objects(emoji(given.emoji, given.work))
     pictures, captions = paint(objects, given.pictures, 4)
     words = sorted({word for caption in captions for word in caption.split()})
     ids = WordTokenizer(words, CONTEXT)(captions)

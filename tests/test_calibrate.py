@@ -10,7 +10,7 @@ from cases import subject_of
 from command import call, error_line
 
 from spectrum.api import Accelerated
-from spectrum.bench import calibration
+from spectrum.bench import calibration, fits
 from spectrum.commands import calibrate
 from spectrum.config.compose import compose
 from spectrum.config.methods import build_method
@@ -49,7 +49,7 @@ def test_a_budget_that_the_first_steps_already_pass_is_left_out(capsys):
 
 
 def test_ratios_are_means_of_the_residual_s_size():
-    fit = calibration.Ratios(None)
+    fit = fits.Ratios(None)
     for step, rows in enumerate([[(3, 0), (0, 5), (0, 2)], [(3, 4), (6, 8), (0, 1)]]):
         tokens = torch.tensor([rows], dtype=torch.float32)
         fit(Observation("cond", step, {}, torch.zeros_like(tokens), tokens, tokens))

@@ -86,9 +86,9 @@ def test_5_typed_wrong_to_the_other_commands(command, words, says, capsys):
 
 
 def test_5_one_value_stands_for_a_list_of_one():
-    config = compose(["prompts.text=fox", "seeds=3", "redo=timing", "plugins=mine", "model.vae=slicing"])
+    config = compose(["prompts.text=fox", "seeds=3", "redo=timing", "plugins=yaml", "model.vae=slicing"])
     assert (config.prompts.text, config.prompts.file, config.seeds) == (["fox"], None, [3])
-    assert (config.redo, config.plugins, config.model.vae) == (["timing"], ["mine"], ["slicing"])
+    assert (config.redo, config.plugins, config.model.vae) == (["timing"], ["yaml"], ["slicing"])
     assert compose(["schedule=explicit", "schedule.run_steps=0"]).schedule["run_steps"] == [0]
 
 

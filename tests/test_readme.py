@@ -49,7 +49,7 @@ RULES = [
     Rule("python run.py method=spectrum schedule=explicit", {**SMALL, "model.steps": "34"}),
     Rule("python run.py redo=[timing]", {**SMALL, "timing": "1"}),
     Rule("python run.py model=flux", {**SMALL, "model.weights": "tiny"}, "the weights are not on every machine"),
-    Rule("python run.py method=mine", {**SMALL, "method": "fora"}, "the method is the reader's"),
+    Rule("python run.py method=mine", {**SMALL, "method": "fora", "plugins": None}, "both are the reader's"),
     Rule(
         "python run.py experiment=tiny_table",
         {

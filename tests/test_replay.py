@@ -7,7 +7,7 @@ import sys
 import pytest
 from command import ROOT
 
-from spectrum.bench.scores import agreement
+from spectrum.bench.scores import Row, agreement
 from spectrum.commands.replay import expand
 
 
@@ -65,12 +65,16 @@ def test_lists_expand_like_a_sweep():
     assert expand(["a=[1,2]"]) == [["a=[1,2]"]]
 
 
+def scored(reference, velocity, psnr):
+    return Row("x", 14, 1.0, 0.1, velocity, 1.0, 1.0, reference, psnr)
+
+
 def test_agreement_is_within_one_reference():
     """Two references on which every rank agrees, though not across them; a third that has two records alone."""
-    near = [{"reference": "a", "velocity": v, "psnr": p} for v, p in ((0.1, 40.0), (0.2, 35.0), (0.4, 30.0))]
-    hard = [{"reference": "b", "velocity": v, "psnr": p} for v, p in ((0.1, 20.0), (0.2, 15.0), (0.4, 16.0))]
-    few = [{"reference": "c", "velocity": 0.1, "psnr": 1.0}] * 2
-    (_, agreed), (count, other) = agreement([*near, *hard, *few])
+    near = [scored("a", v, p) for v, p in ((0.1, 40.0), (0.2, 35.0), (0.4, 30.0))]
+    hard = [scored("b", v, p) for v, p in ((0.1, 20.0), (0.2, 15.0), (0.4, 16.0))]
+    few = [scored("c", 0.1, 1.0)] * 2
+    (_, agreed), (count, other) = agreement([*near, *hard, *few, scored("a", 0.9, None)])
     assert agreed == pytest.approx(1, abs=1e-5) and count == 3 and other == pytest.approx(0.5, abs=1e-5)
 
 

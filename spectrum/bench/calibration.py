@@ -1,127 +1,109 @@
-"""Fits what data-dependent methods need: TeaCache's polynomial, MagCache's ratios, and thresholds by number of runs."""
+"""Fits what data-dependent methods need on a model: their parameters, and thresholds by number of runs."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from baselines.teacache import relative_l1
 from spectrum.api import Accelerated, denoisers
+from spectrum.bench.fits import FITS
 from spectrum.bench.prompts import Sample, numbered_samples, read_prompts
 from spectrum.bench.sampling import sample_batch
 from spectrum.config.methods import build_method
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import RunConfig
 from spectrum.core.errors import refuse
-from spectrum.core.method import Method, Signal
+from spectrum.core.method import Method
 from spectrum.core.schedule import always, plan
-from spectrum.hooks.signals import signal_reader
-from spectrum.hooks.trajectory import Observation
 from spectrum.models.identity import model_identity
-from spectrum.models.layouts import denoiser_of
 from spectrum.records.files import identity
 
+HALVINGS = 10
+"""How often a bisection halves the range in which a threshold lies."""
 CAPS = range(1, 16)
 LIMITS = (0.0, *np.geomspace(1e-3, 4, 60).tolist())
 
 
-class Fit(Protocol):
-    """What is fitted along uncached runs, told of every step."""
-
-    def __call__(self, observed: Observation) -> None:
-        """Take in one step."""
-        ...
-
-    def found(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(the method's parameters, facts about the fit)."""
-        ...
+Begin = Callable[[str, int], Callable[[int], None]]
+"""Called with a stage's name and its number of sample steps; what it returns is told how many more of them are done."""
 
 
-class Polynomial:
-    """TeaCache's: from the relative change of the signal to that of the stacks' output, sample by sample."""
+def mean_runs(
+    pipe: Any, batch: list[Sample], sampling: Sampling, method: Method, on_step: Callable[[], None] | None = None
+) -> float:
+    """Sample a batch with a method, and count.
 
-    def __init__(self, model: Any) -> None:
-        self.pairs: list[tuple[float, float]] = []
-        self._forward = functools.partial(type(model).forward, model)
-        self._read_signal = signal_reader(Signal.teacache, model, denoiser_of(model))
-        self._last: dict[str, tuple[Tensor, Tensor]] = {}
+    Args:
+        pipe: a diffusers pipeline.
+        batch: the samples.
+        sampling: how the pipeline is called.
+        method: the method.
+        on_step: called after each denoising step.
 
-    def __call__(self, observed: Observation) -> None:
-        """Pair this step with the one before it in the same branch and trajectory."""
-        now = self._read_signal(observed.inputs, functools.partial(self._forward, **observed.inputs)), observed.feature
-        if observed.step:
-            signals, features = (each(a, b) for a, b in zip(now, self._last[observed.branch], strict=True))
-            self.pairs += zip(signals, features, strict=True)
-        self._last[observed.branch] = now
+    Returns:
+        The number of steps at which the blocks ran, the mean over the CFG branches.
 
-    def found(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The coefficients, highest power first, and the share of the variance that they explain."""
-        x, y = np.array(self.pairs).T
-        coefficients = np.polyfit(x, y, 4)
-        explained = float(1 - np.var(y - np.polyval(coefficients, x)) / np.var(y))
-        return {"coefficients": coefficients.tolist()}, {"pairs": len(self.pairs), "r_squared": explained}
-
-
-class Ratios:
-    """MagCache's: by step the mean over samples and tokens of `|r_s| / |r_{s-1}|`, `r` the stacks' residual."""
-
-    def __init__(self, model: Any) -> None:
-        self._by_step: dict[int, list[float]] = {}
-        self._last: dict[str, Tensor] = {}
-
-    def __call__(self, observed: Observation) -> None:
-        """Compare this step's residual with that of the step before."""
-        residual = (observed.feature - observed.entry).float()
-        size = residual.norm(dim=1 if residual.ndim == 4 else -1)
-        if observed.step:
-            self._by_step.setdefault(observed.step, []).append((size / self._last[observed.branch]).mean().item())
-        self._last[observed.branch] = size
-
-    def found(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """One ratio a step, the first of them 1."""
-        steps = sorted(self._by_step)
-        return {"ratios": [1.0, *(round(float(np.mean(self._by_step[s])), 5) for s in steps)]}, {}
-
-
-FITS: dict[str, Callable[[Any], Fit]] = {"teacache": Polynomial, "magcache": Ratios}
-
-
-def each(current: Tensor, previous: Tensor) -> list[float]:
-    """`relative_l1` of every sample of a batch; of a signal that all of them share, once for each."""
-    if len(current) != len(previous):
-        refuse("the batch changed between two steps: calibrate with prompts that fill whole batches")
-    return [relative_l1(a, b) for a, b in zip(current, previous, strict=True)]
-
-
-def mean_runs(pipe: Any, batch: list[Sample], sampling: Sampling, method: Method) -> float:
-    """Mean number of runs per branch over a batch."""
+    Raises:
+        SpectrumError: if the pipeline cannot be cached, or refuses its arguments.
+    """
     with Accelerated(pipe, method) as handle:
-        sample_batch(pipe, batch, sampling)
+        sample_batch(pipe, batch, sampling, on_step)
         return float(np.mean([len(branch["run_steps"]) for branch in handle.report().values()]))
 
 
-def threshold_for(runs_at: Callable[[float], float], budget: int) -> float | None:
-    """The threshold with the mean number of runs nearest to `budget`, by bisection; None where none is within half."""
+def threshold_for(runs_at: Callable[[float], float], budget: int, say: Callable[[str], None]) -> float | None:
+    """Find the threshold with the mean number of runs nearest to a budget, by bisection.
+
+    Args:
+        runs_at: the mean number of runs with a threshold; the larger the threshold, the fewer. It is called at least
+            once to find a range, then at most `HALVINGS` times.
+        budget: the number of runs that is wanted.
+        say: told of each threshold that was tried.
+
+    Returns:
+        The threshold, to six digits; None if none was found whose mean number of runs is within 0.5 of the budget.
+    """
     low, high, best = 0.0, 1.0, (float("inf"), 0.0)
     while runs_at(high) > budget and high < 1e6:
         low, high = high, 4 * high
-    for _ in range(10):
+    for _ in range(HALVINGS):
         middle = (low + high) / 2
         runs = runs_at(middle)
         best = min(best, (abs(runs - budget), middle))
         low, high = (middle, high) if runs > budget else (low, middle)
-        print(f"threshold {middle:.5g}: {runs:.2f} runs", flush=True)
+        say(f"threshold {middle:.5g}: {runs:.2f} runs")
         if runs == budget:
             break
     return float(f"{best[1]:.6g}") if best[0] <= 0.5 else None
 
 
 def thresholds_by_runs(
-    config: RunConfig, pipe: Any, batch: list[Sample], fitted: dict[str, Any], budgets: tuple[int, ...]
-) -> Any:
-    """By budget, what makes the method's schedule run so many steps."""
+    config: RunConfig,
+    pipe: Any,
+    batch: list[Sample],
+    fitted: dict[str, Any],
+    budgets: Sequence[int],
+    say: Callable[[str], None],
+    begin: Begin,
+) -> dict[int, dict[str, Any]]:
+    """Find the settings of a method's schedule that run the blocks a given number of times.
+
+    Args:
+        config: the config; its schedule has the settings that stay.
+        pipe: a diffusers pipeline.
+        batch: the samples over which runs are counted.
+        fitted: the method's own parameters that were fitted before.
+        budgets: the numbers of runs that are wanted.
+        say: told of each threshold that was tried, and of each budget that none meets.
+        begin: begins a stage of the progress for each budget.
+
+    Returns:
+        The settings by budget, without the budgets that no threshold meets.
+
+    Raises:
+        SpectrumError: if the method cannot be built, or the pipeline cannot be cached.
+    """
     sampling, name = Sampling.of(config), config.method.name
 
     def built(**changes: Any) -> Method:
@@ -135,20 +117,75 @@ def thresholds_by_runs(
                 by_runs.setdefault(count, {"threshold": limit, "most": cap})
         return {budget: by_runs[budget] for budget in budgets if budget in by_runs}
 
-    def runs_at(threshold: float) -> float:
-        return mean_runs(pipe, batch, sampling, built(threshold=threshold))
-
     typed = {key: config.schedule[key] for key in config.method.fallback if config.schedule.get(key)}
-    found = {budget: threshold_for(runs_at, budget) for budget in budgets}
-    for budget in (budget for budget, threshold in found.items() if threshold is None):
-        print(f"no threshold runs {budget} steps: type for example a smaller schedule.warmup=")
-    return {budget: {**typed, "threshold": value} for budget, value in found.items() if value is not None}
+    found: dict[int, dict[str, Any]] = {}
+    for budget in budgets:
+        total = (HALVINGS + 1) * len(batch) * sampling.steps
+        count = _Counter(begin(f"{budget} runs", total), len(batch), total)
+
+        def runs_at(threshold: float, count: _Counter = count) -> float:
+            return mean_runs(pipe, batch, sampling, built(threshold=threshold), count)
+
+        threshold = threshold_for(runs_at, budget, say)
+        count.end()
+        if threshold is None:
+            say(f"no threshold runs {budget} steps: type for example a smaller schedule.warmup=")
+        else:
+            found[budget] = {**typed, "threshold": threshold}
+    return found
 
 
-def calibrate(config: RunConfig, pipe: Any, budgets: tuple[int, ...]) -> dict[str, Any]:
-    """The method's parameters, thresholds by budget, and on what they were fitted.
+class _Counter:
+    """Tells a stage of its sample steps, no more of them than it has; a bisection can take more or fewer runs.
+
+    Args:
+        advance: the stage.
+        size: the samples that advance at each step.
+        total: the sample steps of the stage.
+    """
+
+    def __init__(self, advance: Callable[[int], None], size: int, total: int) -> None:
+        self._advance, self._size, self._left = advance, size, total
+
+    def __call__(self) -> None:
+        """One more step was taken."""
+        self._tell(min(self._size, self._left))
+
+    def end(self) -> None:
+        """The stage is over."""
+        self._tell(self._left)
+
+    def _tell(self, count: int) -> None:
+        self._left -= count
+        if count:
+            self._advance(count)
+
+
+def calibrate(
+    config: RunConfig,
+    pipe: Any,
+    budgets: Sequence[int],
+    say: Callable[[str], None] = lambda line: None,
+    begin: Begin = lambda name, total: lambda count: None,
+) -> dict[str, Any]:
+    """Fit what a method needs on a model.
 
     A setting that was typed where the method's file leaves it open (`method.front_blocks=1`) is kept as the model's.
+
+    Args:
+        config: the config, with the prompts to fit on.
+        pipe: a diffusers pipeline.
+        budgets: the numbers of block runs to find thresholds for.
+        say: told what was fitted, and of each threshold that was tried.
+        begin: begins a stage of the progress.
+
+    Returns:
+        The method's parameters; under `by_runs` the schedule's settings by budget; under `fitted_on` the model, prompts
+        and steps that all of them are fitted on.
+
+    Raises:
+        SpectrumError: if there are too few steps to fit to, no threshold meets any budget, or the pipeline cannot be
+            cached.
     """
     prompts, name = read_prompts(config.prompts), config.method.name
     todo, sampling = numbered_samples(prompts, config.seeds), Sampling.of(config)
@@ -157,13 +194,17 @@ def calibrate(config: RunConfig, pipe: Any, budgets: tuple[int, ...]) -> dict[st
     fitted, facts = {}, {}
     if name in FITS:
         fit = FITS[name](denoisers(pipe)[0])
+        advance = begin("uncached", len(todo) * sampling.steps)
         for batch in grid:
             with Accelerated(pipe, Method("none", None, always), observe=fit):
-                sample_batch(pipe, batch, sampling)
+                sample_batch(pipe, batch, sampling, functools.partial(advance, len(batch)))
         fitted, facts = fit.found()
-        print(f"{fitted} {facts}", flush=True)
+        say(f"{fitted} {facts}")
     typed = {key: getattr(config.method, key) for key in config.method.fallback if getattr(config.method, key, None)}
-    by_runs = thresholds_by_runs(config, pipe, grid[0], fitted, budgets)
+    by_runs = thresholds_by_runs(config, pipe, grid[0], fitted, budgets, say, begin)
+    if not by_runs:
+        wanted = ",".join(map(str, budgets))
+        refuse(f"no threshold of {name} meets budgets={wanted} of {sampling.steps} steps: type other budgets")
     about = {"config": config.model.name, "model": model_identity(config.model), "prompts": identity(prompts)}
     about |= {"samples": len(todo), "batch": config.batch, "steps": sampling.steps, **facts}
     thresholds = {str(budget): found for budget, found in by_runs.items()}
@@ -171,7 +212,16 @@ def calibrate(config: RunConfig, pipe: Any, budgets: tuple[int, ...]) -> dict[st
 
 
 def joined(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """A fit with the budgets that an earlier one of the same weights and prompts met; 14 runs are the default."""
+    """Join a fit with an earlier one of the same method.
+
+    Args:
+        known: the earlier fit, empty if there is none.
+        found: the new one, as `calibrate` returns it.
+
+    Returns:
+        The new fit, with the earlier one's budgets if both were fitted on the same weights, prompts and steps. The
+        settings for 14 runs, or for its first budget, are its defaults.
+    """
     same = known.get("fitted_on") == found["fitted_on"]
     by_runs = {**(known["by_runs"] if same else {}), **found["by_runs"]}
     first = by_runs.get("14") or next(iter(by_runs.values()), {})

@@ -1,6 +1,7 @@
 """One full run kept step by step, so that any forecast and schedule can be scored on it without sampling."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,27 @@ class Trace:
         except FileNotFoundError:
             return refuse(f"there is no trace {path}: make it with python scripts/trace.py trace={path}")
         except Exception as error:
-            return refuse(
-                f"{path} is no whole trace ({type(error).__name__}): delete it and run scripts/trace.py again"
-            )
+            kind = type(error).__name__
+            if _is_archive(path):
+                return refuse(f"{path} is no whole trace ({kind}): run scripts/trace.py again to make one")
+            return refuse(f"{path} is no whole trace ({kind}): type trace=FILE of one made by python scripts/trace.py")
 
 
-def record_trace(pipe: Any, batch: list[Sample], sampling: Sampling, about: dict[str, Any]) -> Trace:
+def _is_archive(path: Path) -> bool:
+    """Whether a file begins like those that `torch.save` writes, as a trace does that was cut off."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def record_trace(
+    pipe: Any,
+    batch: list[Sample],
+    sampling: Sampling,
+    about: dict[str, Any],
+    on_step: Callable[[], None] | None = None,
+) -> Trace:
     """Sample a batch in full and keep every step's inputs, features and velocities.
 
     Args:
@@ -76,6 +92,7 @@ def record_trace(pipe: Any, batch: list[Sample], sampling: Sampling, about: dict
         batch: the samples.
         sampling: how the pipeline is called.
         about: what the trace says of itself.
+        on_step: called after each denoising step.
     """
     last: dict[tuple[str, str], tuple[Any, Any]] = {}
     branches: dict[str, list[Observation]] = {}
@@ -94,7 +111,7 @@ def record_trace(pipe: Any, batch: list[Sample], sampling: Sampling, about: dict
         branches.setdefault(seen.branch, []).append(Observation(seen.branch, seen.step, inputs, **parts))
 
     with Accelerated(pipe, Method("none", None, always), observe=observe):
-        sample_batch(pipe, batch, sampling)
+        sample_batch(pipe, batch, sampling, on_step)
     kinds = [kind for kind in Clock if kind is not Clock.sigma or hasattr(pipe.scheduler, "sigmas")]
     readings = {str(kind): schedulers.readings(pipe.scheduler, kind) for kind in kinds}
     return Trace(about, readings, branches)

@@ -9,12 +9,17 @@ step to step. For every data-dependent method it finds the thresholds that run a
 """
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from spectrum.api import denoisers
-from spectrum.bench.calibration import FITS, calibrate, joined
+from spectrum.bench.calibration import calibrate, joined
+from spectrum.bench.fits import FITS
+from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import read_prompts
 from spectrum.commands.guard import quiet, split_options
 from spectrum.commands.help import config_help
@@ -61,7 +66,10 @@ def main(words: list[str]) -> None:
     pipe = load_pipeline(config.model, device_of(config.device))
     if len(denoisers(pipe)) > 1:
         refuse(f"model={config.model.name} has two denoisers, and a fit is of one: type a method of time alone")
-    found = calibrate(dataclasses.replace(config, runs=None), pipe, budgets)
+    console = Console()
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    with Progress(console) as progress:
+        found = calibrate(dataclasses.replace(config, runs=None), pipe, budgets, say, progress.start)
     write_fit(config, found) if keep else print_fit(config, found)
 
 

@@ -14,9 +14,9 @@ from eval.figures.plotting import save
 from eval.tables import tables
 from eval.tables.experiments import load_experiment
 from eval.tables.tables import ExperimentTable
-from spectrum.commands.guard import options, wants_help
+from spectrum.commands.guard import options, records_folder, wants_help
 from spectrum.config.reader import RESULTS, choices
-from spectrum.core.errors import refuse
+from spectrum.records.files import writable
 from spectrum.records.record import read_records
 
 KINDS = ("png", "svg")
@@ -78,16 +78,13 @@ def main(words: list[str]) -> None:
         words: `records=FOLDER`, `to=FOLDER`.
 
     Raises:
-        SpectrumError: if there is no folder of records.
+        SpectrumError: if there are no records, or the figures cannot be written.
     """
     if wants_help(words, __doc__ or "", OPTIONS):
         return
     given = options(words, OPTIONS, USAGE)
-    folder = Path(given.get("records", RESULTS / "records"))
-    if not folder.is_dir():
-        refuse(f"there is no folder {folder}: make records with python run.py records={folder}")
-    records = read_records(folder)
-    to = Path(given.get("to", "outputs/figures"))
+    records = read_records(records_folder(Path(given.get("records", RESULTS / "records"))))
+    to = writable(Path(given.get("to", "outputs/figures")), "to")
     for name in choices("experiment"):
         table = tables.match_rows(load_experiment(name), records)
         if not table.missing:

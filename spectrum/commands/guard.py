@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
@@ -16,6 +17,9 @@ from yaml import MarkedYAMLError, YAMLError
 from spectrum.core.errors import SpectrumError, refuse
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM)
+NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EROFS, errno.EEXIST)
+MAKING = ("mkdir", "makedirs", "write_bytes")
+"""The functions that fail with one of these where a folder cannot be made, or where there is one in a file's place."""
 
 
 def guarded(main: Callable[[], Any]) -> int:
@@ -56,6 +60,8 @@ def bad_input(error: Exception) -> str | None:
         return _bad_yaml(error)
     if isinstance(error, UnicodeDecodeError) and any("load_config" in f.name for f in _frames(error)):
         return f"a config file is no UTF-8 text ({error}): save it as UTF-8"
+    if isinstance(error, OSError) and error.errno in NO_FOLDER and any(f.name in MAKING for f in _frames(error)):
+        return f"{error.filename2 or error.filename} cannot be written ({error.strerror}): name another folder"
     return None
 
 
@@ -151,6 +157,27 @@ def wants_help(words: Sequence[str], text: str, known: Mapping[str, str]) -> boo
         print()
         print("\n".join(f"  {key + '=':12} {meaning}" for key, meaning in known.items()))
     return True
+
+
+def records_folder(folder: Path) -> Path:
+    """Check that a folder has records, before anything heavy is done.
+
+    Args:
+        folder: the folder that `records=` names.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SpectrumError: if it is missing, a file, or holds no record.
+    """
+    if folder.is_file():
+        refuse(f"records={folder} is a file: type records=FOLDER")
+    if not folder.is_dir():
+        refuse(f"there is no folder {folder}: make records with python run.py records={folder}")
+    if not any(folder.glob("*.json")):
+        refuse(f"{folder} holds no record: make records with python run.py records={folder}")
+    return folder
 
 
 def quiet() -> None:

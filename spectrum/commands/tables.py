@@ -11,10 +11,10 @@ from pathlib import Path
 
 from eval.tables import tables
 from eval.tables.experiments import load_experiment
-from spectrum.commands.guard import options, wants_help
+from spectrum.commands.guard import options, records_folder, wants_help
 from spectrum.config.reader import RESULTS, choices
 from spectrum.core.errors import refuse
-from spectrum.records.files import write_bytes
+from spectrum.records.files import writable, write_bytes
 from spectrum.records.record import read_records
 
 COMMAND = "python scripts/tables.py"
@@ -55,20 +55,22 @@ def main(words: list[str]) -> None:
         words: `--check`, `records=FOLDER`, `to=FOLDER`.
 
     Raises:
-        SpectrumError: if there is no folder of records, or a checked file does not follow from them.
+        SpectrumError: if there are no records, a checked file does not follow from them, or the tables cannot be
+            written.
     """
     if wants_help(words, __doc__ or "", OPTIONS):
         return
     check = "--check" in words
     given = options([word for word in words if word != "--check"], OPTIONS, USAGE)
-    records = Path(given.get("records", RESULTS / "records"))
-    if not records.is_dir():
-        refuse(f"there is no folder {records}: make records with python run.py records={records}")
+    records = records_folder(Path(given.get("records", RESULTS / "records")))
     committed = RESULTS / "tables"
     to = Path(given.get("to", committed if check and not given else "outputs/tables"))
     front = RESULTS.parent / "README.md"
     readme = front if front.exists() and to.resolve() == committed.resolve() else None
-    for path, text in outputs(records, to, readme).items():
+    texts = outputs(records, to, readme)
+    if not check:
+        writable(to, "to")
+    for path, text in texts.items():
         if check and (not path.exists() or path.read_text() != text):
             refuse(f"{path} does not follow from the records: type {COMMAND} to={to}")
         if not check:

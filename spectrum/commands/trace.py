@@ -6,6 +6,9 @@ python scripts/trace.py model=flux prompts=calibration prompts.limit=2 trace=FIL
 
 from pathlib import Path
 
+from rich.console import Console
+
+from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import numbered_samples, read_prompts
 from spectrum.bench.trace import record_trace
 from spectrum.commands.guard import quiet, split_options
@@ -44,12 +47,15 @@ def main(words: list[str]) -> None:
     path = Path(given["trace"]) if "trace" in given else file_of(config)
     if path.is_dir():
         refuse(f"trace={path} is a folder: type trace=FILE")
-    writable(path.parent, "trace")
+    writable(*((path.parent, "trace") if "trace" in given else (Path(config.out), "out")))
     prompts = read_prompts(config.prompts)
     quiet()
     pipe = load_pipeline(config.model, device_of(config.device))
     about = {"model": model_identity(config.model), "prompts": prompts, "seeds": config.seeds}
-    trace = record_trace(pipe, numbered_samples(prompts, config.seeds), Sampling.of(config), about)
+    batch, sampling = numbered_samples(prompts, config.seeds), Sampling.of(config)
+    with Progress(Console()) as progress:
+        advance = progress.start("trace", len(batch) * sampling.steps)
+        trace = record_trace(pipe, batch, sampling, about, lambda: advance(len(batch)))
     trace.save(path)
     size = path.stat().st_size / 1e6
     print(f"trace={path}   {len(prompts)} prompts, {trace.steps} steps, {len(trace.branches)} branches, {size:.0f} MB")

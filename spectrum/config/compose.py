@@ -1,13 +1,16 @@
 """A command line's config: composed by Hydra, then checked as a whole."""
 
+import importlib.util
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spectrum.config.messages import unknown_key
+from spectrum.config.messages import one_value, several_values, unknown_key
 from spectrum.config.reader import compose_raw, group_file
 from spectrum.config.schema import BYTES, PARTS, TOY_BATCH, MethodConfig, ModelConfig, PromptsConfig, RunConfig
 from spectrum.core.errors import SpectrumError, check_number, refuse
@@ -36,7 +39,14 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
     for word in overrides:
         if word.startswith("-"):
             refuse(f"there is no option {word}: type settings as key=value, or --help")
-    return parse(compose_raw(overrides), overrides)
+    try:
+        composed = compose_raw(overrides)
+    except HydraException as error:
+        several = several_values(error)
+        if several is None:
+            raise
+        raise SpectrumError(one_value(*several)) from None
+    return parse(composed, overrides)
 
 
 def parse(composed: DictConfig, typed: Sequence[str] = ()) -> RunConfig:
@@ -173,3 +183,16 @@ def _check_lists(config: RunConfig) -> None:
     for part in config.redo:
         if part not in PARTS:
             refuse(f"redo={part} is unknown: type any of {', '.join(PARTS)}, for example redo=[timing]")
+    for package in config.plugins:
+        _check_plugin(package)
+
+
+def _check_plugin(package: Any) -> None:
+    """Refuse a package that cannot be found; it is not imported."""
+    if not isinstance(package, str) or not package.isidentifier():
+        refuse(f"plugins={package} is no package: type plugins=[NAME] with the name that is imported, without dots")
+    if package not in sys.modules and importlib.util.find_spec(package) is None:
+        refuse(
+            f"plugins={package}: there is no package {package} here: install it, or put the folder that holds it into "
+            "PYTHONPATH"
+        )

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
+from spectrum.config.overrides import listed_values
 from spectrum.config.reader import CONFIGS, GROUPS, choices, group_file, group_files, method_file, method_files
 from spectrum.config.schema import MethodConfig, ModelConfig, PromptsConfig, RunConfig
 
@@ -37,10 +39,10 @@ def config_message(error: Exception) -> str:
     missing = re.search(r"Could not find '([\w/]+)/([^/']+)'", text)
     if missing:
         return _no_choice(missing[1], missing[2], text)
-    if "Ambiguous value for argument" in text:
-        word = text.partition("'")[2].partition("'")[0]
-        key, _, value = word.partition("=")
-        return f"{word} has several values: add --multirun to run each, or type '{key}=[{value}]' for a list"
+    several = several_values(error)
+    if several:
+        word, values = several
+        return f"{word} has several values: add --multirun to run each{_as_list(word, values)}"
     bad_value = re.search(r"Error merging override (.*)", text)
     if bad_value:
         return _bad_value(bad_value[1], str(error.__cause__ or text).splitlines()[0])
@@ -48,6 +50,44 @@ def config_message(error: Exception) -> str:
     if unknown and ("not in struct" in text or "not in '" in text or "Could not override" in text):
         return unknown_key(unknown[1])
     return " ".join(text.split())[:300]
+
+
+def several_values(error: Exception) -> tuple[str, list[str]] | None:
+    """The word of a sweep that stands where one value is taken.
+
+    Args:
+        error: what Hydra raised.
+
+    Returns:
+        (the word, its values, none where they are not listed one by one); None for another error.
+    """
+    ambiguous, sweep = r"Ambiguous value for argument '(.*)'$", r"Sweep parameters '(.*)' requires --multirun"
+    found = re.search(ambiguous, str(error), re.MULTILINE) or re.search(sweep, str(error))
+    if not found:
+        return None
+    (override,) = OverridesParser.create().parse_overrides([found[1]])
+    return found[1], listed_values(override)
+
+
+def one_value(word: str, values: Sequence[str]) -> str:
+    """What to say of a sweep typed to a command that takes one value of each setting.
+
+    Args:
+        word: the sweep.
+        values: its values.
+    """
+    first = f"{word.partition('=')[0]}={values[0] if values else 'VALUE'}"
+    return f"{word} has several values, and this command takes one: type {first}{_as_list(word, values)}"
+
+
+def _as_list(word: str, values: Sequence[str]) -> str:
+    """`, or type 'KEY=[...]' for a list`; empty where no list can stand."""
+    key = word.partition("=")[0]
+    if not values or key in GROUPS:
+        return ""
+    typed = f"{key}=[{','.join(values)}]"
+    quote = '"' if "'" in typed else "'"
+    return f", or type {quote}{typed}{quote} for a list"
 
 
 def _unreadable(error: OverrideParseException, text: str) -> str:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields
 
+from hydra.core.override_parser.types import Override, ValueType
+
 from spectrum.config.schema import RunConfig
 from spectrum.core.errors import refuse
 
@@ -33,6 +35,8 @@ def check_overrides(words: Sequence[str]) -> None:
         key, sign, value = word.partition("=")
         name = key.lstrip("+~").partition("@")[0]
         group = name.partition(".")[0]
+        if sign and not name:
+            refuse(f"{word} names no setting: type key=value; python run.py --help lists the keys")
         if key.startswith("~") and name in NEEDED:
             refuse(f"{word} takes away the {name}, and every run has one: type {name}=NAME in its place")
         if key.startswith("~") and name in {entry.name for entry in fields(RunConfig)} - {*NEEDED, *_OPTIONAL}:
@@ -41,3 +45,16 @@ def check_overrides(words: Sequence[str]) -> None:
             refuse(f"{word} names no {name}: type {name}=NAME; python run.py --help lists them")
         if group in _OPTIONAL and "." in name and not key.startswith("~") and group not in chosen:
             refuse(f"{word} needs {group}=NAME beside it: there is no {group} to set {name.partition('.')[2]} of")
+
+
+def listed_values(override: Override) -> list[str]:
+    """The values of a sweep that names them: `1,2`, `choice(1,2)`, `range(3)`.
+
+    Args:
+        override: a word of the command line, parsed by Hydra.
+
+    Returns:
+        The values as they are typed; none for `glob(*)`, `interval(0,1)`, and what is no sweep.
+    """
+    kinds = (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP)
+    return list(override.sweep_string_iterator()) if override.value_type in kinds else []
