@@ -1,6 +1,7 @@
 """Bad input: one clear line, the right exit code, nothing half-written."""
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -232,3 +233,13 @@ def test_a_multirun_ends_with_one_comparison(tmp_path, capsys):
 def test_the_tables_follow_from_the_records(capsys):
     said = call("tables", "--check", capsys=capsys)
     assert said.code == 0, said.err
+
+
+@pytest.mark.parametrize("command", ["models", "plan"])
+def test_output_that_nobody_reads_to_its_end_is_no_defect(command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, f"scripts/{command}.py"]
+    ended = subprocess.run(words, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert ended.returncode == 141 and ended.stderr == ""

@@ -30,11 +30,15 @@ def guarded(main: Callable[[], Any]) -> int:
 
     Returns:
         What `main` returns if that is an exit code, else 0; 2 for bad input, 3 for a machine that cannot go on (disk
-        full, no permission), 130 for Ctrl-C. Any other error is a defect and keeps its traceback.
+        full, no permission), 130 for Ctrl-C, 141 where what reads the output has ended (`| head`). Any other error is a defect and keeps its traceback.
     """
     try:
         found = main()
+        sys.stdout.flush()
         return found if isinstance(found, int) else 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         return _say("interrupted; finished samples are kept, the same command goes on from there", 130)
     except Exception as error:
