@@ -30,7 +30,8 @@ def guarded(main: Callable[[], Any]) -> int:
 
     Returns:
         What `main` returns if that is an exit code, else 0; 2 for bad input, 3 for a machine that cannot go on (disk
-        full, no permission), 130 for Ctrl-C, 141 where what reads the output has ended (`| head`). Any other error is a defect and keeps its traceback.
+        full, no permission), 130 for Ctrl-C, 1 or 141 where what reads the output has ended (`| head`). Any
+        other error is a defect and keeps its traceback.
     """
     try:
         found = main()
