@@ -200,7 +200,7 @@ def results(folders: list[Path], mutmut: Path) -> dict[str, Part]:
     parts = {}
     for source, found in verdicts.items():
         lacking = sum(verdict == NOT_RUN for verdict, _ in found.values())
-        if not lacking:
+        if found and not lacking:
             left = [(*change(name, folder, mutmut), f"{OPEN} ({verdict})")
                     for name, (verdict, folder) in found.items() if verdict != KILLED]  # fmt: skip
             parts[source] = Part(len(found), len(found) - len(left), left)

@@ -14,7 +14,7 @@ from spectrum.models.pipelines import load_pipeline
 
 FAST = {
     "baselines", "cache_hook", "calibrate", "code", "comparison", "current_step", "distribution", "examples",
-    "fidelity", "figures", "first_user_library", "forecast", "given_schedule", "history", "hook_parts", "imports",
+    "fidelity", "figures", "first_user_library", "first_user_metrics", "forecast", "given_schedule", "history", "hook_parts", "imports",
     "lite0", "lpips", "method", "metric", "metric_files", "pictures", "preference", "private_api", "probe",
     "quality", "raft", "refused", "registry", "requirements", "schedule", "settings", "signals", "sites", "table_parts",
     "tables", "text", "timing", "vbench", "video",

@@ -196,3 +196,12 @@ def test_st_lpips_leaves_what_is_installed_alone_and_takes_its_stand_ins_back_af
     with pytest.raises(ZeroDivisionError):
         fidelity.st_lpips(Pictures(torch.rand(1, 3, 64, 64)), None, [])
     assert "IPython" not in sys.modules and sys.modules.pop("torchsummary").summary == 7
+
+
+def test_each_net_has_a_file_of_its_own(hub):
+    for net, name in (("alex", "alexnet-owt-7be5be79.pth"), ("vgg", "vgg16-397923af.pth")):
+        with pytest.raises(SpectrumError, match=f"copy the file to {hub / name}, and leave"):
+            fidelity.check_lpips(net=net, weights="elsewhere.pth")
+        metric_of("lpips", {"net": net, "weights": str(hub / name)})
+        with pytest.raises(AbsentError, match=name):
+            fidelity.lpips(*map(Pictures, noisy_pair()), [], net=net, weights=str(hub / name))

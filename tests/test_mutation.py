@@ -89,7 +89,7 @@ def results_of(folder, codes, monkeypatch):
 
 def test_a_change_is_noticed_if_a_test_failed_broke_down_or_did_not_end(tmp_path, monkeypatch, capsys):
     codes = {"x1": 1, "x2": 3, "x3": -11, "x4": 36, "x5": 0, "x6": 33}
-    found = results_of(tmp_path, [{"a.py": codes}], monkeypatch)
+    found = results_of(tmp_path, [{"a.py": codes, "empty.py": {}}], monkeypatch)
     left = [
         ("x5", "old", "new", "not explained yet (survived)"),
         ("x6", "old", "new", "not explained yet (not reached)"),

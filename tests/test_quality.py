@@ -207,7 +207,10 @@ def test_quality_refuses_what_it_cannot_use():
         ({"imaging_quality": f"{__name__}.FRAMES"}, "is no function"),
         ({"imaging_quality": f"{__name__}.brightness"}, "needs arguments"),
         ({"imaging_quality": 3}, r"type eval\.vbench_quality\.backbones\.imaging_quality=package\.function"),
-        ({"aesthetic_quality": f"{__name__}.colours"}, "must return the pair"),
+        (
+            {"aesthetic_quality": f"{__name__}.colours"},
+            r"^eval.vbench_quality.backbones.aesthetic_quality names .*pair",
+        ),
         ("colours", r"type eval\.vbench_quality\.backbones\.NAME=package\.function"),
     ):
         with pytest.raises(SpectrumError, match=said):
@@ -236,3 +239,9 @@ def test_a_film_holds_every_frame(tmp_path):
     about = next(reader)
     assert about["size"] == (48, 32) and about["fps"] == 16 and len(list(reader)) == FRAMES
     assert [p.name for p in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_backbones_of_an_allowed_package_are_found_before_anything_is_sampled():
+    quality.check_vbench_quality(backbones={"subject_consistency": f"{__name__}.colours"}, plugins=[__name__])
+    with pytest.raises(SpectrumError, match="allow its package"):
+        quality.check_vbench_quality(backbones={"subject_consistency": f"{__name__}.colours"})

@@ -53,6 +53,10 @@ def test_an_experiment_names_what_all_its_rows_share(tmp_path):
     assert {tuple(keys["schedule.run_steps"]) for keys, _ in rows} == {(0, 1, 2), (0, 3)}
 
 
+def test_a_command_leaves_out_what_is_the_default():
+    assert all("seeds=" not in row.command for row in load_experiment("tiny_table").rows)
+
+
 def test_an_ablation_knows_what_it_varies():
     assert load_experiment("tiny_growth").varies == "schedule.growth" and load_experiment("tiny_table").varies is None
 

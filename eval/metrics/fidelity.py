@@ -149,7 +149,7 @@ def lpips(
     import_package("torchvision", "torchvision", "lpips")
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    model = LearnedPerceptualImagePatchSimilarity(net, normalize=True).eval()
+    model = LearnedPerceptualImagePatchSimilarity(net).eval()
 
     @torch.no_grad()
     def distance(own: Tensor, other: Tensor) -> list[float]:
