@@ -209,7 +209,7 @@ def test_quality_refuses_what_it_cannot_use():
         ({"imaging_quality": 3}, r"type eval\.vbench_quality\.backbones\.imaging_quality=package\.function"),
         (
             {"aesthetic_quality": f"{__name__}.colours"},
-            r"^eval.vbench_quality.backbones.aesthetic_quality names .*pair",
+            r"^eval.vbench_quality.backbones.aesthetic_quality .*pair",
         ),
         ("colours", r"type eval\.vbench_quality\.backbones\.NAME=package\.function"),
     ):
