@@ -88,7 +88,8 @@ def _folders(given: dict[str, str]) -> list[Path]:
     if "report" not in given and len(folders) > 1:
         refuse("changes are run in one folder: several are for report=true")
     for folder in folders:
-        there = (folder / "mutants").is_dir() or "[tool.mutmut]" in _read(folder / "pyproject.toml")
+        settings = folder / "pyproject.toml"
+        there = settings.is_file() and "[tool.mutmut]" in settings.read_text()
         if folder.is_relative_to(ROOT):
             refuse(f"folder={folder} lies in the project, whose files are copied there: type one outside of it")
         if "report" in given and not there:
@@ -98,10 +99,6 @@ def _folders(given: dict[str, str]) -> list[Path]:
         if "tests" in given and there:
             refuse(f"folder={folder} has its tests chosen already: leave tests= out, or type a new folder")
     return folders
-
-
-def _read(path: Path) -> str:
-    return path.read_text() if path.is_file() else ""
 
 
 def prepare(folder: Path, tests: list[str]) -> None:

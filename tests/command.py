@@ -7,6 +7,7 @@ from typing import NamedTuple
 from hydra.core.global_hydra import GlobalHydra
 
 from spectrum.commands import main
+from spectrum.commands.guard import guarded
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["model.steps=7", "batch=2", "prompts.limit=2", "timing=0", "probe=0"]
@@ -29,6 +30,14 @@ def call(name, *words, capsys) -> Said:
     finally:
         sys.argv = argv
         GlobalHydra.instance().clear()
+    printed = capsys.readouterr()
+    return Said(code, printed.out, printed.err)
+
+
+def script(module, *words, capsys, monkeypatch) -> Said:
+    """Run a script that is no command of `spectrum`, as it runs itself."""
+    monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, words)])
+    code = guarded(module.main)
     printed = capsys.readouterr()
     return Said(code, printed.out, printed.err)
 

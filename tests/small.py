@@ -1,13 +1,18 @@
-"""A denoiser small enough to work out by hand: a block makes `30 x + 10` of `x`, the head adds a half."""
+"""A denoiser to work out by hand, and how to drive it: a block makes `30 x + 10` of `x`, the head adds a half."""
+
+import functools
+from types import SimpleNamespace
 
 import torch
 from torch import nn
 
-from spectrum import Method
+from spectrum import Denoiser, Method
 from spectrum.core import forecast
-from spectrum.hooks.layout import Denoiser
+from spectrum.core.schedule import explicit
+from spectrum.hooks.hook import CacheHook
 from spectrum.hooks.step import DenoiserCall
 
+EVERY_SECOND = functools.partial(explicit, run_steps=[0, 2])
 LAYOUT = Denoiser(exit="norm_out", stacks=("blocks",))
 
 
@@ -60,10 +65,33 @@ def called_with(model, value):
     return DenoiserCall(model.forward, model.forward, (x,), {}, {"self": model, "hidden_states": x})
 
 
-def method(**settings):
-    return Method("mine", forecast.reuse, **settings)
-
-
 def numbers(tensor):
     assert tensor.unique().numel() == 1
     return tensor.flatten()[0].item()
+
+
+def method(**settings):
+    return Method(**{"name": "mine", "forecast": forecast.reuse, "schedule": EVERY_SECOND, **settings})
+
+
+def steps(count=4):
+    """A flow scheduler of `count` steps; its `step_index` is set by hand."""
+    sigmas = torch.linspace(1, 1 / count, count)
+    config = SimpleNamespace(num_train_timesteps=1000)
+    return SimpleNamespace(timesteps=1000 * sigmas, sigmas=sigmas, step_index=0, begin_index=None, config=config)
+
+
+def put_on(model, made_method, layout=LAYOUT, scheduler=None, **settings):
+    scheduler = scheduler or steps()
+    return CacheHook(model, layout, lambda: scheduler, made_method, **settings), scheduler
+
+
+def latents(value):
+    return torch.full((1, 1, 2, 2), float(value))
+
+
+def walk(model, scheduler, values, **kwargs):
+    found = []
+    for scheduler.step_index, value in enumerate(values):
+        found.append(numbers(model(latents(value), **kwargs)[0]))
+    return found

@@ -1,49 +1,18 @@
 """The hook on the denoiser of `small.py`, along a scheduler that says what it is told."""
 
-import functools
 from types import SimpleNamespace
 
 import pytest
 import torch
 from diffusers import CacheMixin
-from small import LAYOUT, Block, Multiply, Small, numbers
+from small import LAYOUT, Block, Multiply, Small, latents, method, numbers, put_on, steps, walk
 
-from spectrum import Denoiser, Method, SpectrumError
-from spectrum.core import forecast
-from spectrum.core.schedule import always, explicit
+from spectrum import Denoiser, SpectrumError
+from spectrum.core.schedule import always
 from spectrum.hooks.exit_site import ExitSite, FrontExitSite
-from spectrum.hooks.hook import CacheHook, site_of
+from spectrum.hooks.hook import site_of
 from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.output_site import OutputSite
-
-EVERY_SECOND = functools.partial(explicit, run_steps=[0, 2])
-
-
-def method(**settings):
-    return Method(**{"name": "mine", "forecast": forecast.reuse, "schedule": EVERY_SECOND, **settings})
-
-
-def steps(count=4):
-    """A flow scheduler of `count` steps; its `step_index` is set by hand."""
-    sigmas = torch.linspace(1, 1 / count, count)
-    config = SimpleNamespace(num_train_timesteps=1000)
-    return SimpleNamespace(timesteps=1000 * sigmas, sigmas=sigmas, step_index=0, begin_index=None, config=config)
-
-
-def put_on(model, made_method, layout=LAYOUT, scheduler=None, **settings):
-    scheduler = scheduler or steps()
-    return CacheHook(model, layout, lambda: scheduler, made_method, **settings), scheduler
-
-
-def latents(value):
-    return torch.full((1, 1, 2, 2), float(value))
-
-
-def walk(model, scheduler, values, **kwargs):
-    found = []
-    for scheduler.step_index, value in enumerate(values):
-        found.append(numbers(model(latents(value), **kwargs)[0]))
-    return found
 
 
 @pytest.mark.parametrize(

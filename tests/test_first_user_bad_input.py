@@ -269,8 +269,7 @@ def test_5_a_broken_ledger_is_mended_by_the_same_command(finished, capsys):
     whole = path.read_text()
     path.write_text('{"file": 3}\n')
     said = call("run", *words, "redo=metrics", capsys=capsys)
-    assert said.code == 0, said.err
-    assert path.read_text() == whole
+    assert said.code == 0 and path.read_text() == whole, said.err
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import functools
 import importlib
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import bench_metrics
@@ -12,7 +11,7 @@ import conformance
 import migrate_records
 import pytest
 import train_tiny
-from command import QUICK, ROOT, Said, call, error_line
+from command import QUICK, ROOT, call, error_line, script
 
 from spectrum.bench import calibration, progress
 from spectrum.commands import main
@@ -33,14 +32,6 @@ def trace(tmp_path_factory):
     path = tmp_path_factory.mktemp("trace") / "t.pt"
     assert main(["trace", "model.steps=8", "prompts.limit=1", "seeds=[0,1]", f"trace={path}"]) == 0
     return path
-
-
-def script(module, *words, capsys, monkeypatch) -> Said:
-    """Run a script that is no command, as it runs itself."""
-    monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, words)])
-    code = guarded(module.main)
-    printed = capsys.readouterr()
-    return Said(code, printed.out, printed.err)
 
 
 @pytest.mark.parametrize(

@@ -71,15 +71,18 @@ def test_samples_and_timing_survive_an_error_in_a_metric(tmp_path, capsys):
         pytest.importorskip(package)
     (tmp_path / "ImageReward.pt").write_bytes(b"torn")
     (tmp_path / "vocab.txt").write_text("[PAD]\n")
-    words = [*QUICK, "timing=1", f"out={tmp_path / 'out'}"]
+    words = [*QUICK, "timing=1", f"out={tmp_path / 'out'}", f"records={tmp_path / 'records'}"]
     torn = f"+eval.image_reward={{checkpoint: {tmp_path / 'ImageReward.pt'}}}"
     said = call("run", *words, torn, capsys=capsys)
     assert "vocab.txt" in error_line(said)
     before = record_in(tmp_path / "out")
     assert before["samples"] == 2 and before["timing"]["repeats"] == 1
+    assert not list((tmp_path / "records").glob("*.json")), "what lacks its metrics is no result yet"
     assert call("run", *words, capsys=capsys).code == 0
     after = record_in(tmp_path / "out")
     assert after["timing"] == before["timing"] and after["metrics"].keys() == {"psnr", "ssim"}
+    (shared,) = (tmp_path / "records").glob("*.json")
+    assert json.loads(shared.read_text()) == after
 
 
 def test_a_terminal_shows_bars_of_the_metrics_that_are_computed_alone():

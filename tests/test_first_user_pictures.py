@@ -2,7 +2,6 @@
 
 import csv
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import sheet
 import torch
+from command import error_line, script
 from PIL import Image
 
 from eval.figures.sheets import draw_sheet
@@ -18,7 +18,6 @@ from spectrum.api import Accelerated
 from spectrum.bench.prompts import numbered_samples
 from spectrum.bench.resolve import resolve
 from spectrum.bench.sampling import sample_batch
-from spectrum.commands.guard import guarded
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
 from spectrum.models.identity import ASSETS, EMBEDDED
@@ -119,7 +118,5 @@ def test_13_the_readmes_first_pictures_show_what_their_prompts_name(shown):
 )
 def test_13_what_sheet_cannot_draw_gets_one_line(words, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["sheet.py", *words])
-    assert guarded(sheet.main) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = error_line(script(sheet, *words, capsys=capsys, monkeypatch=monkeypatch))
     assert line.startswith(f"error: {says}")

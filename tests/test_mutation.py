@@ -5,8 +5,7 @@ import json
 
 import mutation
 import pytest
-
-from spectrum.commands.guard import guarded
+from command import error_line, script
 
 SOURCE = """
 @exact(1)
@@ -131,23 +130,22 @@ def test_a_report_keeps_its_reasons_and_the_files_that_were_not_run():
         (["folder=ROOT/outputs/m"], "lies in the project"),
         (["folder=NEW", "report=yes"], "report=yes is unknown: type report=true"),
         (["folder=NEW", "report=true"], "holds no results"),
+        (["folder=FULL,OLD", "report=true"], "FULL holds no results"),
         (["folder=NEW,OTHER"], "several are for report=true"),
         (["folder=OLD", "tests=test_grid.py"], "has its tests chosen already"),
         (["folder=NEW"], "pip install mutmut"),
     ],
 )
 def test_bad_input_is_one_line_and_changes_nothing(words, says, tmp_path, monkeypatch, capsys):
-    (tmp_path / "OLD/mutants").mkdir(parents=True)
+    (tmp_path / "OLD").mkdir()
+    (tmp_path / "OLD/pyproject.toml").write_text("[tool.mutmut]\n")
     (tmp_path / "FULL").mkdir()
     (tmp_path / "FULL/file").touch()
     given = [word.replace("ROOT", str(mutation.ROOT)) for word in words]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["mutation.py", *given])
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     before = mutation.REPORT.read_text()
-    assert guarded(mutation.main) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and says in line
+    assert says in error_line(script(mutation, *given, capsys=capsys, monkeypatch=monkeypatch))
     assert mutation.REPORT.read_text() == before and not (tmp_path / "NEW").exists()
 
 

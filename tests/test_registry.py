@@ -3,8 +3,7 @@
 import pytest
 import torch
 from diffusers.hooks import HookRegistry
-from small import Small, numbers
-from test_cache_hook import method, put_on, walk
+from small import Small, method, numbers, put_on, walk
 from torch import nn
 
 from spectrum import Denoiser, SpectrumError

@@ -189,7 +189,7 @@ def _do_what_lacks(job: Job, record: Record | None, console: Console) -> Record:
             record = describe(job, ledger, _probe(loaded, job, sampling), environment(device_of(config.device)))
         seconds = record.timing or (_time(progress, loaded(), job) if config.timing else None)
         record = dataclasses.replace(record, timing=seconds)
-        _write(job, record)  # an error in a metric does not cost the samples' facts and the timing
+        write_record(job.record_path, record)  # so that an error in a metric costs neither timing nor what is known
         metrics, left_out = _measure(job, record, ledger, console, progress)
     record = dataclasses.replace(record, metrics={**record.metrics, **metrics}, left_out=left_out)
     record = parse_record(finite(dataclasses.asdict(record)), str(job.record_path))

@@ -105,10 +105,11 @@ def record_trace(
             last[branch, name] = value, value.detach().to("cpu", copy=True)
         return last[branch, name][1]
 
-    def observe(seen: Observation) -> None:
-        inputs = {name: copied(seen.branch, name, value) for name, value in seen.inputs.items()}
-        parts = {name: copied(seen.branch, name, getattr(seen, name)) for name in ("entry", "feature", "velocity")}
-        branches.setdefault(seen.branch, []).append(Observation(seen.branch, seen.step, inputs, **parts))
+    def observe(observed: Observation) -> None:
+        branch = observed.branch
+        inputs = {name: copied(branch, name, value) for name, value in observed.inputs.items()}
+        parts = {name: copied(branch, name, getattr(observed, name)) for name in ("entry", "feature", "velocity")}
+        branches.setdefault(branch, []).append(Observation(branch, observed.step, inputs, **parts))
 
     with Accelerated(pipe, Method("none", None, always), observe=observe):
         sample_batch(pipe, batch, sampling, on_step)

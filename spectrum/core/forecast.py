@@ -1,6 +1,6 @@
 """Linear forecasters: the weight that each stored feature has in the forecast of a skipped step.
 
-Every forecaster is called as `forecast(times, target, span, **parameters)`:
+Every forecaster is called as `forecast(times, target, span, **parameters)`.
 
 Args:
     times: the clock's readings at the stored features, oldest first; at least one.
@@ -13,8 +13,7 @@ Returns:
 Raises:
     SpectrumError: if a parameter is out of range, or there are too few features for it.
 
-`@exact(degree, **parameters)` declares the highest degree of polynomials in time that a forecaster continues exactly
-with those parameters. The tests hold each forecaster to its declaration.
+`@exact(degree, **p)` declares the highest degree of polynomial in time that a forecaster continues exactly with `p`.
 """
 
 import math
