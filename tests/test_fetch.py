@@ -32,8 +32,20 @@ def empty(tmp_path, monkeypatch):
     return empty_machine(tmp_path, monkeypatch)
 
 
+ON_A_LARGE_DISK = """
+import runpy, shutil, sys, types
+shutil.disk_usage = lambda path: types.SimpleNamespace(free=10**14)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def fetch(folder, endpoint, *words):
-    """Run scripts/fetch.py in a process of its own, whose hub is `endpoint` and whose caches lie in `folder`."""
+    """Run scripts/fetch.py in a process of its own, whose hub is `endpoint` and whose caches lie in `folder`.
+
+    The files that the hub sends are tiny, but the check of the disk goes by the model's true size: the process sees a
+    disk with room for any model, however full the machine's is.
+    """
     places = {"HF_ENDPOINT": endpoint, "HF_HUB_CACHE": f"{folder}/hub", "SPECTRUM_HOME": f"{folder}/spectrum"}
     environment = {
         **os.environ,
@@ -42,7 +54,7 @@ def fetch(folder, endpoint, *words):
         "HF_HOME": f"{folder}/home",
         "TORCH_HOME": f"{folder}/torch",
     }
-    command = [sys.executable, str(ROOT / "scripts" / "fetch.py"), *words]
+    command = [sys.executable, "-c", ON_A_LARGE_DISK, str(ROOT / "scripts" / "fetch.py"), *words]
     return subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
     )
