@@ -64,11 +64,13 @@ def emoji(folder: Path | None, work: Path) -> Path:
 
 
 def write_prompts(folder: Path) -> None:
-    """The two prompt lists: pairs of object and ground colour that training never shows, and pairs that it does."""
+    """The prompt lists: `calibration` of pairs of object and ground colour that training shows, the others of the rest."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, seen in (("heldout", False), ("calibration", True)):
-        text = "\n".join(scenes.tuned_prompts(64, seen, seed=int(seen))) + "\n"
-        (folder / f"{name}.txt").write_text(text)
+    taken: list[str] = []
+    for seed, name in enumerate(("development", "calibration", "heldout", "sealed")):
+        prompts = scenes.tuned_prompts(64, name == "calibration", seed, taken)
+        (folder / f"{name}.txt").write_text("\n".join(prompts) + "\n")
+        taken += prompts
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -80,9 +80,11 @@ def load_experiment(name: str, published: Path | None = None) -> Experiment:
     shared: dict[str, Any] = {
         group: chosen[group] for group in ("model", "prompts") if chosen[group] != _DEFAULT_CHOICES[group]
     }
-    limit, seeds, timing = (OmegaConf.select(composed, key) for key in ("prompts.limit", "seeds", "timing"))
+    wanted = ("prompts.limit", "seeds", "batch", "timing")
+    limit, seeds, batch, timing = (OmegaConf.select(composed, key) for key in wanted)
     shared |= {} if limit is None else {"prompts.limit": limit}
     shared |= {} if seeds in (None, [0]) else {"seeds": list(seeds)}
+    shared |= {} if batch is None else {"batch": batch}
     shared |= {} if timing in (None, RunConfig.timing) else {"timing": timing}
     sweep = {key: _swept(key, text) for key, text in composed.hydra.sweeper.params.items()}
     rows: dict[str, Row] = {}

@@ -4,6 +4,7 @@ A caption says little of what its picture fixes: which picture of a group, where
 not, which pattern in which phase. That is what bends the sampling trajectories of a model trained on them.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,8 +141,18 @@ def draw(objects: dict[str, Image.Image], rng: np.random.Generator) -> Scene:
     return Scene(caption, np.clip(ground, 0, 255).round().astype(np.uint8))
 
 
-def tuned_prompts(count: int, seen: bool, seed: int) -> list[str]:
-    """Prompts from pairs of object and ground colour that training never shows, or (`seen`) from pairs that it does."""
+_PATTERN_WORDS = ("", "striped ", "dotted ", "", "checkered ")
+
+
+def tuned_prompts(count: int, seen: bool, seed: int, taken: Collection[str] = ()) -> list[str]:
+    """Prompts from pairs of object and ground colour that training never shows, or (`seen`) from pairs that it does.
+
+    Args:
+        count: how many.
+        seen: which of the two kinds of pair.
+        seed: of the draw.
+        taken: prompts of other lists, none of which comes again.
+    """
     rng = np.random.default_rng(seed)
     prompts: list[str] = []
     names = [str(n) for n in rng.permutation(list(v.FILES))]
@@ -154,6 +165,9 @@ def tuned_prompts(count: int, seen: bool, seed: int) -> list[str]:
         layout = ("single", "and", "single", "left", "single", "above")[len(prompts) % 6]
         pair = [name] if layout == "single" or not partners else [name, str(rng.choice(partners))]
         head = _head(layout if len(pair) == 2 else "single", pair, len(pair), "", "")
-        pattern = ("", "striped ", "dotted ", "", "checkered ")[len(prompts) % 5]
-        prompts.append(f"{head} on {pattern}{colour}")
+        pattern = _PATTERN_WORDS[len(prompts) % 5]
+        prompt = f"{head} on {pattern}{colour}"
+        while prompt in taken:
+            prompt = f"{head} on {rng.choice(_PATTERN_WORDS)}{colour}"
+        prompts.append(prompt)
     return prompts
