@@ -1,4 +1,4 @@
-"""Samples of a batch that decide each for themselves, on the denoiser of `small.py`: it makes `900 x + 310.5` of `x`."""
+"""Samples of a batch that decide each for themselves, on the denoiser of `small.py`, which makes `900 x + 310.5`."""
 
 from types import SimpleNamespace
 
