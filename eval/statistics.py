@@ -4,6 +4,7 @@ Samples are resampled one by one, whatever prompt and seed they come from. The b
 fixed seed, so the same values always give the same interval.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,3 +89,16 @@ def worst(values: Sequence[float], share: float = 0.05, higher_is_better: bool =
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     ordered = ordered if higher_is_better else ordered[::-1]
     return float(ordered[: max(1, round(share * len(ordered)))].mean())
+
+
+def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """The median of some values, and the two of them between which the true median lies.
+
+    Example:
+        >>> median_interval([3.0, 1.0, 2.0, 5.0, 4.0, 9.0, 7.0, 8.0, 6.0])
+        (5.0, 2.0, 8.0)
+    """
+    ordered, count = np.sort(np.asarray(values, dtype=np.float64)), len(values)
+    below = np.cumsum([math.comb(count, k) / 2**count for k in range(count)])
+    k = max((k for k in range((count + 1) // 2) if 1 - 2 * below[k] >= level - 0.02), default=0)
+    return float(np.median(ordered)), float(ordered[k]), float(ordered[-1 - k])
