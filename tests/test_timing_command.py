@@ -1,5 +1,6 @@
 """`spectrum timing` on an experiment of one's own with few steps, in a copy of the project that runs it for real."""
 
+import dataclasses
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from eval.reports.timing_page import read_pass, timing_page
-from spectrum.records.record import read_records
+from spectrum.records.record import read_records, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 MINE = """\
@@ -50,13 +51,13 @@ def project(tmp_path_factory):
     return folder
 
 
-TIME = ("scripts/timing.py", "experiment=mine", "rounds=7", "records=records", "force=true")
+TIME = ("scripts/timing.py", "experiment=mine", "rounds=7", "force=true")
 
 
 @pytest.fixture(scope="module")
 def timed(project):
     before = {record.id: record for record in read_records(project / "records")}
-    return before, run(project, *TIME, "to=first.md")
+    return before, run(project, *TIME, "records=records", "to=first.md")
 
 
 def test_every_record_gets_the_timing_of_one_process(project, timed):
@@ -115,12 +116,12 @@ def test_an_earlier_page_that_agrees_and_one_that_does_not(project, timed):
     page = (project / "first.md").read_text()
     wide = re.sub(r"\[[\d.]+, [\d.]+\]", "[0.100, 90.000]", page)
     (project / "wide.md").write_text(wide.replace("with 1 threads", "with 64 threads"))
-    code, out, err = run(project, *TIME, "to=second.md", "compare=wide.md")
+    code, out, err = run(project, *TIME, "records=records", "to=second.md", "compare=wide.md")
     assert code == 0, err
     assert out.count("agrees") == 3 and "DISAGREES" not in out and "3 of 3 rows agree" in out
     assert "wide.md was timed on" in out and "with 64 threads, this on" in out
     (project / "far.md").write_text(moved(page, 3.0))
-    code, out, err = run(project, *TIME, "to=third.md", "compare=far.md")
+    code, out, err = run(project, *TIME, "records=records", "to=third.md", "compare=far.md")
     assert code == 1 and out.count("DISAGREES") == 3 and "0 of 3 rows agree" in out, err
     assert (project / "third.md").exists() and "far.md was timed on" not in out
 
@@ -142,3 +143,13 @@ def test_what_cannot_be_timed_is_refused(project, words, said):
     words = [word.replace("MINE", "configs/experiment/mine.yaml") for word in words]
     code, _, err = run(project, "scripts/timing.py", "records=records", *words)
     assert code == 2 and said in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_a_record_that_its_row_does_not_make_any_more_is_refused(project, tmp_path):
+    shutil.copytree(project / "records", tmp_path / "records")
+    for record in read_records(tmp_path / "records"):
+        if record.name == "fora":
+            (tmp_path / "records" / f"{record.id}.json").unlink()
+            write_record(tmp_path / "records" / "other.json", dataclasses.replace(record, id="fora-0123456789ab"))
+    code, _, err = run(project, *TIME, f"records={tmp_path / 'records'}")
+    assert code == 2 and "fora-0123456789ab is not what its row in mine makes now, which is fora-" in err
