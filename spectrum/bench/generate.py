@@ -126,14 +126,11 @@ def _store(
     folder: Path, batch: list[Sample], images: Tensor, report: dict[str, Any], fps: int | None
 ) -> list[dict[str, Any]]:
     entries = []
-    for number, (sample, image) in enumerate(zip(batch, images, strict=True)):
-        own = sample_report(report, number, len(batch))
-        runs = {name: branch["run_steps"] for name, branch in own.items()}
-        calls = {name: len(branch["run_steps"]) + len(branch["skipped"]) for name, branch in own.items()}
+    for sample, image, done in zip(batch, images, runs_of_samples(report, len(batch)), strict=True):
         content = encoded(image, fps)
         write_bytes(folder / "images" / sample.file, content)
         entry = {"index": sample.index, "seed": sample.seed, "prompt": sample.prompt, "file": sample.file}
-        entries.append({**entry, "sha256": hashlib.sha256(content).hexdigest(), "runs": runs, "calls": calls})
+        entries.append({**entry, "sha256": hashlib.sha256(content).hexdigest(), **done})
     return entries
 
 
@@ -159,6 +156,25 @@ def sample_report(report: Mapping[str, Any], number: int, count: int) -> dict[st
         samples = branch["samples"]
         own = samples if len(samples) == 1 else samples[number::count]
         found |= {name if row == 0 else f"{name} {row}": part for row, part in enumerate(own)}
+    return found
+
+
+def runs_of_samples(report: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    """Where the blocks ran for each sample of a call of the pipeline.
+
+    Args:
+        report: of the call, from `Accelerated.report`.
+        count: number of samples in it.
+
+    Returns:
+        For each sample, by CFG branch, `runs` (the steps at which the blocks ran) and `calls` (how often the denoiser
+        was called).
+    """
+    found = []
+    for own in (sample_report(report, number, count) for number in range(count)):
+        runs = {name: branch["run_steps"] for name, branch in own.items()}
+        calls = {name: len(branch["run_steps"]) + len(branch["skipped"]) for name, branch in own.items()}
+        found.append({"runs": runs, "calls": calls})
     return found
 
 
