@@ -74,7 +74,7 @@ def speedup_cell(record: Record, brief: bool = False) -> str:
         return ""
     low, high = timing.speedup_interval
     interval = "" if brief else f" [{low:.2f}, {high:.2f}]"
-    return f"{timing.speedup:.2f}x{interval}" + (" forced" if timing.conditions["forced"] else "")
+    return f"{timing.speedup:.2f}x{interval}" + (" forced" if timing.conditions.forced else "")
 
 
 def record_cells(record: Record, metrics: Sequence[str], brief: bool = False) -> tuple[str, ...]:
