@@ -4,14 +4,14 @@ from collections.abc import Iterable, Sequence
 
 from eval.metrics.columns import METRICS
 from eval.tables.comparison import shown_metrics
-from eval.tables.differences import order_lines
+from eval.tables.differences import orders
 from eval.tables.tables import ExperimentTable
 from spectrum.records.record import Record
 from spectrum.records.timing import Timing
 
 FIDELITY = (
-    "Fidelity is to the uncached run on the same noise, and measured on the 8-bit pictures that are stored. Mean ± half "
-    "of its 95 % interval; intervals are made by resampling the prompts, each with all its seeds."
+    "Fidelity is to the uncached run on the same noise, and measured on the 8-bit pictures that are stored. Mean ± "
+    "half of its 95 % interval; intervals are made by resampling the prompts, each with all its seeds."
 )
 SSIM = "SSIM is taken over windows that lie inside the picture whole, without padding."
 MEAN_ERROR = "PSNR of mean MSE averages the squared error over all samples first, and has no interval."
@@ -27,6 +27,7 @@ TIMED = (
     "PSNR of plain sampling with as many steps as take the same time, between the measured controls; its interval "
     "carries that of the speed-up."
 )
+ORDER = "The whole order by PSNR comes back in"
 
 
 def about(table: ExperimentTable) -> str:
@@ -74,13 +75,11 @@ def _timed_on(first: Record, timings: Sequence[Timing]) -> str:
 def remarks(table: ExperimentTable) -> list[str]:
     """What holds for the table as a whole: whether its order is firm, and how it was timed. A sentence each."""
     records = table.records
-    orders, timings = order_lines(table.rows), timings_of(records)
-    found = [f"When the prompts are drawn again, PSNR gives {'; '.join(orders)} of the draws."] if orders else []
-    passes = len({timing.process for timing in timings})
+    kept = [f"of the {rows} rows at {runs} runs in {100 * share:.0f} %" for runs, rows, share in orders(table.rows)]
+    found = [f"When the prompts are resampled, the whole order by PSNR comes back: {', '.join(kept)}."] if kept else []
+    passes = len({timing.process for timing in timings_of(records)})
     if passes > 1:
-        found.append(
-            f"The rows were timed in {passes} passes: what one machine's state does to a speed-up can differ between them."
-        )
+        found.append(f"The rows were timed in {passes} passes, between which the state of the machine can differ.")
     forced = [r.label for r in records if r.timing is not None and r.timing.conditions.forced]
     if forced:
         found.append(f"Timed on a loaded machine, by force: {', '.join(forced)}.")

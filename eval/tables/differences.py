@@ -145,12 +145,15 @@ def psnr_of_mean_error(values: Sequence[float | None]) -> float:
     return -10 * math.log10(error) if error else math.inf
 
 
-def order_lines(rows: Matches) -> list[str]:
+def orders(rows: Matches) -> list[tuple[Any, int, float]]:
     """For each number of runs: in how many resamples of the prompts the rows' whole order by PSNR comes back.
 
     Args:
         rows: the rows with their records. Only those that ask for a number of runs are ordered, and only where there
             are three of them.
+
+    Returns:
+        For each number of runs: that number, how many rows there are, and the share of the resamples, 0 to 1.
     """
     groups: dict[Any, list[Record]] = {}
     for row, record in rows:
@@ -161,5 +164,5 @@ def order_lines(rows: Matches) -> list[str]:
         if len(records) >= ORDERED:
             values = [record.metrics["psnr"].values or [] for record in records]
             share = statistics.order_stability(values, seeds_in(records[0], "psnr"))
-            found.append(f"at {runs} runs the whole order of {len(records)} rows in {100 * share:.0f} %")
+            found.append((runs, len(records), share))
     return found

@@ -141,7 +141,8 @@ def measured(table: ExperimentTable, record: Record) -> dict[str, str]:
         record: the record of one of its rows.
     """
     found: dict[str, str] = {}
-    for title, cell in zip(column_titles(table.records), record_cells(record, shown_metrics(table.records)), strict=True):
+    shown = record_cells(record, shown_metrics(table.records))
+    for title, cell in zip(column_titles(table.records), shown, strict=True):
         found[title] = cell
         if title == METRICS["psnr"].title:
             found[MEAN_ERROR] = mean_error_cell(record)
