@@ -6,7 +6,7 @@ call. Only sampling again shows those.
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from eval import statistics
@@ -21,7 +21,7 @@ from spectrum.core.errors import refuse
 from spectrum.records.digests import samples_digest
 from spectrum.records.files import finite, identity
 from spectrum.records.record import MetricEntry, Record
-from spectrum.records.timing import Timing, round_nfe
+from spectrum.records.timing import TimedRound, Timing, round_nfe
 
 RELATIVE = 1e-6
 """How far a number may lie from what it follows from: sums of another machine differ in their last digits."""
@@ -139,22 +139,30 @@ def _counts(record: Record) -> Problems:
 def _runs(record: Record) -> Problems:
     """The run steps of the first sample, against its number of them and the steps that were skipped."""
     steps = record.method.get("steps") or record.steps
-    every = set(range(steps))
     for name, runs in record.runs.items():
-        if sorted(set(runs)) != runs or not set(runs) <= every:
+        if not _rising(runs, steps):
             yield f"runs.{name} are no rising steps below {steps}"
     lengths = [len(runs) for runs in record.runs.values()]
     first = record.nfe_by_sample[0]
     if not lengths or not min(lengths) <= first <= max(lengths):
         yield f"runs has {lengths} steps by CFG branch, and nfe_by_sample says {first} for the first sample"
     if record.weights:
-        skipped = every - set().union(*record.runs.values())
+        skipped = set(range(steps)) - set().union(*record.runs.values())
         yield from differs("weights.step", [w["step"] for w in record.weights], sorted(skipped), "runs")
-    fixed = record.weights or not record.caches
-    if fixed and any(count != first for count in record.nfe_by_sample):
+    if by_time_alone(record) and any(count != first for count in record.nfe_by_sample):
         yield "nfe_by_sample differs between samples, and the method decides by time alone"
     if not record.caches:
         yield from differs("nfe_by_sample", first, steps, "a method that skips no step")
+
+
+def by_time_alone(record: Record) -> bool:
+    """Whether a record's method runs the same steps for every sample: its plan is known, or it skips none."""
+    return bool(record.weights) or not record.caches
+
+
+def _rising(steps: Sequence[int], limit: int) -> bool:
+    """Whether steps stand in order, each once, below a limit."""
+    return list(steps) == sorted(set(steps)) and set(steps) <= set(range(limit))
 
 
 def _against(record: Record, reference: Record | None) -> Problems:
@@ -169,7 +177,9 @@ def _against(record: Record, reference: Record | None) -> Problems:
         stored = record.reference if name == "id" else getattr(record, name)
         yield from differs("reference" if name == "id" else name, stored, wanted, f"the reference {reference.id}")
     for key in sorted({*record.model, *reference.model} - set(FREE_TEXT)):
-        yield from differs(f"model.{key}", record.model.get(key), reference.model.get(key), f"the reference {reference.id}")
+        yield from differs(
+            f"model.{key}", record.model.get(key), reference.model.get(key), f"the reference {reference.id}"
+        )
     made = samples_digest(reference.digests)
     yield from differs("reference_samples", record.reference_samples, made, f"the reference {reference.id}")
     values = record.metrics["psnr"].values if "psnr" in record.metrics else None
@@ -210,10 +220,12 @@ def _whole_set(record: Record, field: str, entry: MetricEntry) -> Problems:
     for key in ("interval", "worst_5_percent", "worst_interval"):
         if getattr(entry, key) is not None:
             yield f"{field}.{key} is {getattr(entry, key)}, and there are no values that it follows from"
-    count, pictures = entry.provenance.get("samples"), record.samples * (record.model.get("frames") or 1)
-    imported = "source" in entry.provenance  # from a results file of another package
-    if not imported and count not in (record.samples, pictures):
-        yield f"{field}.provenance.samples is {count}, and there are {record.samples} samples"
+    pictures = record.samples * (record.model.get("frames") or 1)
+    if "source" in entry.provenance:  # a results file of another package, which says nothing of the samples
+        return
+    for key in sorted({"samples", "reference"} & {"samples", *entry.provenance}):
+        if entry.provenance.get(key) not in (record.samples, pictures):
+            yield f"{field}.provenance.{key} is {entry.provenance.get(key)}, and there are {record.samples} samples"
 
 
 def _timing(record: Record, timing: Timing) -> Problems:
@@ -224,7 +236,6 @@ def _timing(record: Record, timing: Timing) -> Problems:
     yield from differs("timing.id", timing.id, identity([record.id, timing.hardware]), "id and hardware")
     places = itertools.product(range(len(record.prompts)), record.seeds)
     files = {f"{index:05d}-s{seed}.png" for index, seed in places}
-    steps = record.method.get("steps") or record.steps
     for number, timed in enumerate(timing.rounds):
         field = f"timing.rounds.{number}"
         if len(set(timed.samples)) != timing.batch or not set(timed.samples) <= files:
@@ -233,14 +244,25 @@ def _timing(record: Record, timing: Timing) -> Problems:
             yield f"{field}.runs and .calls are not of {timing.batch} samples"
             return
         yield from differs(f"{field}.nfe", timed.nfe, round_nfe(timed.runs, timed.calls), "runs and calls")
-        if any(set(runs) - set(range(steps)) for own in timed.runs for runs in own.values()):
-            yield f"{field}.runs has steps that are not below {steps}"
+        yield from _timed_runs(record, timed, field)
         seconds = [timed.before, timed.candidate, timed.after]
         if not all(0 < side["denoise"] <= side["total"] for side in seconds):
             yield f"{field} has a call whose seconds are not 0 < denoise <= total"
             return
     for key, made in summary(timing.rounds, timing.batch).items():
         yield from differs(f"timing.{key}", getattr(timing, key), made, "rounds")
+
+
+def _timed_runs(record: Record, timed: TimedRound, field: str) -> Problems:
+    """The run steps of a round; where a method decides by time alone, they are those of every sample."""
+    steps = record.method.get("steps") or record.steps
+    for runs, calls in zip(timed.runs, timed.calls, strict=True):
+        if runs.keys() != calls.keys() or not all(len(runs[name]) <= calls[name] <= steps for name in runs):
+            yield f"{field}.calls are {calls}, with {steps} steps"
+        if not all(_rising(own, steps) for own in runs.values()):
+            yield f"{field}.runs are no rising steps below {steps}"
+        if by_time_alone(record):
+            yield from differs(f"{field}.runs", runs, record.runs, "runs")
 
 
 def _conditions(timing: Timing) -> Problems:
