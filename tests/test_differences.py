@@ -1,7 +1,7 @@
 """Differences, the speed of plain sampling, speed-ups and efficiency in a table, against figures worked out by hand.
 
-Four prompts: Student's quantile of 3 degrees of freedom is 3.1824 (two-sided 95 %), and fewer than eight prompts are not
-resampled, so that every half-width below is 3.1824 standard deviations / 2.
+Four prompts: Student's quantile of 3 degrees of freedom is 3.1824 (two-sided 95 %), and fewer than eight prompts are
+not resampled, so that every half-width below is 3.1824 standard deviations / 2.
 """
 
 import dataclasses
