@@ -34,8 +34,8 @@ def check_record(record: Record, reference: Record | None) -> None:
     """
     if reference is None:
         refuse(
-            f"the record {record.id} is compared with {record.reference}, and there is no such record: type its command "
-            f"with method=none: {record.command}"
+            f"the record {record.id} is compared with {record.reference}, and there is no such record: type its "
+            f"command with method=none: {record.command}"
         )
     problem = next(problems(record, reference), None)
     if problem is not None:
