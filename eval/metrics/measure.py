@@ -5,28 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from eval.metrics.columns import METRICS
+from eval.metrics.ids import asked, computed
 from eval.metrics.metric import AbsentError, metric_of
 from eval.metrics.pictures import Pictures
-from spectrum.records.files import identity
 from spectrum.records.record import MetricEntry
 
 Begin = Callable[[str, int], Callable[[int], None]]
 """From a metric's name and a number of pictures to what is told of how many of them have been read."""
-
-
-def asked(name: str, parameters: Mapping[str, Any], sample: str, reference: str) -> str:
-    """The id of a request to compute a metric. A record that holds it need not compute the metric again.
-
-    Args:
-        name: the metric.
-        parameters: its parameters.
-        sample: id of the samples.
-        reference: id of the reference.
-
-    Returns:
-        12 hex digits.
-    """
-    return identity([name, dict(parameters), sample, reference])
 
 
 def missing_metrics(
@@ -100,7 +85,8 @@ def measure(
             samples.on_read = _tell_nobody
         request = asked(name, parameters, *names)
         entry = result.record_entry(higher_is_better=METRICS[name].better == "higher")
-        found[name] = MetricEntry(asked=request, id=identity([request, result.provenance.get("sha256")]), **entry)
+        made = {"asked": request, "id": computed(request, result.provenance), "parameters": dict(parameters)}
+        found[name] = MetricEntry(**made, **entry)
     return found, left_out
 
 

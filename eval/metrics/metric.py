@@ -61,7 +61,7 @@ class Result:
             >>> Result.per_sample([30.0, 20.0, float("inf")], backbone="none").aggregate
             25.0
         """
-        mean, _ = statistics.interval(values, resamples=1)
+        mean, _ = statistics.interval(values)
         return cls(mean, [float(v) for v in values], provenance)
 
     def mean_over_frames(self, frames: int) -> "Result":
@@ -82,25 +82,29 @@ class Result:
             return self
         groups = [self.values[i : i + frames] for i in range(0, len(self.values), frames)]
         values = [float(np.mean([v for v in group if np.isfinite(v)] or group)) for group in groups]
-        mean, _ = statistics.interval(values, resamples=1)
+        mean, _ = statistics.interval(values)
         return dataclasses.replace(self, aggregate=mean, values=values)
 
-    def record_entry(self, higher_is_better: bool = True) -> dict[str, Any]:
+    def record_entry(self, higher_is_better: bool = True, per: int = 1) -> dict[str, Any]:
         """The fields of a record's `MetricEntry`, except for its ids.
 
         Args:
             higher_is_better: which way the metric points; decides which 5 % of the values are the worst.
+            per: values of one prompt; prompts are what the intervals resample.
 
         Returns:
             `mean` and `provenance`; `warning` if there is one; and for a metric with values, `values`, `interval`
-            (half-width of the 95 % bootstrap interval of the mean) and `worst_5_percent` (mean of the worst 5 %).
+            (half-width of the 95 % interval of the mean), `worst_5_percent` (mean of the worst 5 %) and
+            `worst_interval` (half-width of its interval).
         """
         entry: dict[str, Any] = {"mean": self.aggregate, "provenance": self.provenance}
         if self.warning:
             entry["warning"] = self.warning
         if self.values is not None:
-            _, entry["interval"] = statistics.interval(self.values)
-            entry["worst_5_percent"] = statistics.worst(self.values, higher_is_better=higher_is_better)
+            _, entry["interval"] = statistics.interval(self.values, per)
+            entry["worst_5_percent"], entry["worst_interval"] = statistics.worst(
+                self.values, per, higher_is_better=higher_is_better
+            )
             entry["values"] = self.values
         return entry
 
