@@ -265,7 +265,7 @@ def median_interval(values: Values, level: float = 0.95) -> tuple[float, float, 
 
     Returns:
         (median, low, high), in the unit of the values. Of 9 values the ends are the second and the eighth (96.1 %).
-        From fewer than 6 they are the smallest and the largest, which hold it less often. All NaN if no value is finite.
+        From fewer than 6 they are the smallest and the largest, which hold it less often. All NaN if none is finite.
 
     Example:
         >>> median_interval([3.0, 1.0, 2.0, 5.0, 4.0, 9.0, 7.0, 8.0, 6.0])

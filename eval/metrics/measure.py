@@ -43,6 +43,8 @@ def measure(
     names: tuple[str, str],
     say: Callable[[str], None],
     begin: Begin = lambda name, total: _tell_nobody,
+    *,
+    seeds: int = 1,
 ) -> tuple[dict[str, MetricEntry], dict[str, str]]:
     """Compute metrics.
 
@@ -59,6 +61,7 @@ def measure(
         begin: called with a metric's name and the number of pictures in `samples` once the metric begins to read them;
             what it returns is told of how many have been read, batch by batch. It is not called for a metric that reads
             none.
+        seeds: samples of each prompt, which follow one another. Intervals resample prompts, with their samples in them.
 
     Returns:
         Two dicts by the metric's name: what a record stores of it, and for those that cannot be computed here the
@@ -74,8 +77,8 @@ def measure(
     for name, parameters in wanted.items():
         samples.on_read = _begun_when_read(begin, name, len(samples))
         try:
-            result = metric_of(name, parameters)(samples, reference, frame_prompts)
-            if result.values is not None and len(result.values) == len(samples):
+            result = metric_of(name, parameters, seeds)(samples, reference, frame_prompts)
+            if METRICS[name].per == "sample" and result.values is not None and len(result.values) == len(samples):
                 result = result.mean_over_frames(samples.frames)
         except AbsentError as error:
             left_out[name] = str(error)
@@ -84,7 +87,8 @@ def measure(
         finally:
             samples.on_read = _tell_nobody
         request = asked(name, parameters, *names)
-        entry = result.record_entry(higher_is_better=METRICS[name].better == "higher")
+        per = seeds if METRICS[name].per == "sample" else 1
+        entry = result.record_entry(higher_is_better=METRICS[name].better == "higher", per=per)
         made = {"asked": request, "id": computed(request, result.provenance), "parameters": dict(parameters)}
         found[name] = MetricEntry(**made, **entry)
     return found, left_out

@@ -279,4 +279,4 @@ def _measure(
     lacking = missing_metrics(job.config.eval, record.metrics, *job.ids)
     say = functools.partial(console.print, markup=False)
     begin = functools.partial(progress.start, unit="pictures" if samples.frames == 1 else "frames")
-    return measure(lacking, samples, reference, prompts, job.ids, say, begin)
+    return measure(lacking, samples, reference, prompts, job.ids, say, begin, seeds=len(job.config.seeds))
