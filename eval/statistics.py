@@ -1,12 +1,15 @@
-"""Summaries of the values of samples, with 95 % intervals that resample prompts.
+"""Summaries of the values of samples, with 95 % intervals whose unit is the prompt.
 
 A sample is a prompt with a seed; values stand with prompts outermost and seeds inner. The seeds of a prompt are alike,
 so each prompt with its seeds is one draw (a cluster). None, NaN and infinite values, such as the PSNR of equal
-pictures, are left out, and a prompt with none left is left out. Draws come from a generator with a fixed seed, so the
-same values always give the same interval. `results/coverage.md` has how often each interval holds the truth.
+pictures, are left out, and a prompt with none left is left out.
+
+An interval is a standard error over prompts times Student's quantile. The quantile's degrees of freedom are
+Satterthwaite's: with u the part of each prompt in the deviation, (sum of u^2)^2 / sum of u^4, which says how many
+prompts the standard error rests on. A skewed metric, such as ST-LPIPS, rests on few and gets a wider interval.
+`results/coverage.md` has how often each interval holds the truth.
 """
 
-import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
-
-RESAMPLES = 3999
-"""How often the prompts are drawn again, with replacement, for an interval."""
-FEWEST = 8
-"""From fewer prompts than these there are too few different draws, and Student's quantile stands alone."""
 
 Values = Sequence[float | None]
 
@@ -58,56 +56,29 @@ def _clusters(values: Values, per: int) -> NDArray[Any]:
     return table[np.isfinite(table).any(1)]
 
 
-@functools.lru_cache(8)
-def _draws(count: int, resamples: int) -> NDArray[Any]:
-    """How often each of `count` prompts is in each resample, (resamples, count)."""
-    return np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), resamples).astype(np.float64)
-
-
-def _standard_error(sums: NDArray[Any], sizes: NDArray[Any]) -> float:
-    """Of the mean of all values, from each prompt's sum of deviations from it and its number of values."""
-    count = len(sums)
-    return float(np.sqrt((sums**2).sum() * count / (count - 1)) / sizes.sum())
-
-
-def _ratios(sums: NDArray[Any], sizes: NDArray[Any]) -> NDArray[Any]:
-    """In each resample, how many of its own standard errors its mean lies from the mean; sorted, the largest first."""
-    count = len(sums)
-    draws = _draws(count, RESAMPLES)
-    total = draws @ sizes
-    gap = draws @ sums / total
-    squares = draws @ sums**2 - 2 * gap * (draws @ (sums * sizes)) + gap**2 * (draws @ sizes**2)
-    squares = np.where(squares < 1e-12 * (sums**2).sum(), 0, squares)
-    error = np.sqrt(squares * count / (count - 1)) / total
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.sort(np.nan_to_num(np.abs(gap) / error, nan=0.0, posinf=np.inf))[::-1]
+def _error_and_freedom(parts: NDArray[Any]) -> tuple[float, float]:
+    """The standard error of a sum of one part per prompt, whose mean is 0, and its degrees of freedom."""
+    count, squares = len(parts), parts**2
+    if count < 2 or not squares.any():
+        return (float("nan"), 1.0) if count < 2 else (0.0, count - 1.0)
+    scaled = squares / squares.max()
+    return float(np.sqrt(squares.sum() * count / (count - 1))), min(count - 1, scaled.sum() ** 2 / (scaled**2).sum())
 
 
 def _summary(table: NDArray[Any], level: float) -> Difference:
     """Mean, half-width and p value of (prompts, samples of a prompt), NaN for what is left out."""
-    sizes = np.isfinite(table).sum(1).astype(np.float64)
     if not len(table):
-        return Difference(np.nan, np.nan, np.nan)
-    mean = float(np.nansum(table) / sizes.sum())
-    if len(table) < 2:
-        return Difference(mean, np.nan, np.nan)
-    sums = np.nansum(table - mean, 1)
-    error, freedom = _standard_error(sums, sizes), len(table) - 1
-    quantile = special.stdtrit(freedom, (1 + level) / 2)
-    ratio = abs(mean) / error if error else np.inf if mean else 0.0
-    p = 2 * special.stdtr(freedom, -ratio)
-    if len(table) >= FEWEST:
-        ratios = _ratios(sums, sizes)
-        quantile = max(quantile, ratios[round((1 - level) * (RESAMPLES + 1)) - 2])
-        p = max(p, (1 + (ratios >= ratio).sum()) / (RESAMPLES + 1))
-    return Difference(mean, float(quantile * error), float(p))
+        return Difference(float("nan"), float("nan"), float("nan"))
+    mean = float(np.nanmean(table))
+    error, freedom = _error_and_freedom(np.nansum(table - mean, 1) / np.isfinite(table).sum())
+    half = float(special.stdtrit(freedom, (1 + level) / 2) * error)
+    if not error:
+        return Difference(mean, half, float(mean == 0))
+    return Difference(mean, half, float(2 * special.stdtr(freedom, -abs(mean) / error)))
 
 
 def interval(values: Values, per: int = 1, level: float = 0.95) -> tuple[float, float]:
     """The mean of some values and the half-width of its interval.
-
-    The interval is studentised: each resample of the prompts says how many of its own standard errors its mean is off,
-    and the level's quantile of that, but no less than Student's, times the standard error is the half-width.
 
     Args:
         values: one number per sample, prompts outermost.
@@ -167,6 +138,9 @@ def worst(
 ) -> tuple[float, float]:
     """The mean of the worst values and the half-width of its interval.
 
+    What each prompt contributes is how far its samples lie beyond the best of the worst. That edge is one of the values
+    itself, so the standard error is divided by the number of worst values less one.
+
     Args:
         values: one number per sample, prompts outermost.
         per: samples of one prompt.
@@ -175,8 +149,8 @@ def worst(
         level: how often the interval is to hold the mean of the worst share over all prompts and seeds.
 
     Returns:
-        Their mean and the half-width, in the unit of the values. Both are NaN if no value is finite, the half-width if
-        they all are of one prompt.
+        Their mean and the half-width, in the unit of the values. Both are NaN if no value is finite. The half-width is
+        also NaN if there is only one worst value, if all worst values are the same, or if all values are of one prompt.
 
     Raises:
         ValueError: if the values are no whole number of prompts.
@@ -185,21 +159,19 @@ def worst(
         >>> worst([30.0, 10.0, 20.0, 40.0], share=0.5)[0]
         15.0
     """
-    table = _clusters(values, per) * (1 if higher_is_better else -1)
-    finite = np.sort(table[np.isfinite(table)])
-    if not len(finite):
+    sign = 1 if higher_is_better else -1
+    table = _clusters(values, per) * sign
+    ordered = np.sort(table[np.isfinite(table)])
+    if not len(ordered):
         return float("nan"), float("nan")
-    kept = max(1, round(share * len(finite)))
-    mean, edge = float(finite[:kept].mean()), finite[kept - 1]
-    signed = mean if higher_is_better else -mean
-    count = len(table)
-    if count < 2:
-        return signed, float("nan")
-    sums = np.nansum(np.minimum(table - edge, 0) - kept * (mean - edge) / len(finite), 1)  # influence of each prompt
-    error = np.sqrt((sums**2).sum() * count / (count - 1)) / kept
-    kurtosis = count * (sums**4).sum() / (sums**2).sum() ** 2 if error else 3.0
-    freedom = 2 * count / max(kurtosis - 1, 2 / count)
-    return signed, float(special.stdtrit(min(freedom, count - 1), (1 + level) / 2) * error)
+    kept = max(1, round(share * len(ordered)))
+    mean, edge = float(ordered[:kept].mean()) * sign, ordered[kept - 1]
+    if kept == 1 or ordered[0] == edge:
+        return mean, float("nan")
+    beyond = np.nansum(np.minimum(table - edge, 0), 1)
+    expected = np.isfinite(table).sum(1) * beyond.sum() / len(ordered)
+    error, freedom = _error_and_freedom((beyond - expected) / np.sqrt(kept * (kept - 1)))
+    return mean, float(special.stdtrit(freedom, (1 + level) / 2) * error)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -249,7 +221,8 @@ def order_stability(rows: Sequence[Values], per: int = 1, resamples: int = 1000)
     if not sizes.sum(0).all():
         return float("nan")
     order = np.argsort(sums.sum(0) / sizes.sum(0), kind="stable")
-    draws = _draws(len(sums), resamples)
+    count = len(sums)
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), resamples).astype(np.float64)
     with np.errstate(invalid="ignore"):
         means = (draws @ sums / (draws @ sizes))[:, order]
     return float((np.diff(means) >= 0).all(1).mean())
