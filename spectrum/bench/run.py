@@ -197,7 +197,7 @@ def _draw_missing(job: Job, record: Record) -> None:
 def _do_what_lacks(job: Job, record: Record | None, console: Console) -> Record:
     """Sample, time and measure what is lacking; the record, written."""
     config, sampling = job.config, Sampling.of(job.config)
-    loaded = functools.cache(lambda: load(job, console))
+    loaded = functools.cache(lambda: pipeline_of(job, console))
     with Progress(console) as progress:
         base = _sample(progress, "reference", loaded, job.uncached, Sampling.of(job.base), job.samples, job.base_folder)
         ledger = _sample(progress, config.method.name, loaded, job.method, sampling, job.samples, job.folder)
@@ -216,7 +216,7 @@ def _do_what_lacks(job: Job, record: Record | None, console: Console) -> Record:
     return record
 
 
-def load(job: Job, console: Console) -> Any:
+def pipeline_of(job: Job, console: Console) -> Any:
     """The pipeline of a job, with its arguments and prompts checked."""
     model = job.config.model
     if model_kind(model) == "real weights":
