@@ -1,5 +1,6 @@
 """Means, intervals and tests of values that come prompt by prompt, each with its seeds. NumPy and SciPy alone."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-DRAWS = 8000
-FEWEST = 8
-"""With fewer prompts Student's quantile stands alone."""
+DRAWS = 2000
 Values = Sequence[float | None]
 
 
@@ -39,68 +38,71 @@ def psnr_of_mean_error(values: Values) -> float | None:
 
 def differences(values: Values, other: Values) -> list[float | None]:
     """`values - other` sample by sample, None where either is infinite."""
-    return [None if None in (a, b) else float(a) - float(b) for a, b in zip(values, other, strict=True)]  # type: ignore[arg-type]
+    return [None if a is None or b is None else a - b for a, b in zip(values, other, strict=True)]
 
 
-def _by_prompt(values: Values, per: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Each prompt's sum of finite values and their number, for the prompts that have any."""
-    table = np.array([np.nan if v is None else v for v in values], dtype=float).reshape(-1, per)
-    sizes = np.isfinite(table).sum(axis=1)
-    sums = np.where(np.isfinite(table), table, 0).sum(axis=1)
-    return sums[sizes > 0], sizes[sizes > 0].astype(float)
+def _table(values: Values, per: int) -> NDArray[Any]:
+    """(prompts, seeds), NaN for what is infinite, without the prompts of which nothing is left."""
+    found = np.array([np.nan if value is None else value for value in values], dtype=float).reshape(-1, per)
+    return found[np.isfinite(found).any(axis=1)]
+
+
+def _error(parts: NDArray[Any]) -> tuple[float, float]:
+    """Standard error of a sum of one part per prompt, and its degrees of freedom by Satterthwaite."""
+    second, fourth, count = np.sum(parts**2), np.sum(parts**4), len(parts)
+    freedom = min(count - 1, second**2 / fourth) if fourth else count - 1
+    return float(np.sqrt(second * count / (count - 1))), float(freedom)
 
 
 def test_of_mean(values: Values, per: int) -> tuple[float | None, float | None]:
-    """(half of the 95 % interval of the mean, two-sided p value of a mean of 0), by resampling prompts.
-
-    A bootstrap-t interval with draws of its own, never narrower than Student's.
-    """
-    sums, sizes = _by_prompt(values, per)
-    count = len(sums)
-    if count < 2:
+    """(half of the 95 % interval of the mean, two-sided p value of a mean of 0); the unit is the prompt."""
+    table = _table(values, per)
+    if len(table) < 2:
         return None, None
-    centre = sums.sum() / sizes.sum()
-    error = _error(sums[None], sizes[None])[0]
-    quantile, ratio = stats.t.ppf(0.975, count - 1), abs(centre) / error if error else np.inf
-    p = 2 * stats.t.sf(ratio, count - 1)
-    if count >= FEWEST and error:
-        picked = np.random.default_rng(12345).integers(0, count, (DRAWS, count))
-        drawn, drawn_sizes = sums[picked], sizes[picked]
-        errors = _error(drawn, drawn_sizes)
-        gaps = np.abs(drawn.sum(axis=1) / drawn_sizes.sum(axis=1) - centre)
-        ratios = np.divide(gaps, errors, out=np.where(gaps > 0, np.inf, 0.0), where=errors > 1e-9 * error)
-        quantile = max(quantile, np.quantile(ratios, 0.95, method="higher"))
-        p = max(p, (1 + np.sum(ratios >= ratio)) / (DRAWS + 1))
-    return float(quantile * error), float(p)
-
-
-def _error(sums: NDArray[Any], sizes: NDArray[Any]) -> NDArray[Any]:
-    """Standard error of the mean of all values, for each row of prompts."""
-    count = sums.shape[1]
-    centre = sums.sum(axis=1, keepdims=True) / sizes.sum(axis=1, keepdims=True)
-    spread = ((sums - sizes * centre) ** 2).sum(axis=1) * count / (count - 1)
-    return np.sqrt(spread) / sizes.sum(axis=1)
+    used = np.isfinite(table)
+    centre = table[used].mean()
+    error, freedom = _error(np.where(used, table - centre, 0).sum(axis=1) / used.sum())
+    p = 2 * stats.t.sf(abs(centre) / error, freedom) if error else float(centre == 0)
+    return float(stats.t.ppf(0.975, freedom) * error), float(p)
 
 
 def worst_half(values: Values, per: int, higher_is_better: bool) -> float | None:
-    """Half of the 95 % interval of `worst_mean`: Student's with the degrees of freedom that the prompts' shares give."""
-    sign = 1 if higher_is_better else -1
-    table = sign * np.array([np.nan if v is None else v for v in values], dtype=float).reshape(-1, per)
-    table = table[np.isfinite(table).any(axis=1)]
-    ordered = np.sort(table[np.isfinite(table)])
+    """Half of the 95 % interval of `worst_mean`, from the influence of each prompt; None if the worst are all one."""
+    table = _table(values, per) * (1 if higher_is_better else -1)
     if len(table) < 2:
         return None
+    used = np.isfinite(table)
+    ordered = np.sort(table[used])
     kept = max(1, round(ordered.size / 20))
-    edge = ordered[kept - 1]
-    pull = np.where(np.isfinite(table), np.minimum(table, edge) - edge, 0).sum(axis=1)
-    sizes = np.isfinite(table).sum(axis=1)
-    influence = pull - sizes * np.sum(ordered[:kept] - edge) / ordered.size
-    total, count = np.sum(influence**2), len(table)
-    if total == 0:
-        return 0.0
-    freedom = 2 * count / max(count * np.sum(influence**4) / total**2 - 1, 2 / count)
-    error = np.sqrt(total * count / (count - 1)) / kept
-    return float(stats.t.ppf(0.975, min(freedom, count - 1)) * error)
+    if kept == 1 or ordered[0] == ordered[kept - 1]:
+        return None
+    below = np.where(used, np.minimum(table, ordered[kept - 1]) - ordered[kept - 1], 0)
+    influence = below.sum(axis=1) - used.sum(axis=1) * below.sum() / ordered.size
+    error, freedom = _error(influence / np.sqrt(kept * (kept - 1)))
+    return float(stats.t.ppf(0.975, freedom) * error)
+
+
+def between(
+    at: tuple[float, float, float], points: Sequence[tuple[float, Values]], per: int
+) -> tuple[float, float | None] | None:
+    """The mean at a speed-up, on the line between two measured ones, and half of its interval; None outside of them.
+
+    Args:
+        at: the speed-up with the lower and upper end of its interval.
+        points: speed-ups with the values there, the smallest first.
+        per: values of one prompt.
+    """
+    for (slow, first), (fast, second) in itertools.pairwise(points):
+        if slow <= at[0] <= fast and slow < fast:
+            share = (at[0] - slow) / (fast - slow)
+            both = zip(first, second, strict=True)
+            mixed = [None if a is None or b is None else a * (1 - share) + b * share for a, b in both]
+            half, drop = test_of_mean(mixed, per)[0], mean(differences(second, first))
+            middle = mean(mixed)
+            if middle is None or half is None or drop is None:
+                return None if middle is None else (middle, None)
+            return middle, float(np.sqrt(half**2 + (drop / (fast - slow) * (at[2] - at[1]) / 2) ** 2))
+    return None
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
@@ -123,6 +125,6 @@ def order_share(rows: Sequence[Values], per: int) -> float:
     table = np.array([[np.nan if v is None else v for v in row] for row in rows], dtype=float)
     table = table.reshape(len(rows), -1, per)
     order = np.argsort(np.nanmean(table.reshape(len(rows), -1), axis=1), kind="stable")
-    picked = np.random.default_rng(54321).integers(0, table.shape[1], (2000, table.shape[1]))
+    picked = np.random.default_rng(54321).integers(0, table.shape[1], (DRAWS, table.shape[1]))
     means = np.stack([np.nanmean(table[order][:, rows_of].reshape(len(rows), -1), axis=1) for rows_of in picked])
     return float(np.mean(np.all(np.diff(means, axis=1) >= 0, axis=1)))

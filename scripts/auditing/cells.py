@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from auditing.records import METRICS, Record
+from auditing.records import METRICS, OF_THE_SET, Record
 
 NOTHING = "-"
 Numbers = Mapping[str, float]
@@ -53,8 +53,7 @@ def with_half(own: Numbers, mean: str, half: str, digits: int, sign: str = "") -
 def _metric(own: Numbers, record: Record, metric: str) -> str:
     if metric not in record["metrics"]:
         return NOTHING
-    to_reference = metric not in ("clip_score", "kid", "image_reward", "hpsv2", "vbench_quality")
-    if (to_reference and record["id"] == record["reference"]) or f"{metric}_mean" not in own:
+    if (metric not in OF_THE_SET and record["id"] == record["reference"]) or f"{metric}_mean" not in own:
         return "same"
     return with_half(own, f"{metric}_mean", f"{metric}_interval", METRICS[metric][1])
 

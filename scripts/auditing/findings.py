@@ -9,8 +9,6 @@ ARITHMETIC = 1e-9
 """How far a figure may be from what its raw values give, relative to it, or absolute below 1."""
 PICTURES = 5e-4
 """How far a figure may be from what the 8-bit pictures give."""
-DRAWN = 0.15
-"""How far half of an interval may be from one made with other random draws, relative to it."""
 SHARE = 0.06
 """How far a share of resamples may be from that of other random draws."""
 
@@ -62,8 +60,8 @@ class Findings:
 
     def compare(self, group: str, name: str, stored: Any, made: Any, tolerance: float = ARITHMETIC) -> None:
         """Note one figure twice; NaN counts as none."""
-        pair = [None if isinstance(v, float) and math.isnan(v) else v for v in (stored, made)]
-        self.found.append(Finding(group, name, *pair, tolerance))
+        stored, made = (None if isinstance(v, float) and math.isnan(v) else v for v in (stored, made))
+        self.found.append(Finding(group, name, stored, made, tolerance))
 
     def leave(self, reason: str) -> None:
         """Note what could not be worked out anew."""

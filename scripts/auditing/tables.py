@@ -10,10 +10,8 @@ import numpy as np
 from auditing import arithmetic as own
 from auditing.cells import cells_of
 from auditing.findings import SHARE, Findings
-from auditing.records import METRICS, Record, compare_drawn, seeds_of, timing_figures
+from auditing.records import METRICS, Record, seeds_of, timing_figures
 
-CLEAR = (0.03, 0.08)
-"""Between these p values, whether a difference is significant is left to the draws."""
 Line = dict[str, str]
 
 
@@ -113,22 +111,21 @@ def _check_difference(
     findings: Findings,
 ) -> None:
     """Compare the paired differences of a row: PSNR to its rival at the same runs, CLIP to the uncached run."""
-    near = [other for other in rivals if abs(other["nfe"] - record["nfe"]) <= 1]
+    near = [other for other in rivals if abs(other["nfe"] - record["nfe"]) <= 0.75]
     rival = min(near, key=lambda other: abs(other["nfe"] - record["nfe"]), default=None)
     gaps = _gaps(record, rival, "psnr") if rival is not record else None
     mean, low, high, p = (number(line[f"psnr_difference{end}"]) for end in ("", "_low", "_high", "_p"))
     findings.compare("paired differences", f"{where} PSNR", mean, own.mean(gaps) if gaps else None)
-    if gaps and low is not None and high is not None:
-        half, chance = own.test_of_mean(gaps, seeds_of(record, "psnr"))
-        compare_drawn(findings, "intervals of differences", f"{where} PSNR", (high - low) / 2, half)
-        if chance is not None and p is not None and not CLEAR[0] < chance < CLEAR[1]:
-            findings.compare("which differences are significant", where, p < 0.05, chance < 0.05)
+    half, chance = own.test_of_mean(gaps, seeds_of(record, "psnr")) if gaps else (None, None)
+    stored = None if low is None or high is None else (high - low) / 2
+    findings.compare("intervals of differences", f"{where} PSNR", stored, half)
+    findings.compare("p values of differences", f"{where} PSNR", p, chance)
     gaps = _gaps(record, records.get(record["reference"]), "clip_score")
     if line["clip_difference"] and gaps:
         findings.compare("paired differences", f"{where} CLIP", number(line["clip_difference"]), own.mean(gaps))
         half = own.test_of_mean(gaps, seeds_of(record, "clip_score"))[0]
         stored = number(line["clip_difference_interval"])
-        compare_drawn(findings, "intervals of differences", f"{where} CLIP", stored, half)
+        findings.compare("intervals of differences", f"{where} CLIP", stored, half)
 
 
 def _gaps(record: Record, other: Record | None, metric: str) -> list[float | None] | None:
@@ -144,9 +141,10 @@ def _check_at_latency(
 ) -> None:
     """Compare the PSNR of plain sampling with as many steps as take the row's time."""
     at, points = _points(record, records.values())
-    inside = at is not None and len(points) > 1 and points[0][0] <= at <= points[-1][0]
-    made = float(np.interp(at, *zip(*points, strict=True))) if inside and at is not None else None
-    findings.compare("Euler at this latency", where, number(line["psnr_at_latency"]), made)
+    made = own.between(at, points, len(record["seeds"])) if at else None
+    for number_of, column in enumerate(("psnr_at_latency", "psnr_at_latency_interval")):
+        stored = number(line[column])
+        findings.compare("Euler at this latency", f"{where} {column}", stored, made[number_of] if made else None)
 
 
 def beyond_controls(record: Record, records: Iterable[Record]) -> str:
@@ -154,21 +152,30 @@ def beyond_controls(record: Record, records: Iterable[Record]) -> str:
     at, points = _points(record, records)
     if at is None or len(points) < 2:
         return "-"
-    return f"below {points[-1][1]:.2f}" if at > points[-1][0] else f"above {points[0][1]:.2f}"
+    beyond = at[0] > points[-1][0]
+    return f"{'below' if beyond else 'above'} {own.mean(points[-1 if beyond else 0][1]):.2f}"
 
 
-def _points(record: Record, records: Iterable[Record]) -> tuple[float | None, list[tuple[float, float]]]:
-    """(a row's speed-up, speed-up and mean PSNR of plain sampling with fewer steps on the same data, slowest first)."""
+Speedup = tuple[float, float, float]
+"""A speed-up with the lower and upper end of its interval."""
+
+
+def _points(record: Record, records: Iterable[Record]) -> tuple[Speedup | None, list[tuple[float, own.Values]]]:
+    """(a row's speed-up, speed-up and PSNRs of plain sampling with fewer steps on the same data, slowest first)."""
     if record["timing"] is None or record["method"]["name"] in ("none", "fewer_steps"):
         return None, []
     points = []
     for other in records:
-        timing, psnr = other["timing"], other["metrics"].get("psnr")
-        if other["method"]["name"] == "fewer_steps" and same_data(other, record) and timing and psnr:
-            mean = own.mean(psnr["values"])
-            speed = timing_figures(timing["rounds"], timing["batch"])["speedup"]
-            points += [] if mean is None else [(speed, mean)]
-    return timing_figures(record["timing"]["rounds"], record["timing"]["batch"])["speedup"], sorted(points)
+        psnr = other["metrics"].get("psnr", {}).get("values") or []
+        control = other["method"]["name"] == "fewer_steps" and other["timing"] is not None
+        if control and same_data(other, record) and any(value is not None for value in psnr):
+            points.append((_speedup(other)[0], psnr))
+    return _speedup(record), sorted(points, key=lambda point: point[0])
+
+
+def _speedup(record: Record) -> Speedup:
+    made = timing_figures(record["timing"]["rounds"], record["timing"]["batch"])
+    return made["speedup"], made["low"], made["high"]
 
 
 def same_data(record: Record, other: Record) -> bool:
