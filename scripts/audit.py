@@ -59,14 +59,14 @@ def main(words: list[str]) -> int:
     if problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
-    check_records(records, findings)
+    records = check_records(records, findings)
     tables = Path(given.get("tables", folder.parent / "tables"))
     if tables.is_dir():
         check_tables(records, tables, findings)
     samples = Path(given["samples"]) if "samples" in given else None
     if samples is not None:
         check_pictures(records, samples, findings)
-    for name in ids:
+    for name in (name for name in ids if name in records):
         sample_again(records[name], records, int(given["sample"]), samples, findings)
     print("\n".join(findings.lines()))
     print(f"{len(findings.found)} figures compared, {len(findings.wrong)} wrong")

@@ -3,6 +3,7 @@
 import ast
 import csv
 import dataclasses
+import itertools
 import json
 import shutil
 
@@ -180,7 +181,7 @@ def cells(text):
     for line in text.splitlines(keepends=True):
         if line.startswith("| ") and not line.startswith(("| method", "| ---")):
             bars = [number for number, letter in enumerate(line) if letter == "|"]
-            found += [(at + a + 2, at + b - 1) for a, b in zip(bars[1:-1], bars[2:], strict=True)]
+            found += [(at + a + 2, at + b - 1) for a, b in itertools.pairwise(bars[1:])]
         at += len(line)
     return found
 

@@ -44,13 +44,16 @@ def short_sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_records(records: Mapping[str, Record], findings: Findings) -> None:
-    """Work every record out again."""
+def check_records(records: Mapping[str, Record], findings: Findings) -> dict[str, Record]:
+    """Work every record out again; those that are whole, by id."""
+    whole = dict(records)
     for name, record in records.items():
         try:
             _record(name, record, records, findings)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError) as error:
             findings.compare("whole records", name, f"{type(error).__name__} {error}", "a whole record")
+            del whole[name]
+    return whole
 
 
 def _record(name: str, record: Record, records: Mapping[str, Record], findings: Findings) -> None:

@@ -30,6 +30,9 @@ def check_tables(records: Mapping[str, Record], tables: Path, findings: Findings
         if all(record is None for _, record in shown):
             findings.leave("a table none of whose rows has a record of this format")
             continue
+        for line, record in shown:
+            if line["id"] and record is None:
+                findings.compare("rows of tables", f"{path.stem} {line['id']}", "no such record", "its record")
         heads, rows = markdown_rows(path.with_suffix(".md").read_text())
         _check_csv(path.stem, shown, records, against_of(heads), findings)
         beyond = [beyond_controls(record, records.values()) if record else "" for _, record in shown]
