@@ -204,7 +204,7 @@ def branches_have_their_own_histories(pair):
 
 
 def batch_items_do_not_meet(pair):
-    """9, 31: item i of a batch equals item i alone; where data decide, it also has the same run steps."""
+    """9: item i of a batch equals item i alone, and has the same run steps where the data decide."""
     for number in range(2):
         alone, report = pair.cached(prompts=PROMPTS[number : number + 1])
         torch.testing.assert_close(alone, pair.image[number : number + 1], rtol=5e-3, atol=5e-3)

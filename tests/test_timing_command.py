@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import call, error_line
 
 from eval.reports.timing_page import read_pass, timing_page
+from spectrum.bench import machine
 from spectrum.records.record import read_records, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,19 +131,23 @@ def test_an_earlier_page_that_agrees_and_one_that_does_not(project, timed):
     ("words", "said"),
     [
         ([], "which tables?"),
-        (["experiment=mine", "rounds=6"], "rounds=6: a record is timed in at least 7 rounds"),
-        (["experiment=mine", "force=yes"], "force=yes is unknown: type force=true"),
-        (["experiment=mine", "compare=none.md"], "compare=none.md cannot be read"),
-        (["experiment=mine", "compare=MINE"], "has no timing in it"),
-        (["experiment=mine", "force=true", "to=records"], "to=records is a folder"),
+        (["experiment=tiny_clock", "rounds=6"], "rounds=6: a record is timed in at least 7 rounds"),
+        (["experiment=tiny_clock", "force=yes"], "force=yes is unknown: type force=true"),
+        (["experiment=tiny_clock", "compare=nowhere.md"], "compare=nowhere.md cannot be read"),
+        (["experiment=tiny_clock", f"compare={ROOT}/README.md"], "has no timing in it"),
+        (["experiment=tiny_clock", "force=true", f"to={ROOT}"], f"to={ROOT} is a folder: type to=FILE"),
         (["experiment=yours", "force=true"], "there is no experiment yours"),
-        (["experiment=tiny_clock", "force=true"], "rows of tiny_clock have no record in records: type python run.py"),
+        (["experiment=tiny_clock"], "the machine is loaded: its 1-minute load average is 0.75"),
+        (["experiment=tiny_clock", "force=true"], "rows of tiny_clock have no record in RECORDS: type python run.py"),
     ],
 )
-def test_what_cannot_be_timed_is_refused(project, words, said):
-    words = [word.replace("MINE", "configs/experiment/mine.yaml") for word in words]
-    code, _, err = run(project, "scripts/timing.py", "records=records", *words)
-    assert code == 2 and said in err and len(err.strip().splitlines()) == 1, err
+def test_what_cannot_be_timed_is_refused(project, words, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.75, 0.0, 0.0))
+    machine.load_at_start.cache_clear()
+    line = error_line(call("timing", f"records={project / 'records'}", *words, capsys=capsys))
+    machine.load_at_start.cache_clear()
+    assert said.replace("RECORDS", str(project / "records")) in line
 
 
 def test_a_record_that_its_row_does_not_make_any_more_is_refused(project, tmp_path):
