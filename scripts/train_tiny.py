@@ -64,7 +64,7 @@ def emoji(folder: Path | None, work: Path) -> Path:
 
 
 def write_prompts(folder: Path) -> None:
-    """The prompt lists: `calibration` of pairs of object and ground colour that training shows, the others of the rest."""
+    """The prompt lists: `calibration` of pairs of object and colour that training shows, the others of the rest."""
     folder.mkdir(parents=True, exist_ok=True)
     taken: list[str] = []
     for seed, name in enumerate(("development", "calibration", "heldout", "sealed")):

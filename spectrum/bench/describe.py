@@ -9,36 +9,31 @@ from spectrum.bench.resolve import cache_bytes, label, plan_of
 from spectrum.config.code import method_code
 from spectrum.config.schema import changed_settings
 from spectrum.models.identity import model_identity, model_kind
+from spectrum.records.digests import sample_digests, samples_digest
 from spectrum.records.record import FORMAT, CacheBytes, PromptSource, Record
+from spectrum.records.timing import block_runs
+
+__all__ = ["block_runs", "describe", "fits"]
 
 
-def block_runs(entry: dict[str, Any]) -> float:
-    """Steps at which the blocks ran for one sample: the mean over the CFG branches that were called most often.
-
-    A branch that guidance leaves out at some steps says nothing of the whole run.
-
-    Args:
-        entry: a line of the ledger.
-
-    Example:
-        >>> block_runs({"runs": {"cond": [0, 1, 4], "uncond": [0]}, "calls": {"cond": 6, "uncond": 2}})
-        3.0
-    """
-    most = max(entry.get("calls", {}).values(), default=0)
-    counts = [len(runs) for name, runs in entry["runs"].items() if entry.get("calls", {}).get(name, most) == most]
-    return sum(counts) / len(counts)
-
-
-def describe(job: Job, ledger: list[dict[str, Any]], probed: dict[str, Any], environment: dict[str, Any]) -> Record:
+def describe(
+    job: Job,
+    ledger: list[dict[str, Any]],
+    reference: list[dict[str, Any]],
+    probed: dict[str, Any],
+    environment: dict[str, Any],
+) -> Record:
     """The record of sampled pictures.
 
     Args:
         job: the job.
         ledger: a dict for each sample, from `generate`.
+        reference: the same of the uncached run.
         probed: the report of a run with `probe`, by CFG branch; may be empty.
         environment: what `spectrum.bench.provenance.environment` says.
     """
     config = job.config
+    runs = [block_runs(entry) for entry in ledger]
     plan = plan_of(config, job.method)
     probed_samples = max(1, min(config.probe, config.batch or 1, len(ledger)))
     model = {key: value for key, value in dataclasses.asdict(config.model).items() if key != "tiny"}
@@ -60,7 +55,10 @@ def describe(job: Job, ledger: list[dict[str, Any]], probed: dict[str, Any], env
         batch=config.batch or 1,
         samples=len(ledger),
         steps=config.model.steps,
-        nfe=sum(map(block_runs, ledger)) / len(ledger),
+        nfe=sum(runs) / len(runs),
+        nfe_by_sample=runs,
+        digests=sample_digests(ledger),
+        reference_samples=samples_digest(sample_digests(reference)),
         runs=ledger[0]["runs"],
         weights=[{"step": s.step, "sum": s.total, "l1": s.l1} for s in plan.skipped],
         forecast_errors={name: branch["errors"] for name, branch in probed.items()},
@@ -72,3 +70,15 @@ def describe(job: Job, ledger: list[dict[str, Any]], probed: dict[str, Any], env
         timing=None,
         **environment,
     )
+
+
+def fits(record: Record, ledger: list[dict[str, Any]] | None, reference: list[dict[str, Any]] | None) -> bool:
+    """Whether a record is of the pictures that are there.
+
+    Args:
+        record: a stored record.
+        ledger: a dict for each sample that is there, from `generate`; None where they are not all there.
+        reference: the same of the uncached run.
+    """
+    own = ledger is None or record.digests == sample_digests(ledger)
+    return own and (reference is None or record.reference_samples == samples_digest(sample_digests(reference)))

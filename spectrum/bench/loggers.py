@@ -85,8 +85,9 @@ class Wandb:
             if (folder / "film.mp4").exists():
                 logged["film"] = self._wandb.Video(str(folder / "film.mp4"), format="mp4")
             if record.timing is not None:
-                calls = [[n, t["denoise"], t["total"]] for n, t in enumerate(record.timing.raw["candidate"])]
-                logged["latency"] = self._wandb.Table(columns=["repeat", "denoise_s", "total_s"], data=calls)
+                calls = [r.candidate for r in record.timing.rounds]
+                rows = [[n, seconds["denoise"], seconds["total"]] for n, seconds in enumerate(calls)]
+                logged["latency"] = self._wandb.Table(columns=["round", "denoise_s", "total_s"], data=rows)
             run.log({**scalars(record), **logged})
             run.summary.update(scalars(record))
 

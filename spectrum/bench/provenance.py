@@ -12,6 +12,8 @@ import torch
 import spectrum
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "hydra-core", "torchmetrics")
+CODE = ("spectrum", "baselines", "eval", "configs", "scripts", "run.py")
+"""What of a checkout decides what a run gives."""
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -23,28 +25,34 @@ def environment(device: torch.device) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
         "spectrum": spectrum.__version__,
-        "git": _git(),
+        "git": git_state(),
         "python": platform.python_version(),
         "packages": versions,
         "hardware": hardware(device),
     }
 
 
-def _git() -> dict[str, Any]:
-    """The commit, and whether files that it tracks have been changed since.
+def command_line() -> str:
+    """The command line of this process, without the folder of the script."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def git_state() -> dict[str, Any]:
+    """The commit, and whether any file of the code folders has been changed since or is not yet in git.
 
     Both are None where the package is installed, also if that is inside of somebody's own repository.
     """
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve()
 
     def ask(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        root = here.parent.parent.parent
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        ask("ls-files", "--error-unmatch", Path(__file__).name)
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
+        ask("ls-files", "--error-unmatch", str(here))
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--", *CODE))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 

@@ -19,11 +19,12 @@ from eval.metrics.pictures import Pictures
 from eval.tables.comparison import print_table
 from spectrum.api import Accelerated
 from spectrum.bench import timing
-from spectrum.bench.describe import describe
+from spectrum.bench.describe import describe, fits
 from spectrum.bench.drawing import draw_pictures, wanted_pictures
 from spectrum.bench.generate import generate, whole_ledger
 from spectrum.bench.job import Job
 from spectrum.bench.loggers import logger_of
+from spectrum.bench.machine import check_shared_timing, conditions, load_at_start, shareable
 from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import Sample, check_length
 from spectrum.bench.provenance import environment, hardware
@@ -37,8 +38,12 @@ from spectrum.core.method import Method
 from spectrum.models.identity import model_kind
 from spectrum.models.pipelines import AbsentWeightsError, device_of, load_pipeline
 from spectrum.models.solvers import with_solver
-from spectrum.records.files import finite, identity, writable
-from spectrum.records.record import MetricEntry, Record, Timing, parse_record, read_record, write_record
+from spectrum.records.files import writable
+from spectrum.records.record import MetricEntry, Record, parse_record, read_record, record_content, write_record
+from spectrum.records.timing import Timing
+
+Ledger = list[dict[str, Any]]
+"""A dict for each sample, from `generate`."""
 
 
 def run(config: RunConfig, group: str | None = None) -> Path:
@@ -57,6 +62,7 @@ def run(config: RunConfig, group: str | None = None) -> Path:
     console = Console()
     check_prompts(config)
     job = Job.of(config)
+    load_at_start()
     here = device_of(config.device).type == "cpu"
     check_memory(Sampling.of(job.config), batch_size(job), features_bytes(job) if here else 0)
     logger = logger_of(config.logger, config.out, config.plugins)
@@ -65,7 +71,8 @@ def run(config: RunConfig, group: str | None = None) -> Path:
     if config.records:
         writable(Path(config.records), "records")
     with FileLock(job.folder.parent / f".{job.folder.name}.job.lock"):
-        record = _stored_record(job)
+        record = _stored_record(job, console)
+        check_shared_timing(config, record)
         if record is None or not _complete(job, record):
             record = _do_what_lacks(job, record, console)
         else:
@@ -133,21 +140,32 @@ def _of_other_code(job: Job) -> list[Path]:
     return found
 
 
-def _stored_record(job: Job) -> Record | None:
-    """What is known of this job already, less what `redo` asks to make again."""
+def _stored_record(job: Job, console: Console) -> Record | None:
+    """What is known of this job already, less what `redo` asks to make again and records of other pictures."""
     redo = set(job.config.redo)
     if "samples" in redo:
         shutil.rmtree(job.folder, ignore_errors=True)
         return None
     paths = [path for path in (job.shared_record_path, job.record_path) if path is not None and path.exists()]
-    found = [read_record(path) for path in paths]
+    ledgers = [whole_ledger(folder, job.samples) for folder in (job.folder, job.base_folder)]
+    found: list[Record] = []
+    for path in paths:
+        record = read_record(path)
+        if path == job.record_path and job.shared_record_path and record.timing and not shareable(record.timing):
+            record = dataclasses.replace(record, timing=None)
+        if fits(record, *ledgers):
+            found.append(record)
+        else:
+            line = f"{path} is of other pictures than those in {job.folder.parent}: it is not used, but made again"
+            console.print(line, highlight=False, soft_wrap=True)
     if not found:
         return None
     record = found[0]
-    for other in found[1:]:
-        record = dataclasses.replace(
-            record, metrics={**other.metrics, **record.metrics}, timing=record.timing or other.timing
-        )
+    for other in (
+        r for r in found[1:] if (r.digests, r.reference_samples) == (record.digests, record.reference_samples)
+    ):
+        metrics = {**other.metrics, **record.metrics}
+        record = dataclasses.replace(record, metrics=metrics, timing=record.timing or other.timing)
     if "metrics" in redo:
         record = dataclasses.replace(record, metrics={}, left_out={})
     return dataclasses.replace(record, timing=None) if "timing" in redo else record
@@ -181,24 +199,27 @@ def _draw_missing(job: Job, record: Record) -> None:
 def _do_what_lacks(job: Job, record: Record | None, console: Console) -> Record:
     """Sample, time and measure what is lacking; the record, written."""
     config, sampling = job.config, Sampling.of(job.config)
-    loaded = functools.cache(lambda: _load(job, console))
+    loaded = functools.cache(lambda: pipeline_of(job, console))
     with Progress(console) as progress:
-        _sample(progress, "reference", loaded, job.uncached, Sampling.of(job.base), job.samples, job.base_folder)
+        base = _sample(progress, "reference", loaded, job.uncached, Sampling.of(job.base), job.samples, job.base_folder)
         ledger = _sample(progress, config.method.name, loaded, job.method, sampling, job.samples, job.folder)
-        if record is None:
-            record = describe(job, ledger, _probe(loaded, job, sampling), environment(device_of(config.device)))
+        if record is None or not fits(record, ledger, base):
+            here = environment(device_of(config.device))
+            record = describe(job, ledger, base, _probe(loaded, job, sampling), here)
+        check_shared_timing(config, record)
         seconds = record.timing or (_time(progress, loaded(), job) if config.timing else None)
         record = dataclasses.replace(record, timing=seconds)
         write_record(job.record_path, record)  # so that an error in a metric costs neither timing nor what is known
         metrics, left_out = _measure(job, record, ledger, console, progress)
     record = dataclasses.replace(record, metrics={**record.metrics, **metrics}, left_out=left_out)
-    record = parse_record(finite(dataclasses.asdict(record)), str(job.record_path))
+    record = parse_record(record_content(record), str(job.record_path))
     _write(job, record)
     draw_pictures(job, record)
     return record
 
 
-def _load(job: Job, console: Console) -> Any:
+def pipeline_of(job: Job, console: Console) -> Any:
+    """The pipeline of a job, with its arguments and prompts checked."""
     model = job.config.model
     if model_kind(model) == "real weights":
         console.print(f"loading the weights of {model.name}", highlight=False)
@@ -221,7 +242,7 @@ def _sample(
     sampling: Sampling,
     todo: list[Sample],
     folder: Path,
-) -> list[dict[str, Any]]:
+) -> Ledger:
     """The ledger of all samples; those that are not there are made."""
     there = whole_ledger(folder, todo)
     advance = progress.start(name, len(todo) * sampling.steps)
@@ -242,17 +263,16 @@ def _probe(loaded: Callable[[], Any], job: Job, sampling: Sampling) -> dict[str,
 
 
 def _time(progress: Progress, pipe: Any, job: Job) -> Timing:
-    sides = (job.uncached, Sampling.of(job.base)), (job.method, Sampling.of(job.config))
-    batch, repeats = job.samples[: min(4, job.config.batch or 1)], job.config.timing
-    steps = sum(sampling.steps for _, sampling in sides)
-    advance = progress.start("timing", (repeats + 1) * len(batch) * steps)
-    seconds = timing.compare(pipe, *sides, batch, repeats, advance)
-    where = hardware(device_of(job.config.device))
-    return Timing(id=identity([job.folder.name, where]), hardware=where, **seconds)
+    reference, own = timing.Side(job.uncached, Sampling.of(job.base)), timing.Side(job.method, Sampling.of(job.config))
+    batches = timing.batches_of(job.samples, batch_size(job), job.config.timing)
+    advance = progress.start("timing", timing.sample_steps(reference, [own], batches))
+    (rounds,) = timing.timed_rounds(pipe, reference, [own], batches, advance)
+    where, machine = conditions(load_at_start()), hardware(device_of(job.config.device))
+    return timing.timing_of(job.folder.name, rounds, machine, where, timing.process_id(where))
 
 
 def _measure(
-    job: Job, record: Record, ledger: list[dict[str, Any]], console: Console, progress: Progress
+    job: Job, record: Record, ledger: Ledger, console: Console, progress: Progress
 ) -> tuple[dict[str, MetricEntry], dict[str, str]]:
     """The metrics that the record lacks, and the reason for each that could not be computed."""
     files = [entry["file"] for entry in ledger]

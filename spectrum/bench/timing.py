@@ -1,18 +1,23 @@
 """Measures latency in a pass of its own: uncached and cached calls in turn, in one process, on one device."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
+from eval.timing import summary
 from spectrum.api import Accelerated, denoisers
+from spectrum.bench.generate import runs_of_samples
 from spectrum.bench.prompts import Sample
 from spectrum.bench.sampling import sample_batch
 from spectrum.config.sampling import Sampling
 from spectrum.core.method import Method
 from spectrum.models.solvers import with_solver
+from spectrum.records.files import identity
+from spectrum.records.timing import Conditions, TimedRound, Timing, round_nfe
 
 
 class _Stopwatch:
@@ -44,71 +49,127 @@ class _Stopwatch:
         return self.ended - self.began
 
 
-def time_call(pipe: Any, method: Method, batch: list[Sample], sampling: Sampling) -> dict[str, float]:
+@dataclass(frozen=True)
+class Side:
+    """What is timed: a method, and how the pipeline is called with it."""
+
+    method: Method
+    sampling: Sampling
+
+
+def time_call(pipe: Any, side: Side, batch: list[Sample]) -> tuple[dict[str, float], dict[str, Any]]:
     """Time one call of a pipeline.
 
     Args:
         pipe: a diffusers pipeline.
-        method: the method to put on it.
+        side: the method to put on it, and how it is called.
         batch: the samples to make.
-        sampling: how the pipeline is called.
 
     Returns:
-        Seconds: `denoise`, from the first denoiser call to the end of the last step, and `total`, from the prompt to
-        the pixels.
+        Seconds, `denoise`, from the first denoiser call to the end of the last step, and `total`, from the prompt to
+        the pixels; and the report of the call, see `Accelerated.report`.
     """
-    pipe = with_solver(pipe, sampling.solver)
-    with Accelerated(pipe, method):
+    pipe = with_solver(pipe, side.sampling.solver)
+    with Accelerated(pipe, side.method) as handle:
         watch = _Stopwatch(pipe)
         try:
             began = watch.now()
-            sample_batch(pipe, batch, sampling, watch.step)
+            sample_batch(pipe, batch, side.sampling, watch.step)
             ended = watch.now()
         finally:
             seconds = watch.close()
-        return {"denoise": seconds, "total": ended - began}
+        return {"denoise": seconds, "total": ended - began}, handle.report()
 
 
-def compare(
+def batches_of(samples: list[Sample], size: int, rounds: int) -> list[list[Sample]]:
+    """The batches of a pass: one for the warm-up and one for each round, spread over the samples.
+
+    Args:
+        samples: all samples of a run, at least `size`.
+        size: samples per call.
+        rounds: how many rounds are timed.
+
+    Returns:
+        `rounds + 1` full batches of those that the samples were made in; where there are fewer, they come round again.
+
+    Example:
+        >>> four = [Sample(number, "a cat", 0) for number in range(4)]
+        >>> [[sample.index for sample in batch] for batch in batches_of(four, 1, 1)]
+        [[0], [2]]
+    """
+    grid = [samples[first : first + size] for first in range(0, len(samples) - size + 1, size)]
+    count = rounds + 1
+    spread = len(grid) / count if count < len(grid) else 1
+    return [grid[int(number * spread) % len(grid)] for number in range(count)]
+
+
+def timed_rounds(
     pipe: Any,
-    baseline: tuple[Method, Sampling],
-    candidate: tuple[Method, Sampling],
-    batch: list[Sample],
-    repeats: int,
+    reference: Side,
+    candidates: Sequence[Side],
+    batches: Sequence[list[Sample]],
     on_call: Callable[[int], None] = lambda count: None,
-) -> dict[str, Any]:
-    """Time the uncached and the cached run in turn, after one warm-up call of each.
+) -> list[list[TimedRound]]:
+    """Time methods in turn, each between two uncached runs of the same samples.
 
-    A candidate that caches nothing and samples as the baseline does is timed once. What may be quoted is the ratio,
-    uncached over cached: machines differ and are noisy.
+    A round takes one batch: reference, method 1, reference, method 2, ..., reference. The reference after one method is
+    the one before the next. What may be quoted is the ratio, uncached over cached: machines differ and are noisy. The
+    uncached run may be among the methods; its ratio shows the noise.
 
     Args:
         pipe: a diffusers pipeline.
-        baseline: (method, sampling) of the uncached run.
-        candidate: (method, sampling) of the method.
-        batch: the samples of each call.
-        repeats: timed calls of each side.
+        reference: the uncached run.
+        candidates: the methods.
+        batches: the samples of the warm-up, in which each side is called once and which is thrown away, and then those
+            of each round.
         on_call: told after each call of how many steps of a sample it was.
 
     Returns:
-        The fields of `spectrum.records.record.Timing`, but for id and hardware.
+        For each method its rounds, without the warm-up.
     """
-    raw: dict[str, list[dict[str, float]]] = {"baseline": [], "candidate": []}
-    sides = {"baseline": baseline, "candidate": candidate}
-    if candidate[0].forecast is None and candidate[1] == baseline[1]:
-        sides, raw["candidate"] = {"baseline": baseline}, raw["baseline"]
-    for repeat in range(repeats + 1):
-        for name, (method, sampling) in sides.items():
-            seconds = time_call(pipe, method, batch, sampling)
-            on_call(len(batch) * sampling.steps)
-            if repeat:
-                raw[name].append(seconds)
-    median = {n: {k: float(np.median([t[k] for t in ts])) for k in ("denoise", "total")} for n, ts in raw.items()}
-    return {
-        "batch": len(batch),
-        "repeats": repeats,
-        "raw": raw,
-        "seconds_per_sample": {n: {k: v / len(batch) for k, v in times.items()} for n, times in median.items()},
-        "speedup": median["baseline"]["denoise"] / median["candidate"]["denoise"],
-        "speedup_end_to_end": median["baseline"]["total"] / median["candidate"]["total"],
-    }
+    found: list[list[TimedRound]] = [[] for _ in candidates]
+
+    def call(side: Side, batch: list[Sample]) -> tuple[dict[str, float], dict[str, Any]]:
+        timed = time_call(pipe, side, batch)
+        on_call(len(batch) * side.sampling.steps)
+        return timed
+
+    for side in (reference, *candidates):
+        call(side, batches[0])
+    for batch in batches[1:]:
+        before, _ = call(reference, batch)
+        for rounds, candidate in zip(found, candidates, strict=True):
+            seconds, report = call(candidate, batch)
+            after, _ = call(reference, batch)
+            entries = runs_of_samples(report, len(batch))
+            runs, calls = ([entry[key] for entry in entries] for key in ("runs", "calls"))
+            files = [sample.file for sample in batch]
+            rounds.append(TimedRound(files, before, seconds, after, runs, calls, round_nfe(runs, calls)))
+            before = after
+    return found
+
+
+def sample_steps(reference: Side, candidates: Sequence[Side], batches: Sequence[list[Sample]]) -> int:
+    """How many steps of a sample `timed_rounds` takes, for its progress."""
+    full, rest = reference.sampling.steps, sum(side.sampling.steps for side in candidates)
+    return len(batches[0]) * (full + rest) + (full * (1 + len(candidates)) + rest) * sum(map(len, batches[1:]))
+
+
+def process_id(where: Conditions) -> str:
+    """The id of a timing pass, which all that it timed share."""
+    return identity([where.command, where.date, os.getpid()])
+
+
+def timing_of(run: str, rounds: list[TimedRound], hardware: dict[str, Any], where: Conditions, process: str) -> Timing:
+    """The timing of a record.
+
+    Args:
+        run: the record's id.
+        rounds: the timed rounds.
+        hardware: what they ran on.
+        where: the conditions of the pass.
+        process: the id of the pass.
+    """
+    batch = len(rounds[0].samples)
+    about = {"id": identity([run, hardware]), "process": process, "hardware": hardware, "conditions": where}
+    return Timing(**about, batch=batch, rounds=rounds, **summary(rounds, batch))

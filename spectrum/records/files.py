@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +32,42 @@ def write_bytes(path: Path, data: bytes) -> None:
         path: the file; its folder is made.
         data: the content.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
+    write_together({path: data})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files so that all are there whole, or none: each to a temporary name first, and then all are renamed.
+
+    Args:
+        contents: what each file is to hold; their folders are made.
+    """
+    drafts: dict[Path, Path] = {}
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
+        for path, data in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
+            drafts[Path(draft)] = path
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(draft).chmod(0o644)
+        for draft, path in drafts.items():
+            draft.replace(path)
     except BaseException:
-        Path(draft).unlink(missing_ok=True)
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
         raise
+
+
+def json_bytes(content: Any) -> bytes:
+    """JSON as a file holds it. NaN and infinities become null."""
+    return (json.dumps(finite(content), indent=1, sort_keys=False) + "\n").encode()
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON as `write_bytes` does. NaN and infinities are stored as null."""
-    write_bytes(path, (json.dumps(finite(content), indent=1, sort_keys=False) + "\n").encode())
+    write_bytes(path, json_bytes(content))
 
 
 def finite(content: Any) -> Any:

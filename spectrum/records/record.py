@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from spectrum.core.errors import refuse
-from spectrum.records.files import write_json
+from spectrum.records.digests import record_digest
+from spectrum.records.files import finite, write_json
+from spectrum.records.timing import STRICT, Timing
 
-FORMAT = 3
+FORMAT = 4
 """The format that this version writes. Raised when an older record could be misread."""
-_STRICT = {"extra": "forbid", "strict": True}
 
 
 @dataclass(frozen=True)
@@ -24,54 +25,30 @@ class MetricEntry:
         asked: id of metric, parameters, samples and reference, by which it is known that it need not be computed again.
         id: the same with the backbone's digest.
         provenance: what it was computed with.
-        interval: half-width of the 95 % bootstrap interval of the mean; None for metrics of the whole set.
+        interval: half-width of the 95 % interval of the mean; None for metrics of the whole set.
         worst_5_percent: mean of the worst 5 % of the values.
-        values: one number a sample, in order; None in it stands for infinity.
+        worst_interval: half-width of the 95 % interval of that; None where there is none.
+        values: one number a sample, or one a prompt, in order; None in it stands for infinity.
         warning: what a reader of the figure has to know.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     mean: float | None
     asked: str
     id: str
     provenance: dict[str, Any] = field(default_factory=dict)
     interval: float | None = None
     worst_5_percent: float | None = None
+    worst_interval: float | None = None
     values: list[float | None] | None = None
     warning: str = ""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """The timing pass of a record; `baseline` is the uncached run, `candidate` the method.
-
-    Attributes:
-        id: of the samples and the machine.
-        hardware: what it ran on.
-        batch: samples per call.
-        repeats: timed calls of each side.
-        raw: by side, the seconds of each call: `denoise` (first denoiser call to last step) and `total`.
-        seconds_per_sample: by side, the medians over the calls, per sample.
-        speedup: baseline over candidate, denoising.
-        speedup_end_to_end: the same for the whole call.
-    """
-
-    __pydantic_config__ = _STRICT
-    id: str
-    hardware: dict[str, Any]
-    batch: int
-    repeats: int
-    raw: dict[str, list[dict[str, float]]]
-    seconds_per_sample: dict[str, dict[str, float]]
-    speedup: float
-    speedup_end_to_end: float
 
 
 @dataclass(frozen=True)
 class PromptSource:
     """Where the prompts came from: a file and how many of it."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     file: str | None
     limit: int | None
 
@@ -80,7 +57,7 @@ class PromptSource:
 class CacheBytes:
     """Bytes of stored features per sample: predicted before the run (None where that is impossible), and measured."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     predicted_per_sample: int | None
     seen_per_sample: int
 
@@ -108,6 +85,9 @@ class Record:
         samples: number of samples.
         steps: denoising steps of the uncached run.
         nfe: steps at which the blocks ran, the mean over samples.
+        nfe_by_sample: the same for each sample, in order.
+        digests: the first 16 hex digits of the SHA-256 of each sample's file, in order.
+        reference_samples: the digest of the reference's `digests`, which the metrics were computed against.
         runs: by CFG branch, the run steps of the first sample.
         weights: `sum w` and `|w|_1` of each skipped step.
         forecast_errors: by CFG branch, relative L2 errors of feature and velocity at each skipped step.
@@ -117,13 +97,14 @@ class Record:
         timing: the timing pass; None if there was none.
         command: the command line that made the samples.
         spectrum: version of this project.
-        git: commit, and whether tracked files were changed.
+        git: commit, and whether any file of the code was changed or not yet in git.
         python: version.
         packages: versions.
         hardware: what the samples were made on.
+        digest: of all the above, see `sealed`; empty until the record is written.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     format: int
     id: str
     reference: str
@@ -142,6 +123,9 @@ class Record:
     samples: int
     steps: int
     nfe: float
+    nfe_by_sample: list[float]
+    digests: list[str]
+    reference_samples: str
     runs: dict[str, list[int]]
     weights: list[dict[str, float]]
     forecast_errors: dict[str, list[dict[str, float]]]
@@ -155,6 +139,7 @@ class Record:
     python: str
     packages: dict[str, str | None]
     hardware: dict[str, Any]
+    digest: str = ""
 
     @property
     def name(self) -> str:
@@ -173,8 +158,8 @@ class Record:
 
     @property
     def efficiency(self) -> float | None:
-        """The speed-up over the ideal one, `speed-up / (steps / runs)`; None without a timing."""
-        return None if self.timing is None else self.timing.speedup * self.nfe / self.steps
+        """The speed-up over the ideal one of the runs that were timed, `speed-up / (steps / runs)`; None if untimed."""
+        return None if self.timing is None else self.timing.speedup * self.timing.nfe / self.steps
 
     def metric(self, name: str) -> float | None:
         """The mean of a metric; None where it is absent or infinite."""
@@ -197,7 +182,7 @@ def parse_record(content: Any, source: str) -> Record:
         source: where it comes from, for messages.
 
     Raises:
-        SpectrumError: if it is no record, or of another format.
+        SpectrumError: if it is no record, of another format, damaged, or changed after it was written.
     """
     import pydantic
 
@@ -210,13 +195,16 @@ def parse_record(content: Any, source: str) -> Record:
         )
     _check_configs(content, source)
     try:
-        return _adapter().validate_json(json.dumps(content))
+        record: Record = _adapter().validate_json(json.dumps(content))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         return refuse(
             f"the record {source} is damaged at {where} ({first['msg']}): delete it and run its command again"
         )
+    if record.digest != record_digest(content):
+        refuse(f"the record {source} was changed after it was written: delete it and run its command again")
+    return record
 
 
 _READ = {"model": ("name", "height", "width", "dtype", "call"), "method": ("name",), "schedule": ("_target_",)}
@@ -251,6 +239,16 @@ def read_records(folder: Path) -> list[Record]:
     return [read_record(path) for path in sorted(folder.glob("*.json"))]
 
 
+def sealed(record: Record) -> Record:
+    """The record with the digest of all that it says, by which `parse_record` sees that nothing was changed since."""
+    return dataclasses.replace(record, digest=record_digest(dataclasses.asdict(record)))
+
+
+def record_content(record: Record) -> dict[str, Any]:
+    """A record as JSON content, sealed."""
+    return finite(dataclasses.asdict(sealed(record)))
+
+
 def write_record(path: Path, record: Record) -> None:
-    """Write a record as JSON, whole or not at all."""
-    write_json(path, dataclasses.asdict(record))
+    """Write a record as JSON, sealed, whole or not at all."""
+    write_json(path, record_content(record))

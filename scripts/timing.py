@@ -1,0 +1,11 @@
+"""Time the rows of tables together: see spectrum/commands/timing.py."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from spectrum.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main(["timing", *sys.argv[1:]]))

@@ -1,0 +1,112 @@
+"""The machine that a timing pass runs on: whether something else loads it, its clocks, and when it was."""
+
+import datetime
+import functools
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from spectrum.bench.provenance import command_line, git_state
+from spectrum.config.schema import RunConfig
+from spectrum.core.errors import refuse
+from spectrum.records.record import Record
+from spectrum.records.timing import Conditions, Timing
+
+IDLE = 0.5
+"""The highest 1-minute load average at which a timing pass begins."""
+COMMAND = "python scripts/timing.py"
+"""What times the rows of a table together."""
+ROUNDS = 7
+"""The fewest rounds of a timing in a folder of all records."""
+
+
+def load_average() -> float | None:
+    """The 1-minute load average; None where the system has none."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
+@functools.cache
+def load_at_start() -> float | None:
+    """The load average when a process first asked for it: before its own work is part of it."""
+    return load_average()
+
+
+def loaded(load: float | None) -> bool:
+    """Whether a load average is too high to time at."""
+    return load is not None and load > IDLE
+
+
+def check_idle(load: float | None, otherwise: str) -> None:
+    """Refuse to time on a loaded machine.
+
+    Args:
+        load: the 1-minute load average.
+        otherwise: what to type instead of waiting, for the message.
+
+    Raises:
+        SpectrumError: if it is above `IDLE`.
+    """
+    if loaded(load):
+        refuse(
+            f"the machine is loaded: its 1-minute load average is {load:.2f}, and timing needs at most {IDLE}: end "
+            f"what else runs, wait two minutes and type it again, or type {otherwise}"
+        )
+
+
+def shareable(timing: Timing) -> bool:
+    """Whether the timing of a single run may go into the folder of all records: enough rounds, on an idle machine."""
+    return len(timing.rounds) >= ROUNDS and not timing.conditions.forced
+
+
+def check_shared_timing(config: RunConfig, record: Record | None) -> None:
+    """Refuse to time for the folder of all records with too few rounds, or on a loaded machine.
+
+    Args:
+        config: the config of a run.
+        record: what is known of the run; with a timing, none is made.
+
+    Raises:
+        SpectrumError: with what to type instead.
+    """
+    if not config.records or not config.timing or (record is not None and record.timing is not None):
+        return
+    later = f"timing=0, and then {COMMAND} experiment=NAME records={config.records}"
+    if config.timing < ROUNDS:
+        refuse(
+            f"timing={config.timing}: a record in records={config.records} is timed in at least {ROUNDS} rounds: type "
+            f"timing={ROUNDS}, or {later}"
+        )
+    check_idle(load_at_start(), later)
+
+
+def clocks_mhz() -> list[float] | None:
+    """The lowest and the highest clock of the CPU's cores now, in MHz; None where it cannot be read."""
+    try:
+        found = re.findall(r"^cpu MHz\s*:\s*([\d.]+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    clocks = [float(text) for text in found]
+    return [min(clocks), max(clocks)] if clocks else None
+
+
+def conditions(before: float | None) -> Conditions:
+    """The conditions of a pass that has just ended.
+
+    Args:
+        before: the load average before the process began to work.
+    """
+    loads = before, load_average()
+    return Conditions(
+        load=[round(load, 2) for load in loads if load is not None],
+        threads=torch.get_num_threads(),
+        clocks_mhz=clocks_mhz(),
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        git=git_state(),
+        command=command_line(),
+        forced=loaded(before),
+    )
