@@ -64,7 +64,7 @@ def emoji(folder: Path | None, work: Path) -> Path:
 
 
 def write_prompts(folder: Path) -> None:
-    """The prompt lists: `calibration` of pairs of object and ground colour that training shows, three of the others."""
+    """The prompt lists: `calibration` of pairs of object and colour that training shows, the others of the rest."""
     folder.mkdir(parents=True, exist_ok=True)
     taken: list[str] = []
     for seed, name in enumerate(("development", "calibration", "heldout", "sealed")):
@@ -84,7 +84,7 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("--scenes", type=int, default=60000)
     options.add_argument("--steps", type=int, default=6000, help="of the denoiser")
     options.add_argument("--batch", type=int, default=64, help="of the denoiser")
-    options.add_argument("--measured", type=int, default=64, help="development prompts for the card's curvature")
+    options.add_argument("--measured", type=int, default=64, help="held-out prompts for the card's curvature")
     options.add_argument("--no-compile", action="store_true", help="train the denoiser without torch.compile")
     options.add_argument("--prompts", type=Path, default=TRAINED / "prompts", help="prompt lists")
     return options

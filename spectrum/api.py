@@ -15,7 +15,7 @@ from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.private_api import uncompiled
 from spectrum.hooks.registry import detach
 from spectrum.hooks.scheduler import starts
-from spectrum.hooks.trajectory import Observation
+from spectrum.hooks.trajectory import Observation, joined
 from spectrum.models.layouts import denoiser_of
 
 _ATTRIBUTE = "_spectrum"
@@ -80,15 +80,14 @@ class Accelerated:
         that held most, since each frees what it stored when the next one begins.
 
         Returns:
-            For each branch `run_steps`, `skipped` (with `sum w` and `|w|_1`), `errors` and `cache_bytes`.
+            For each branch `run_steps` (where the blocks ran), `skipped` (the other steps, with `sum w` and `|w|_1`),
+            `errors`, `cache_bytes`, and under `samples` the first three for each sample of the batch; one entry if all
+            samples do the same.
         """
         merged: dict[str, Any] = {}
         for hook in self.hooks:
             for name, own in hook.report().items():
-                known = merged.get(name)
-                joined = own if known is None else {key: known[key] + value for key, value in own.items()}
-                most = max(branch["cache_bytes"] for branch in (own, known) if branch)
-                merged[name] = {**joined, "cache_bytes": most}
+                merged[name] = joined(merged[name], own) if name in merged else own
         return merged
 
     def _free_others(self, hook: CacheHook) -> None:

@@ -95,7 +95,7 @@ def test_branches_share_a_decision_where_the_method_says_so_but_for_the_first_ru
         assert walk(method, [0, 1, 2, 2], one, trajectory) == [True, False, False, False]
         assert walk(method, [0, 1, 5, 5], two, trajectory) == expected
         late = Branch("three", 3, None)
-        assert walk(method, [0], late, trajectory) == [True] and trajectory.decided[3]
+        assert walk(method, [0], late, trajectory) == [True] and trajectory.decided[3, 0]
 
 
 def test_a_signal_that_is_nan_is_named_with_its_step():
@@ -142,6 +142,9 @@ def test_the_report_of_a_run_says_what_each_branch_did():
             "skipped": [{"step": 4, "sum": 1.0, "l1": 2.0}],
             "errors": [{"step": 2}],
             "cache_bytes": 2 * (4 + 2) * 4,
+            "samples": [
+                {"run_steps": [0, 1, 3], "skipped": [{"step": 4, "sum": 1.0, "l1": 2.0}], "errors": [{"step": 2}]}
+            ],
         }
     }
 

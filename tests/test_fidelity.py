@@ -8,7 +8,6 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from eval import statistics
 from eval.metrics import fidelity, pictures
 from eval.metrics.metric import AbsentError
 from eval.metrics.pictures import Pictures
@@ -165,15 +164,3 @@ def test_damaged_and_missing_pictures_are_named(tmp_path):
         pictures.load_images(tmp_path, ["a.png"])
     with pytest.raises(SpectrumError, match=r"b\.png is missing"):
         pictures.load_images(tmp_path, ["b.png"])
-
-
-def test_intervals():
-    values = np.random.default_rng(0).normal(20, 2, 400)
-    mean, half = statistics.interval(values.tolist())
-    assert mean == pytest.approx(values.mean())
-    assert half == pytest.approx(1.96 * values.std() / 20, rel=0.1)
-    assert np.isnan(statistics.interval([float("inf")])[0])
-    assert statistics.worst([5, 1, 2, *[9] * 37]) == 1.5
-    assert statistics.worst([5, 1, 2, *[0] * 37], higher_is_better=False) == 3.5
-    assert statistics.worst([5.0, 1.0]) == 1.0
-    assert np.isnan(statistics.paired([], [])).all()

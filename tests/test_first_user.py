@@ -260,10 +260,11 @@ def test_9_the_timing_pass_shows_how_far_it_is(_tiny):
     from spectrum.named_methods import load_method
 
     sampling = Sampling.of(compose(["model.steps=4", "batch=1"]))
-    sides = (load_method("none"), sampling), (load_method("fora"), sampling)
+    none, fora = (timing.Side(load_method(name), sampling) for name in ("none", "fora"))
     told = []
-    timing.compare(_tiny, *sides, numbered_samples(["a cat on blue"], [0]), 2, told.append)
-    assert told == [4] * 6
+    batches = timing.batches_of(numbered_samples(["a cat on blue"], [0]), 1, 2)
+    timing.timed_rounds(_tiny, none, [fora], batches, told.append)
+    assert told == [4] * 8 and sum(told) == timing.sample_steps(none, [fora], batches)
 
 
 def test_1_a_record_that_cannot_be_read_does_not_block_a_run_that_does_not_use_it(tmp_path, capsys):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import bench_metrics
 import conformance
-import migrate_records
 import pytest
 import train_tiny
 from command import QUICK, ROOT, call, error_line, script
@@ -149,8 +148,8 @@ def test_5_a_study_that_cannot_be_written(trace, tmp_path, capsys):
     assert "is a folder: type to=FILE" in error_line(call("study", f"trace={trace}", f"to={tmp_path}", capsys=capsys))
 
 
-@pytest.mark.parametrize("command", ["replay", "tables", "figures", "migrate_records"])
-def test_5_records_that_are_not_there(command, trace, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("command", ["replay", "tables", "figures", "timing"])
+def test_5_records_that_are_not_there(command, trace, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for name, says in (
@@ -159,11 +158,8 @@ def test_5_records_that_are_not_there(command, trace, tmp_path, capsys, monkeypa
         ("empty", "holds no record: make records with python run.py records="),
     ):
         words = [f"records={tmp_path / name}", f"trace={trace}" if command == "replay" else f"to={tmp_path / 'to'}"]
-        if command == "migrate_records":
-            said = script(migrate_records, *words, capsys=capsys, monkeypatch=monkeypatch)
-        else:
-            said = call(command, *words, capsys=capsys)
-        assert says in error_line(said)
+        words += ["experiment=tiny_table"] if command == "timing" else []
+        assert says in error_line(call(command, *words, capsys=capsys))
         assert not (tmp_path / "to").exists()
 
 

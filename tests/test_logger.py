@@ -98,7 +98,7 @@ def test_config_metrics_images_and_tables_are_the_records(offline, method):
     assert [row[:2] for row in table["data"]] == [[prompt, 0] for prompt in record.prompts] and len(table["data"]) == 2
     assert [row[2] for row in table["data"]] == pytest.approx(record.metrics["psnr"].values)
     latency = json.loads((files / values["latency/path"]).read_text())
-    assert latency["data"][0][1] == pytest.approx(record.timing.raw["candidate"][0]["denoise"])
+    assert latency["data"][0][1] == pytest.approx(record.timing.rounds[0].candidate["denoise"])
 
 
 def test_the_comparison_run_holds_the_table(offline):

@@ -92,7 +92,7 @@ RULES = [
     Rule("python scripts/replay.py", {"trace": "TRACE"}),
     Rule("python scripts/replay.py trace=FILE records=", {"trace": "TRACE", "records": "SOME"}),
     Rule("python scripts/study.py", {"trace": "TRACE", "to": "TMP/study.json"}),
-    Rule("python scripts/migrate_records.py", how="help", reason="no records of an earlier format are here"),
+    Rule("python scripts/timing.py", how="help", reason="tests/test_timing_command.py times an experiment of its own"),
     Rule("python3 -m venv .venv", how="files", reason="a new environment takes minutes; CI types these lines"),
     Rule("pip install .", how="files", reason="tests/test_wheel.py installs it"),
     Rule("pip install -r requirements-docs.lock", how="files", reason="CI builds the documentation"),

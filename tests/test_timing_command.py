@@ -1,6 +1,6 @@
 """`spectrum timing` on an experiment of one's own with few steps, in a copy of the project that runs it for real."""
 
-import json
+import dataclasses
 import os
 import re
 import shutil
@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import call, error_line
 
 from eval.reports.timing_page import read_pass, timing_page
-from spectrum.records.record import read_records
+from spectrum.bench import machine
+from spectrum.records.record import read_records, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 MINE = """\
@@ -22,9 +24,9 @@ batch: 1
 timing: 0
 probe: 0
 records: records
-model: {steps: 6}
+model: {steps: 5}
 experiment: {name: mine, title: Mine}
-hydra: {mode: MULTIRUN, sweeper: {params: {method: "none,fewer_steps,fora", runs: 4}}}
+hydra: {mode: MULTIRUN, sweeper: {params: {method: "none,fora", runs: 3}}}
 """
 
 
@@ -37,7 +39,7 @@ def run(folder, *words):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of the project with an experiment of three rows, sampled and timed once."""
+    """A copy of the project with an experiment of two rows, sampled and timed once."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("spectrum", "eval", "baselines", "configs", "scripts"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("assets", "__pycache__"))
@@ -50,53 +52,55 @@ def project(tmp_path_factory):
     return folder
 
 
-TIME = ("scripts/timing.py", "experiment=mine", "rounds=7", "records=records", "force=true")
+TIME = ("scripts/timing.py", "experiment=mine", "rounds=7", "force=true")
 
 
 @pytest.fixture(scope="module")
 def timed(project):
+    """The records before the first pass, and what it printed; compared with a page that nothing can disagree with."""
     before = {record.id: record for record in read_records(project / "records")}
-    return before, run(project, *TIME, "to=first.md")
+    rows = [f"| `{name}` | x | 1 | 1 ms | 1.000x [0.001, 1000.000] | 1.000x | 1 % |" for name in before]
+    (project / "wide.md").write_text("\n".join(["| hardware | Abacus with 64 threads |", *rows]))
+    return before, run(project, *TIME, "records=records", "to=first.md", "compare=wide.md")
 
 
 def test_every_record_gets_the_timing_of_one_process(project, timed):
     before, (code, out, err) = timed
     assert code == 0, err
     after = read_records(project / "records")
-    assert len(after) == 3 and {r.id for r in after} == before.keys()
+    assert len(after) == 2 and {r.id for r in after} == before.keys()
     assert len({r.timing.process for r in after}) == 1
     for record in after:
         timing = record.timing
         assert [len(timing.rounds), timing.batch] == [7, 1] and before[record.id].timing is None
         assert len({file for timed in timing.rounds for file in timed.samples}) == 4
-        assert timing.nfe == record.nfe == {"none": 6, "fewer_steps": 4, "fora": 4}[record.name]
+        assert timing.nfe == record.nfe == {"none": 5, "fora": 3}[record.name]
         assert timing.conditions.command.startswith("timing.py experiment=mine rounds=7")
         assert timing.conditions.git == {"commit": None, "dirty": None}
         assert record.metrics == before[record.id].metrics and record.command == before[record.id].command
         assert record.command.startswith("run.py experiment=mine")
-    none = next(record for record in after if record.is_reference)
-    assert {json.dumps(r.timing.rounds[0].after) for r in after} & {json.dumps(none.timing.rounds[0].before)} == set()
-    assert len(max(out.splitlines(), key=len)) <= 80 or "written: first.md" in max(out.splitlines(), key=len)
+    wide = [line for line in out.splitlines() if len(line) > 80]
+    assert all(line.startswith(("written: first.md", "wide.md was timed on")) for line in wide)
 
 
 def test_the_reference_after_one_method_is_the_one_before_the_next(project, timed):
-    rounds = [record.timing.rounds for record in read_records(project / "records")]
-    links = [(a.after, b.before) for one in rounds for other in rounds for a, b in zip(one, other, strict=True)]
-    assert sum(after == before for after, before in links) == 2 * 7
+    none, fora = sorted(read_records(project / "records"), key=lambda record: record.name == "fora")
+    for one, other in zip(none.timing.rounds, fora.timing.rounds, strict=True):
+        assert one.after == other.before and one.before != one.after and one.samples == other.samples
 
 
 def test_the_page_follows_from_the_records_and_can_be_read_again(project, timed):
     records = read_records(project / "records")
     text = (project / "first.md").read_text()
     assert text == timing_page(records)
+    found = read_pass(project / "first.md")
     for record in records:
         timing = record.timing
-        assert f"| `{record.id}` | {record.label} | {timing.nfe:.4g} / 6 |" in text
-        assert read_pass(project / "first.md").speedups[record.id] == pytest.approx(
-            (timing.speedup, *timing.speedup_interval), abs=6e-4
-        )
-    assert read_pass(project / "records").speedups.keys() == read_pass(project / "first.md").speedups.keys()
-    for fact in (timing.process, timing.conditions.date, timing.conditions.command, "with 1 threads", "7, after a"):
+        assert f"| `{record.id}` | {record.label} | {timing.nfe:.4g} / 5 |" in text
+        assert found.speedups[record.id] == pytest.approx((timing.speedup, *timing.speedup_interval), abs=6e-4)
+    assert found.hardware.endswith("with 1 threads") and found.hardware == read_pass(project / "records").hardware
+    assert read_pass(project / "records").speedups.keys() == found.speedups.keys() == {r.id for r in records}
+    for fact in (timing.process, timing.conditions.date, timing.conditions.command, "| rounds | 7, after a"):
         assert fact in text, fact
     assert ("The machine was loaded" in text) == timing.conditions.forced
 
@@ -112,33 +116,45 @@ def moved(text, factor):
 
 
 def test_an_earlier_page_that_agrees_and_one_that_does_not(project, timed):
-    page = (project / "first.md").read_text()
-    wide = re.sub(r"\[[\d.]+, [\d.]+\]", "[0.100, 90.000]", page)
-    (project / "wide.md").write_text(wide.replace("with 1 threads", "with 64 threads"))
-    code, out, err = run(project, *TIME, "to=second.md", "compare=wide.md")
-    assert code == 0, err
-    assert out.count("agrees") == 3 and "DISAGREES" not in out and "3 of 3 rows agree" in out
-    assert "wide.md was timed on" in out and "with 64 threads, this on" in out
-    (project / "far.md").write_text(moved(page, 3.0))
-    code, out, err = run(project, *TIME, "to=third.md", "compare=far.md")
-    assert code == 1 and out.count("DISAGREES") == 3 and "0 of 3 rows agree" in out, err
-    assert (project / "third.md").exists() and "far.md was timed on" not in out
+    _, (_, out, _) = timed
+    assert out.count("agrees") == 2 and "DISAGREES" not in out and "2 of 2 rows agree" in out
+    assert "wide.md was timed on Abacus with 64 threads, this on" in out
+    (project / "far.md").write_text(moved((project / "first.md").read_text(), 9.0))
+    (none,) = (record for record in read_records(project / "records") if record.is_reference)
+    (project / "far.md").write_text((project / "far.md").read_text().replace(f"`{none.id}`", "`another`"))
+    code, out, err = run(project, *TIME, "records=records", "to=second.md", "compare=far.md")
+    assert code == 1 and out.count("DISAGREES") == 1 and out.count("is new") == 1, err
+    assert "0 of 1 rows agree" in out and "far.md was timed on" not in out and (project / "second.md").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ([], "which tables?"),
-        (["experiment=mine", "rounds=6"], "rounds=6: a record is timed in at least 7 rounds"),
-        (["experiment=mine", "force=yes"], "force=yes is unknown: type force=true"),
-        (["experiment=mine", "compare=none.md"], "compare=none.md cannot be read"),
-        (["experiment=mine", "compare=MINE"], "has no timing in it"),
-        (["experiment=mine", "force=true", "to=records"], "to=records is a folder"),
+        (["experiment=tiny_clock", "rounds=6"], "rounds=6: a record is timed in at least 7 rounds"),
+        (["experiment=tiny_clock", "force=yes"], "force=yes is unknown: type force=true"),
+        (["experiment=tiny_clock", "compare=nowhere.md"], "compare=nowhere.md cannot be read"),
+        (["experiment=tiny_clock", f"compare={ROOT}/README.md"], "has no timing in it"),
+        (["experiment=tiny_clock", "force=true", f"to={ROOT}"], f"to={ROOT} is a folder: type to=FILE"),
         (["experiment=yours", "force=true"], "there is no experiment yours"),
-        (["experiment=tiny_clock", "force=true"], "rows of tiny_clock have no record in records: type python run.py"),
+        (["experiment=tiny_clock"], "the machine is loaded: its 1-minute load average is 0.75"),
+        (["experiment=tiny_clock", "force=true"], "rows of tiny_clock have no record in RECORDS: type python run.py"),
     ],
 )
-def test_what_cannot_be_timed_is_refused(project, words, said):
-    words = [word.replace("MINE", "configs/experiment/mine.yaml") for word in words]
-    code, _, err = run(project, "scripts/timing.py", "records=records", *words)
-    assert code == 2 and said in err and len(err.strip().splitlines()) == 1, err
+def test_what_cannot_be_timed_is_refused(project, words, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.75, 0.0, 0.0))
+    machine.load_at_start.cache_clear()
+    line = error_line(call("timing", f"records={project / 'records'}", *words, capsys=capsys))
+    machine.load_at_start.cache_clear()
+    assert said.replace("RECORDS", str(project / "records")) in line
+
+
+def test_a_record_that_its_row_does_not_make_any_more_is_refused(project, tmp_path):
+    shutil.copytree(project / "records", tmp_path / "records")
+    for record in read_records(tmp_path / "records"):
+        if record.name == "fora":
+            (tmp_path / "records" / f"{record.id}.json").unlink()
+            write_record(tmp_path / "records" / "other.json", dataclasses.replace(record, id="fora-0123456789ab"))
+    code, _, err = run(project, *TIME, f"records={tmp_path / 'records'}")
+    assert code == 2 and "fora-0123456789ab is not what its row in mine makes now, which is fora-" in err

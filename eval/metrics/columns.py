@@ -53,7 +53,6 @@ METRICS: Mapping[str, Column] = {
     "image_reward": Column("ImageReward", "preference.image_reward", 3),
     "hpsv2": Column("HPSv2", "preference.hpsv2", 4, check="preference.check_hpsv2"),
     "pick_score": Column("PickScore", "preference.pick_score", 3),
-    "vqa_score": Column("VQAScore", "vqa.vqa_score", 3),
     "vbench_quality": Column(
         "VBench quality", "vbench_quality.vbench_quality", 2, check="vbench_quality.check_vbench_quality"
     ),

@@ -16,6 +16,8 @@ CSV_MORE = (
     "clip_difference_interval", "timing_pass", "timing_forced", "missing_command",
 )  # fmt: skip
 """The columns of a table's CSV file behind those of its metrics."""
+DIGITS = 6
+"""Significant digits of what is worked out for a table: the last ones of a sum differ between machines."""
 
 
 def markdown(table: ExperimentTable) -> str:
@@ -46,7 +48,10 @@ def latex(table: ExperimentTable) -> str:
 
 
 def csv_table(table: ExperimentTable) -> str:
-    """The table as CSV with full numbers. A row without a record has the command that makes it in the last column."""
+    """The table as CSV: the records' numbers in full, and what is worked out for the table to six digits.
+
+    A row without a record has the command that makes it in the last column.
+    """
     metrics = shown_metrics(table.records)
     columns = [*csv_heads(metrics), *CSV_MORE]
     blank = [None] * (len(columns) - 2)
@@ -69,4 +74,5 @@ def _more_numbers(table: ExperimentTable, record: Record) -> list[Any]:
     difference = [gap.mean, gap.low, gap.high, gap.p, own.p] if own and gap else [None] * 5
     timing = record.timing
     passed = (timing.process, timing.conditions.forced) if timing else (None, None)
-    return [mean_error, *at_latency, *difference, *((clip.mean, clip.half) if clip else (None, None)), *passed]
+    numbers = [mean_error, *at_latency, *difference, *((clip.mean, clip.half) if clip else (None, None))]
+    return [*(None if number is None else float(f"{number:.{DIGITS}g}") for number in numbers), *passed]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eval.metrics.columns import METRICS
 from eval.tables.comparison import column_titles, record_cells, shown_metrics, with_half
-from eval.tables.differences import Comparison, clip_cell, has_values, less, psnr_differences, psnr_of_mean_error
+from eval.tables.differences import Comparison, clip_cell, has_values, psnr_differences, psnr_of_mean_error
 from eval.tables.experiments import Experiment, Row, find_record, made_on_same_data
 from eval.tables.latency import same_latency_cell
 from spectrum.core.errors import refuse
@@ -53,8 +53,8 @@ class ExperimentTable:
     @functools.cached_property
     def compares_clip(self) -> bool:
         """Whether any row has a CLIP score that can be compared with the uncached run's."""
-        full = self.full
-        return full is not None and any(less(r, full, "clip_score") for r in self.records if not r.is_reference)
+        rows = [record for record in self.records if not record.is_reference]
+        return has_values(self.full, "clip_score") and any(has_values(record, "clip_score") for record in rows)
 
     @functools.cached_property
     def lines(self) -> list[list[str]]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from spectrum.api import Accelerated, denoisers
 from spectrum.bench.fits import FITS
+from spectrum.bench.generate import sample_report
 from spectrum.bench.prompts import Sample, numbered_samples, read_prompts
 from spectrum.bench.sampling import sample_batch
 from spectrum.config.methods import build_method
@@ -20,7 +21,9 @@ from spectrum.models.identity import model_identity
 from spectrum.records.files import identity
 
 HALVINGS = 10
-"""How often a bisection halves the range in which a threshold lies."""
+"""How often a bisection halves the range in which a threshold lies, at most."""
+CLOSE = 0.1
+"""How near to its budget a mean number of runs is near enough."""
 CAPS = range(1, 16)
 LIMITS = (0.0, *np.geomspace(1e-3, 4, 60).tolist())
 
@@ -30,26 +33,34 @@ Begin = Callable[[str, int], Callable[[int], None]]
 
 
 def mean_runs(
-    pipe: Any, batch: list[Sample], sampling: Sampling, method: Method, on_step: Callable[[], None] | None = None
+    pipe: Any,
+    grid: list[list[Sample]],
+    sampling: Sampling,
+    method: Method,
+    on_step: Callable[[int], None] = lambda count: None,
 ) -> float:
-    """Sample a batch with a method, and count.
+    """Sample some batches with a method, and count.
 
     Args:
         pipe: a diffusers pipeline.
-        batch: the samples.
+        grid: the batches of samples.
         sampling: how the pipeline is called.
         method: the method.
-        on_step: called after each denoising step.
+        on_step: told after each denoising step how many samples advanced by one.
 
     Returns:
-        The number of steps at which the blocks ran, the mean over the CFG branches.
+        The number of steps at which the blocks ran, the mean over the CFG branches and the samples.
 
     Raises:
         SpectrumError: if the pipeline cannot be cached, or refuses its arguments.
     """
+    counts: list[int] = []
     with Accelerated(pipe, method) as handle:
-        sample_batch(pipe, batch, sampling, on_step)
-        return float(np.mean([len(branch["run_steps"]) for branch in handle.report().values()]))
+        for batch in grid:
+            sample_batch(pipe, batch, sampling, functools.partial(on_step, len(batch)))
+            own = [sample_report(handle.report(), number, len(batch)) for number in range(len(batch))]
+            counts += [len(branch["run_steps"]) for report in own for branch in report.values()]
+    return float(np.mean(counts))
 
 
 def threshold_for(runs_at: Callable[[float], float], budget: int, say: Callable[[str], None]) -> float | None:
@@ -73,7 +84,7 @@ def threshold_for(runs_at: Callable[[float], float], budget: int, say: Callable[
         best = min(best, (abs(runs - budget), middle))
         low, high = (middle, high) if runs > budget else (low, middle)
         say(f"threshold {middle:.5g}: {runs:.2f} runs")
-        if runs == budget:
+        if abs(runs - budget) <= CLOSE:
             break
     return float(f"{best[1]:.6g}") if best[0] <= 0.5 else None
 
@@ -81,7 +92,7 @@ def threshold_for(runs_at: Callable[[float], float], budget: int, say: Callable[
 def thresholds_by_runs(
     config: RunConfig,
     pipe: Any,
-    batch: list[Sample],
+    grid: list[list[Sample]],
     fitted: dict[str, Any],
     budgets: Sequence[int],
     say: Callable[[str], None],
@@ -92,7 +103,7 @@ def thresholds_by_runs(
     Args:
         config: the config; its schedule has the settings that stay.
         pipe: a diffusers pipeline.
-        batch: the samples over which runs are counted.
+        grid: the batches of samples over which runs are counted.
         fitted: the method's own parameters that were fitted before.
         budgets: the numbers of runs that are wanted.
         say: told of each threshold that was tried, and of each budget that none meets.
@@ -120,11 +131,11 @@ def thresholds_by_runs(
     typed = {key: config.schedule[key] for key in config.method.fallback if config.schedule.get(key)}
     found: dict[int, dict[str, Any]] = {}
     for budget in budgets:
-        total = (HALVINGS + 1) * len(batch) * sampling.steps
-        count = _Counter(begin(f"{budget} runs", total), len(batch), total)
+        total = (HALVINGS + 1) * sum(map(len, grid)) * sampling.steps
+        count = _Counter(begin(f"{budget} runs", total), total)
 
         def runs_at(threshold: float, count: _Counter = count) -> float:
-            return mean_runs(pipe, batch, sampling, built(threshold=threshold), count)
+            return mean_runs(pipe, grid, sampling, built(threshold=threshold), count)
 
         threshold = threshold_for(runs_at, budget, say)
         count.end()
@@ -140,16 +151,15 @@ class _Counter:
 
     Args:
         advance: the stage.
-        size: the samples that advance at each step.
         total: the sample steps of the stage.
     """
 
-    def __init__(self, advance: Callable[[int], None], size: int, total: int) -> None:
-        self._advance, self._size, self._left = advance, size, total
+    def __init__(self, advance: Callable[[int], None], total: int) -> None:
+        self._advance, self._left = advance, total
 
-    def __call__(self) -> None:
-        """One more step was taken."""
-        self._tell(min(self._size, self._left))
+    def __call__(self, count: int) -> None:
+        """So many more sample steps were taken."""
+        self._tell(min(count, self._left))
 
     def end(self) -> None:
         """The stage is over."""
@@ -201,7 +211,7 @@ def calibrate(
         fitted, facts = fit.found()
         say(f"{fitted} {facts}")
     typed = {key: getattr(config.method, key) for key in config.method.fallback if getattr(config.method, key, None)}
-    by_runs = thresholds_by_runs(config, pipe, grid[0], fitted, budgets, say, begin)
+    by_runs = thresholds_by_runs(config, pipe, grid, fitted, budgets, say, begin)
     if not by_runs:
         wanted = ",".join(map(str, budgets))
         refuse(f"no threshold of {name} meets budgets={wanted} of {sampling.steps} steps: type other budgets")

@@ -13,22 +13,7 @@ from spectrum.records.digests import sample_digests, samples_digest
 from spectrum.records.record import FORMAT, CacheBytes, PromptSource, Record
 from spectrum.records.timing import block_runs
 
-__all__ = ["block_runs", "describe", "fits", "runs_of_samples"]
-
-
-def runs_of_samples(report: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """What `block_runs` counts, for each sample of a call of the pipeline.
-
-    Args:
-        report: `Accelerated.report()` of the call.
-        count: number of samples in it.
-
-    Returns:
-        For each sample `runs` and `calls`, by CFG branch.
-    """
-    runs = {name: list(branch["run_steps"]) for name, branch in report.items()}
-    calls = {name: len(branch["run_steps"]) + len(branch["skipped"]) for name, branch in report.items()}
-    return [{"runs": runs, "calls": calls}] * count
+__all__ = ["block_runs", "describe", "fits"]
 
 
 def describe(

@@ -7,7 +7,7 @@ kernels, whether the run was broken off or not, and comes out byte-equal.
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +125,57 @@ def _counting(on_step: Callable[[int], None], count: int) -> Callable[[], None]:
 def _store(
     folder: Path, batch: list[Sample], images: Tensor, report: dict[str, Any], fps: int | None
 ) -> list[dict[str, Any]]:
-    runs = {name: branch["run_steps"] for name, branch in report.items()}
-    calls = {name: len(branch["run_steps"]) + len(branch["skipped"]) for name, branch in report.items()}
     entries = []
-    for sample, image in zip(batch, images, strict=True):
+    for sample, image, done in zip(batch, images, runs_of_samples(report, len(batch)), strict=True):
         content = encoded(image, fps)
         write_bytes(folder / "images" / sample.file, content)
         entry = {"index": sample.index, "seed": sample.seed, "prompt": sample.prompt, "file": sample.file}
-        entries.append({**entry, "sha256": hashlib.sha256(content).hexdigest(), "runs": runs, "calls": calls})
+        entries.append({**entry, "sha256": hashlib.sha256(content).hexdigest(), **done})
     return entries
+
+
+def sample_report(report: Mapping[str, Any], number: int, count: int) -> dict[str, Any]:
+    """What was done for one sample of a batch.
+
+    Args:
+        report: of the call, from `Accelerated.report`.
+        number: the sample's place in the batch.
+        count: samples of the batch.
+
+    Returns:
+        Its `run_steps`, `skipped` and `errors` by CFG branch. Where guidance is batched with latents that differ, each
+        row decides for itself, and the rows of a sample have a branch each.
+
+    Example:
+        >>> mine, other = {"run_steps": [0]}, {"run_steps": [0, 1]}
+        >>> sample_report({"cond": {"samples": [other, mine]}}, 1, 2)
+        {'cond': {'run_steps': [0]}}
+    """
+    found = {}
+    for name, branch in report.items():
+        samples = branch["samples"]
+        own = samples if len(samples) == 1 else samples[number::count]
+        found |= {name if row == 0 else f"{name} {row}": part for row, part in enumerate(own)}
+    return found
+
+
+def runs_of_samples(report: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    """Where the blocks ran for each sample of a call of the pipeline.
+
+    Args:
+        report: of the call, from `Accelerated.report`.
+        count: number of samples in it.
+
+    Returns:
+        For each sample, by CFG branch, `runs` (the steps at which the blocks ran) and `calls` (how often the denoiser
+        was called).
+    """
+    found = []
+    for own in (sample_report(report, number, count) for number in range(count)):
+        runs = {name: branch["run_steps"] for name, branch in own.items()}
+        calls = {name: len(branch["run_steps"]) + len(branch["skipped"]) for name, branch in own.items()}
+        found.append({"runs": runs, "calls": calls})
+    return found
 
 
 def _lines(entries: list[dict[str, Any]]) -> bytes:

@@ -12,7 +12,7 @@ from spectrum.bench.provenance import command_line, git_state
 from spectrum.config.schema import RunConfig
 from spectrum.core.errors import refuse
 from spectrum.records.record import Record
-from spectrum.records.timing import Conditions
+from spectrum.records.timing import Conditions, Timing
 
 IDLE = 0.5
 """The highest 1-minute load average at which a timing pass begins."""
@@ -56,6 +56,11 @@ def check_idle(load: float | None, otherwise: str) -> None:
             f"the machine is loaded: its 1-minute load average is {load:.2f}, and timing needs at most {IDLE}: end "
             f"what else runs, wait two minutes and type it again, or type {otherwise}"
         )
+
+
+def shareable(timing: Timing) -> bool:
+    """Whether the timing of a single run may go into the folder of all records: enough rounds, on an idle machine."""
+    return len(timing.rounds) >= ROUNDS and not timing.conditions.forced
 
 
 def check_shared_timing(config: RunConfig, record: Record | None) -> None:

@@ -24,10 +24,11 @@ from spectrum.bench.drawing import draw_pictures, wanted_pictures
 from spectrum.bench.generate import generate, whole_ledger
 from spectrum.bench.job import Job
 from spectrum.bench.loggers import logger_of
-from spectrum.bench.machine import check_shared_timing, conditions, load_at_start
+from spectrum.bench.machine import check_shared_timing, conditions, load_at_start, shareable
 from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import Sample, check_length
 from spectrum.bench.provenance import environment, hardware
+from spectrum.bench.reference import keep_reference
 from spectrum.bench.requirements import check_prompts, missing_line
 from spectrum.bench.resolve import cache_bytes, feature_bytes, label, plan_of
 from spectrum.bench.sampling import check_arguments, check_memory, sample_batch
@@ -151,6 +152,8 @@ def _stored_record(job: Job, console: Console) -> Record | None:
     found: list[Record] = []
     for path in paths:
         record = read_record(path)
+        if path == job.record_path and job.shared_record_path and record.timing and not shareable(record.timing):
+            record = dataclasses.replace(record, timing=None)
         if fits(record, *ledgers):
             found.append(record)
         else:
@@ -185,6 +188,7 @@ def _write(job: Job, record: Record) -> None:
     write_record(job.record_path, record)
     if job.shared_record_path is not None:
         write_record(job.shared_record_path, record)
+        keep_reference(job)
 
 
 def _draw_missing(job: Job, record: Record) -> None:

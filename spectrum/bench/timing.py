@@ -10,7 +10,7 @@ import torch
 
 from eval.timing import summary
 from spectrum.api import Accelerated, denoisers
-from spectrum.bench.describe import runs_of_samples
+from spectrum.bench.generate import runs_of_samples
 from spectrum.bench.prompts import Sample
 from spectrum.bench.sampling import sample_batch
 from spectrum.config.sampling import Sampling

@@ -104,6 +104,7 @@ def build_method(
         accumulate=method.accumulate,
         shared_decision=method.shared_decision,
         front_blocks=own["front_blocks"] or 0,
+        batch_decision=method.batch_decision,
     )
 
 

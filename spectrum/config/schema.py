@@ -67,6 +67,7 @@ class MethodConfig:
     signal: Signal = Signal.teacache  # what drift is computed from: teacache, modulated_input, front_residual, latents
     accumulate: bool = True  # sum drifts since the last run step; false: only the newest counts
     shared_decision: bool = False  # every CFG branch does what the first one decided
+    batch_decision: bool = False  # a data-dependent method decides for its whole batch, not for each sample
     front_blocks: int | None = 0  # blocks that run at every step, at site=exit
     steps: int | None = None  # a control's own number of steps
     solver: str | None = None  # a control's own scheduler class of diffusers

@@ -110,6 +110,8 @@ class Method:
         shared_decision: whether every CFG branch uses what the first branch decided at the same step.
         front_blocks: how many blocks of the first stack run at every step; above 0 only at the exit site.
         correct: changes a forecast before it is used: `(forecast, newest stored value, token grid) -> forecast`.
+        batch_decision: whether all samples of a batch do what a data-dependent method decides for them together;
+            otherwise it decides for each.
         fitted_steps: the number of steps that its fitted values were made for, the only one at which it may run; None
             if it has none.
 
@@ -136,6 +138,7 @@ class Method:
     front_blocks: int = 0
     correct: Correction | None = None
     fitted_steps: int | None = None
+    batch_decision: bool = False
 
     def __post_init__(self) -> None:
         for field, kind in (("space", Space), ("site", Site), ("clock", Clock), ("signal", Signal)):
@@ -162,6 +165,11 @@ class Method:
     def time_only(self) -> bool:
         """Whether the run steps are known before sampling, because the schedule looks at no data."""
         return not needs_drift(self.schedule)
+
+    @cached_property
+    def by_sample(self) -> bool:
+        """Whether each sample of a batch has its own run steps."""
+        return not self.time_only and not self.batch_decision
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from spectrum.core.errors import refuse
 from spectrum.core.method import Method, Space
 from spectrum.hooks.discovery import hidden_output
 from spectrum.hooks.layout import Denoiser
-from spectrum.hooks.site import SiteResult
+from spectrum.hooks.site import SiteResult, Step, in_rows
 from spectrum.hooks.stand_ins import front_blocks, in_place_of_stacks, no_blocks
-from spectrum.hooks.step import CurrentStep, DenoiserCall
+from spectrum.hooks.step import DenoiserCall
 from spectrum.hooks.tensors import hidden_states_of
 
 EXIT = "exit"
@@ -36,6 +36,7 @@ class ExitSite:
         self._residual = method.space is Space.residual
         self._active = False
         self._replacement: Tensor | None = None
+        self._skipping: Tensor | None = None
         self._forget_tensors()
         first = model.get_submodule(layout.stacks[0])
         self._first_stack = list(first) if isinstance(first, nn.ModuleList) else [first]
@@ -54,10 +55,13 @@ class ExitSite:
             handle.remove()
         self._forget_tensors()
 
-    def evaluate(self, call: DenoiserCall, step: CurrentStep) -> SiteResult:
+    def evaluate(self, call: DenoiserCall, step: Step) -> SiteResult:
         """See `CacheSite`."""
         if step.runs():
-            return self.run_blocks(call)
+            self._skipping = step.skipping()
+            if self._skipping is None:
+                return self.run_blocks(call)
+            return self._ran(self._run_forward(call, step.forecast(EXIT)))
         with in_place_of_stacks(self._model, self._stand_ins):
             return self._skipped(self._run_forward(call, replacement=step.forecast(EXIT)))
 
@@ -75,7 +79,7 @@ class ExitSite:
             self._forget_tensors()
             raise
         finally:
-            self._active, self._replacement = False, None
+            self._active, self._replacement, self._skipping = False, None, None
         if self._exit_input is None:
             refuse(
                 f"{type(self._model).__name__} did not pass through {self._exit_name}, so nothing could be stored: if "
@@ -84,7 +88,7 @@ class ExitSite:
         return output
 
     def _ran(self, output: Any) -> SiteResult:
-        entry, feature = self._stacks_input, self._exit_input
+        entry, feature, used = self._stacks_input, self._exit_input, self._used
         self._forget_tensors()
         if entry is None or feature is None:
             refuse(f"{type(self._model).__name__} ran no block: nothing could be stored")
@@ -95,7 +99,7 @@ class ExitSite:
                 "leaves them, so there is no residual: type method.space=feature"
             )
         stored = feature - entry if self._residual else feature
-        return SiteResult(True, output, entry, {EXIT: feature}, {EXIT: stored})
+        return SiteResult(True, output, entry, {EXIT: feature if used is None else used}, {EXIT: stored})
 
     def _skipped(self, output: Any) -> SiteResult:
         entry, used = self._exit_input, self._used
@@ -118,7 +122,11 @@ class ExitSite:
         self._exit_input = value = args[0] if name is None else kwargs[name]
         if self._replacement is None:
             return None
-        self._used = value.to(self._replacement.dtype) + self._replacement if self._residual else self._replacement
+        entry = value if self._skipping is None else self._stacks_input
+        assert entry is not None
+        self._used = entry.to(self._replacement.dtype) + self._replacement if self._residual else self._replacement
+        if self._skipping is not None:
+            self._used = in_rows(self._skipping, self._used, value)
         replaced = self._used.to(value.dtype)
         return ((replaced, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: replaced})
 
@@ -129,7 +137,7 @@ class FrontExitSite(ExitSite):
     First-Block-Cache and DBCache. A residual is relative to the output of the front blocks.
     """
 
-    _step: CurrentStep | None = None
+    _step: Step | None = None
     _decision: bool | None = None
 
     def _make_stand_ins(self, layout: Denoiser, method: Method) -> Any:
@@ -145,7 +153,7 @@ class FrontExitSite(ExitSite):
         self._front_handle.remove()
         super().remove()
 
-    def evaluate(self, call: DenoiserCall, step: CurrentStep) -> SiteResult:
+    def evaluate(self, call: DenoiserCall, step: Step) -> SiteResult:
         """See `CacheSite`. The decision is taken inside the forward, when the front blocks have run."""
         self._step, self._decision = step, None
         try:
@@ -160,7 +168,9 @@ class FrontExitSite(ExitSite):
         if self._decision is None:
             assert self._stacks_input is not None and self._first_input is not None and self._step is not None
             self._decision = self._step.runs(front_residual=self._stacks_input - self._first_input)
-            self._replacement = None if self._decision else self._step.forecast(EXIT)
+            self._skipping = self._step.skipping() if self._decision else None
+            some = not self._decision or self._skipping is not None
+            self._replacement = self._step.forecast(EXIT) if some else None
         return self._decision
 
     def _at_front_output(self, module: nn.Module, args: Any, output: Any) -> None:

@@ -17,10 +17,11 @@ from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.output_site import OutputSite
 from spectrum.hooks.private_api import context_parallel_config, uncompiled
 from spectrum.hooks.registry import attach, detach
+from spectrum.hooks.samples import SampleSteps, rows_of, split
 from spectrum.hooks.signals import signal_reader, token_grid
-from spectrum.hooks.site import CacheSite, SiteResult
+from spectrum.hooks.site import CacheSite, SiteResult, Step
 from spectrum.hooks.step import CurrentStep, DenoiserCall
-from spectrum.hooks.tensors import sample_of
+from spectrum.hooks.tensors import latents_of, sample_of
 from spectrum.hooks.trajectory import Branch, Observation, Trajectory
 
 MOST_BRANCHES = 8
@@ -29,6 +30,11 @@ MOST_BRANCHES = 8
 def relative_error(guess: Tensor, truth: Tensor) -> float:
     """`||guess - truth||_2 / ||truth||_2` over all elements."""
     return relative_errors({"": guess}, {"": truth})
+
+
+def _rows(values: Mapping[str, Tensor], part: Branch) -> dict[str, Tensor]:
+    """The rows of tensors that a branch is about."""
+    return {slot: value if part.rows is None else value[part.rows] for slot, value in values.items()}
 
 
 def relative_errors(guess: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> float:
@@ -139,32 +145,44 @@ class CacheHook:
         trajectory = self._trajectory_at(index)
         branch = self._branch_of(trajectory, name, call.inputs, index)
         branch.last = index
-        step = CurrentStep(self.method, trajectory, branch, call, self._read_signal)
-        result = self._site.evaluate(call, step)
+        result = self._site.evaluate(call, self._step_of(trajectory, branch, call))
         last = index == len(trajectory.times) - 1
         trajectory.finite.check(index, result.ran, sample_of(result.output), last)
         if result.ran:
             self._store(trajectory, branch, call, result)
-        elif self.probe:
-            self._measure_error(branch, result, self._site.run_blocks(call))
+        if self.probe and any(not part.ran for part in branch.parts):
+            self._measure_errors(branch, result, self._site.run_blocks(call))
         return result.output
 
+    def _step_of(self, trajectory: Trajectory, branch: Branch, call: DenoiserCall) -> Step:
+        """What the site asks at this step; from its second step on a branch knows its samples."""
+        if self.method.by_sample and branch.samples is None and branch.runs:
+            split(self.method, branch, latents_of(call.inputs))
+        if not branch.samples:
+            return CurrentStep(self.method, trajectory, branch, call, self._read_signal)
+        assert self._read_signal is not None
+        rows = len(latents_of(call.inputs))
+        return SampleSteps(self.method, trajectory, branch, call, self._read_signal, rows)
+
     def _store(self, trajectory: Trajectory, branch: Branch, call: DenoiserCall, result: SiteResult) -> None:
-        if self.method.forecast is not None:
-            branch.store(trajectory.times[branch.last], result.stored)
-        if not self.method.time_only:
-            branch.remember_run(sample_of(result.output))
+        velocity = sample_of(result.output)
+        for part in (part for part in branch.parts if part.ran):
+            if self.method.forecast is not None:
+                part.store(trajectory.times[branch.last], _rows(result.stored, part))
+            if not self.method.time_only:
+                part.remember_run(velocity if part.rows is None else rows_of(velocity, part.rows, len(velocity)))
         if self.observe is not None:
             if result.entry is None or EXIT not in result.features:
                 refuse(f"{self.method.name} stores at method.site={self.method.site}: only site=exit can be observed")
             inputs = {key: value for key, value in call.inputs.items() if key != "self"}
-            feature, velocity = result.features[EXIT], sample_of(result.output)
-            self.observe(Observation(branch.name, branch.last, inputs, result.entry, feature, velocity))
+            self.observe(Observation(branch.name, branch.last, inputs, result.entry, result.features[EXIT], velocity))
 
-    def _measure_error(self, branch: Branch, result: SiteResult, truth: SiteResult) -> None:
-        feature = relative_errors(result.features, truth.features)
-        velocity = relative_error(sample_of(result.output), sample_of(truth.output))
-        branch.errors.append({"step": branch.last, "feature": feature, "velocity": velocity})
+    def _measure_errors(self, branch: Branch, result: SiteResult, truth: SiteResult) -> None:
+        velocities = {"": sample_of(result.output)}, {"": sample_of(truth.output)}
+        for part in (part for part in branch.parts if not part.ran):
+            feature = relative_errors(_rows(result.features, part), _rows(truth.features, part))
+            velocity = relative_errors(*(_rows(value, part) for value in velocities))
+            part.errors.append({"step": branch.last, "feature": feature, "velocity": velocity})
 
     def _trajectory_at(self, step: int) -> Trajectory:
         """The trajectory that a call belongs to: the current one, or a new one if the scheduler was set anew."""

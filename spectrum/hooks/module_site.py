@@ -10,8 +10,8 @@ from spectrum.core.method import Method, Space
 from spectrum.hooks.discovery import site_modules
 from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.registry import attach, detach
-from spectrum.hooks.site import SiteResult
-from spectrum.hooks.step import CurrentStep, DenoiserCall
+from spectrum.hooks.site import SiteResult, Step
+from spectrum.hooks.step import DenoiserCall
 
 
 class ModuleSite:
@@ -33,7 +33,7 @@ class ModuleSite:
                 "method.front_blocks=0"
             )
         self._values: dict[str, Tensor] | None = None
-        self._step: CurrentStep | None = None
+        self._step: Step | None = None
         self._used: dict[str, Tensor] = {}
         self._tensors_per_call: dict[str, int] = {}
         self._calls: dict[str, int] = {}
@@ -52,7 +52,7 @@ class ModuleSite:
         for module in self._modules:
             detach(module)
 
-    def evaluate(self, call: DenoiserCall, step: CurrentStep) -> SiteResult:
+    def evaluate(self, call: DenoiserCall, step: Step) -> SiteResult:
         """See `CacheSite`."""
         if step.runs():
             return self.run_blocks(call)

@@ -7,8 +7,8 @@ from torch import nn
 from spectrum.core.errors import refuse
 from spectrum.core.method import Method, Space
 from spectrum.hooks.layout import Denoiser
-from spectrum.hooks.site import SiteResult
-from spectrum.hooks.step import CurrentStep, DenoiserCall
+from spectrum.hooks.site import SiteResult, Step, in_rows
+from spectrum.hooks.step import DenoiserCall
 from spectrum.hooks.tensors import latents_of, sample_of, with_sample
 
 OUTPUT = "output"
@@ -34,13 +34,19 @@ class OutputSite:
         """See `CacheSite`."""
         self._output_like = None
 
-    def evaluate(self, call: DenoiserCall, step: CurrentStep) -> SiteResult:
+    def evaluate(self, call: DenoiserCall, step: Step) -> SiteResult:
         """See `CacheSite`."""
-        if step.runs():
-            return self.run_blocks(call)
+        runs = step.runs()
+        skipping = step.skipping() if runs else None
+        result = self.run_blocks(call) if runs else None
+        if result is not None and skipping is None:
+            return result
         entry, forecast = latents_of(call.inputs), step.forecast(OUTPUT)
         sample = entry.to(forecast.dtype) + forecast if self._residual else forecast
-        return SiteResult(False, with_sample(self._output_like, sample), entry, {OUTPUT: sample})
+        if result is None or skipping is None:
+            return SiteResult(False, with_sample(self._output_like, sample), entry, {OUTPUT: sample})
+        mixed = in_rows(skipping, sample, result.features[OUTPUT])
+        return SiteResult(True, with_sample(result.output, mixed), entry, {OUTPUT: mixed}, result.stored)
 
     def run_blocks(self, call: DenoiserCall) -> SiteResult:
         """See `CacheSite`."""

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
-from spectrum.hooks.step import CurrentStep, DenoiserCall
+from spectrum.hooks.step import DenoiserCall
 
 
 @dataclass
@@ -27,10 +28,37 @@ class SiteResult:
     stored: dict[str, Tensor] = field(default_factory=dict)
 
 
+class Step(Protocol):
+    """What a site asks of the current step: `CurrentStep`, or `SampleSteps` where each sample decides for itself."""
+
+    def runs(self, front_residual: Tensor | None = None) -> bool:
+        """Whether the blocks run."""
+        ...
+
+    def skipping(self) -> Tensor | None:
+        """(rows,) bool, true for the rows that skip though the blocks run; None if there are none."""
+        ...
+
+    def forecast(self, slot: str) -> Tensor:
+        """The forecast for one slot."""
+        ...
+
+
+def in_rows(skipping: Tensor, forecast: Tensor, computed: Tensor) -> Tensor:
+    """`computed` with the forecast in the rows that skip, in the dtype of `computed`.
+
+    Example:
+        >>> in_rows(torch.tensor([True, False]), torch.tensor([[1.0], [2.0]]), torch.tensor([[5.0], [6.0]])).tolist()
+        [[1.0], [6.0]]
+    """
+    mask = skipping.to(computed.device).reshape(-1, *[1] * (computed.ndim - 1))
+    return torch.where(mask, forecast.to(computed.dtype), computed)
+
+
 class CacheSite(Protocol):
     """What the hook needs of a site."""
 
-    def evaluate(self, call: DenoiserCall, step: CurrentStep) -> SiteResult:
+    def evaluate(self, call: DenoiserCall, step: Step) -> SiteResult:
         """Run the blocks, or put the forecast in their place, as `step.runs()` says."""
         ...
 

@@ -35,6 +35,10 @@ class DenoiserCall:
         """Call the forward with the pipeline's arguments; its output."""
         return self.forward(*self.args, **self.kwargs)
 
+    def run_plain(self) -> Any:
+        """Call the uncompiled forward with the pipeline's arguments; its output."""
+        return self.plain_forward(*self.args, **self.kwargs)
+
 
 class CurrentStep:
     """The step that a denoiser is called at: what a site asks whether to run, and for the forecast.
@@ -45,6 +49,7 @@ class CurrentStep:
         branch: the CFG branch that it belongs to; `branch.last` is the step.
         call: the call.
         read_signal: reads the method's signal; None for methods of time alone.
+        sample: number of the sample in its batch, where each decides for itself.
     """
 
     def __init__(
@@ -54,9 +59,10 @@ class CurrentStep:
         branch: Branch,
         call: DenoiserCall,
         read_signal: SignalReader | None,
+        sample: int = 0,
     ) -> None:
         self.method, self.trajectory, self.branch, self.call = method, trajectory, branch, call
-        self._read_signal = read_signal
+        self._read_signal, self._sample = read_signal, sample
 
     def runs(self, front_residual: Tensor | None = None) -> bool:
         """Whether the blocks run at this step. Asked once.
@@ -66,14 +72,15 @@ class CurrentStep:
         """
         method, trajectory, branch = self.method, self.trajectory, self.branch
         step, steps = branch.last, len(trajectory.times)
-        if method.shared_decision and branch.runs and step in trajectory.decided:
-            go = trajectory.decided[step]
+        key = step, self._sample
+        if method.shared_decision and branch.runs and key in trajectory.decided:
+            go = trajectory.decided[key]
         else:
             if not method.time_only:
                 self._measure_drift(front_residual)
             past = [s - branch.origin for s in branch.runs]
             go = method.schedule(step - branch.origin, steps - branch.origin, past, branch.drift)
-            trajectory.decided[step] = go
+            trajectory.decided[key] = go
         if go:
             branch.runs.append(step)
             branch.drift = 0.0
@@ -84,9 +91,7 @@ class CurrentStep:
         assert self.method.drift is not None and self._read_signal is not None
         branch, signal = self.branch, front_residual
         if signal is None:
-            signal = self._read_signal(
-                self.call.inputs, lambda: self.call.plain_forward(*self.call.args, **self.call.kwargs)
-            )
+            signal = self._read_signal(self.call.inputs, self.call.run_plain)
         context = branch.drift_context(signal, self.trajectory.levels[branch.last])
         if context is None or not branch.runs:
             return
@@ -94,6 +99,10 @@ class CurrentStep:
         if math.isnan(moved):
             refuse(f"the signal of {self.method.name} has NaN at step {branch.last}: look at the inputs and weights")
         branch.drift = branch.drift + moved if self.method.accumulate else moved
+
+    def skipping(self) -> Tensor | None:
+        """Which rows of the batch skip though the blocks run; None, for here all do the same."""
+        return None
 
     def forecast(self, slot: str) -> Tensor:
         """The forecast for one slot of the site. The weights are worked out once a step and shared by all slots.

@@ -51,6 +51,9 @@ class Branch:
         level: the scales of picture and noise there.
         at_runs: (signal, velocity) at the two newest run steps, for data-dependent methods.
         errors: what `probe` measured at skipped steps.
+        rows: the rows of the batch that it is about; None for all of them.
+        samples: a branch for each sample, where a method decides for each by itself; empty where all samples do the
+            same, None until that is known.
     """
 
     name: str
@@ -67,6 +70,18 @@ class Branch:
     level: tuple[float, float] = (0.0, 1.0)
     at_runs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    rows: slice | None = None
+    samples: list["Branch"] | None = None
+
+    @property
+    def parts(self) -> list["Branch"]:
+        """The branches that decide: one for each sample, or this one for all."""
+        return self.samples or [self]
+
+    @property
+    def ran(self) -> bool:
+        """Whether the blocks ran at the newest step."""
+        return bool(self.runs) and self.runs[-1] == self.last
 
     @property
     def times(self) -> list[float]:
@@ -76,7 +91,7 @@ class Branch:
     @property
     def nbytes(self) -> int:
         """Bytes that the stored features take."""
-        return sum(history.nbytes for history in self.histories.values())
+        return sum(history.nbytes for part in self.parts for history in part.histories.values())
 
     def store(self, time: float, values: dict[str, Tensor]) -> None:
         """Store what a site gives at a run step, by slot."""
@@ -105,7 +120,7 @@ class Trajectory:
         span: the clock's range.
         levels: the scales of picture and noise at each step, for data-dependent methods.
         branches: its CFG branches.
-        decided: what the first branch decided at each step, for methods whose branches share the decision.
+        decided: by step and sample what the first branch decided, for methods whose branches share the decision.
         finite: the check that outputs are finite.
     """
 
@@ -114,17 +129,37 @@ class Trajectory:
     span: tuple[float, float]
     levels: list[tuple[float, float]]
     branches: dict[Hashable, Branch] = field(default_factory=dict)
-    decided: dict[int, bool] = field(default_factory=dict)
+    decided: dict[tuple[int, int], bool] = field(default_factory=dict)
     finite: FiniteCheck = field(default_factory=FiniteCheck)
 
     def report(self) -> dict[str, Any]:
-        """What was done, by CFG branch: run steps, `sum w` and `|w|_1` of the skipped ones, errors, bytes held."""
-        return {
-            b.name: {
-                "run_steps": list(b.runs),
-                "skipped": [{"step": s.step, "sum": s.total, "l1": s.l1} for s in b.skipped],
-                "errors": b.errors,
-                "cache_bytes": b.nbytes,
-            }
-            for b in self.branches.values()
+        """What was done, by CFG branch; see `spectrum.api.Accelerated.report`."""
+        return {b.name: _report(b) for b in self.branches.values()}
+
+
+def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """One branch's report from those of two denoisers that took turns: their steps follow one another.
+
+    Each frees what it stored when the other begins, so the bytes are those of the one that held most.
+    """
+    found = {key: first[key] + second[key] for key in ("run_steps", "skipped", "errors")}
+    count = max(len(first["samples"]), len(second["samples"]))
+    sides = [own["samples"] * count if len(own["samples"]) == 1 else own["samples"] for own in (first, second)]
+    samples = [{key: a[key] + b[key] for key in a} for a, b in zip(*sides, strict=True)]
+    return {**found, "cache_bytes": max(first["cache_bytes"], second["cache_bytes"]), "samples": samples}
+
+
+def _report(branch: Branch) -> dict[str, Any]:
+    samples = [
+        {
+            "run_steps": list(own.runs),
+            "skipped": [{"step": s.step, "sum": s.total, "l1": s.l1} for s in own.skipped],
+            "errors": own.errors,
         }
+        for own in branch.parts
+    ]
+    runs = sorted({step for own in samples for step in own["run_steps"]})
+    skipped = [entry for entry in samples[0]["skipped"] if entry["step"] not in runs]
+    errors = [entry for own in samples for entry in own["errors"]]
+    whole = {"run_steps": runs, "skipped": skipped, "errors": errors, "cache_bytes": branch.nbytes}
+    return {**whole, "samples": samples}
