@@ -17,8 +17,8 @@ FAST = {
     "fidelity", "figures", "first_user_library", "first_user_metrics", "forecast", "given_schedule", "history",
     "hook_parts", "imports", "lite0", "lpips", "method", "metric", "metric_files", "pictures", "preference",
     "pick_score", "private_api", "probe", "quality", "raft", "refused", "registry", "requirements", "samples",
-    "schedule", "sealed", "seeds", "settings", "signals", "sites", "statistics", "table_parts", "tables", "text", "timing",
-    "vbench", "video",
+    "schedule", "sealed", "seeds", "settings", "signals", "sites", "statistics", "table_parts", "tables", "text",
+    "timing", "vbench", "video",
 }  # fmt: skip
 """The files whose tests a developer runs at each save; of tests/test_hook.py those on toy FLUX are added."""
 HOOKS = {"composition", "machines"}

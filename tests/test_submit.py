@@ -189,7 +189,10 @@ REFUSED = {
     "loaded": (forced, "was timed on a loaded machine: when it is idle type"),
     "a forged mean": (better, "metrics.psnr.mean is 99.0"),
     "runs": (lambda r: dataclasses.replace(r, nfe=7.0), "ran the blocks 7 times, and 5 are asked for"),
-    "a first picture": (lambda r: dataclasses.replace(r, digests=["0" * 16, *r.digests[1:]]), "makes another first picture"),
+    "a first picture": (
+        lambda r: dataclasses.replace(r, digests=["0" * 16, *r.digests[1:]]),
+        "makes another first picture",
+    ),
 }
 
 

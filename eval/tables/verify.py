@@ -11,7 +11,7 @@ from eval.tables.derived import Problems, by_time_alone, differs, dirty, rising
 from eval.tables.verify_timing import timing_problems
 from spectrum.config.identity import ALWAYS, reference_of, settings_digest
 from spectrum.config.labels import label_of
-from spectrum.config.reader import choices
+from spectrum.config.reader import method_files
 from spectrum.config.schema import ModelConfig, PromptsConfig, RunConfig, method_from
 from spectrum.core.errors import refuse
 from spectrum.records.digests import samples_digest
@@ -75,8 +75,9 @@ def _settings(record: Record) -> Problems:
     if method.forecast is None:
         yield from differs("schedule", record.schedule, ALWAYS, "a method that forecasts nothing")
     yield from differs("steps", record.steps, model.steps, "the model's config")
-    if record.name in choices("method"):
-        yield from differs("label", record.label, label_of(method, record.schedule), "method and schedule")
+    if record.name in method_files():
+        label = label_of(method, record.schedule, method_files()[record.name])
+        yield from differs("label", record.label, label, "method and schedule")
 
 
 def _counts(record: Record) -> Problems:

@@ -9,7 +9,7 @@ from typing import Any
 
 from spectrum.config.labels import label_of
 from spectrum.config.methods import build_method, filled, with_runs
-from spectrum.config.reader import group_file
+from spectrum.config.reader import group_file, method_file
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import BYTES, RunConfig
 from spectrum.core.errors import refuse
@@ -87,4 +87,4 @@ def _own_settings(config: RunConfig) -> Mapping[str, Any]:
 
 def label(config: RunConfig) -> str:
     """The method's name in tables, with its schedule's parameter and what differs from its own files."""
-    return label_of(config.method, config.schedule)
+    return label_of(config.method, config.schedule, method_file(config.method.name))

@@ -17,12 +17,11 @@ from spectrum.bench.prompts import shipped_prompts
 from spectrum.bench.provenance import hardware
 from spectrum.bench.sampling import encoded, sample_batch
 from spectrum.config.compose import compose
-from spectrum.config.reader import choices, group_file, method_file
+from spectrum.config.methods import uses_fit
+from spectrum.config.reader import choices, method_file
 from spectrum.config.sampling import Sampling
-from spectrum.config.schema import RunConfig
 from spectrum.core.errors import refuse
 from spectrum.models.fitted import fits_of
-from spectrum.config.methods import uses_fit
 from spectrum.models.pipelines import device_of, load_pipeline
 from spectrum.records.digests import LENGTH
 from spectrum.records.files import identity
@@ -85,9 +84,7 @@ class Submission:
         for runs, job in self.jobs.items():
             path = self.folder / f"{job.folder.name}.json"
             if not path.exists():
-                refuse(
-                    f"there is no record {path}, of {self.name} as it is now with {runs} runs: type {self.command}"
-                )
+                refuse(f"there is no record {path}, of {self.name} as it is now with {runs} runs: type {self.command}")
             found[runs] = read_record(path)
         return found
 
@@ -129,7 +126,9 @@ def fitted_on_calibration(submission: Submission) -> None:
     fit_with = f"fit it again with python scripts/calibrate.py model=tiny method={submission.name} write=true"
     about = fit.get("fitted_on")
     if not about or "prompts" not in about:
-        refuse(f"{submission.name} has fitted values without a note of the prompts that they were fitted on: {fit_with}")
+        refuse(
+            f"{submission.name} has fitted values without a note of the prompts that they were fitted on: {fit_with}"
+        )
     prompts = list(shipped_prompts("calibration"))
     if about["prompts"] not in {identity(prompts[:count]) for count in range(1, len(prompts) + 1)}:
         refuse(f"{submission.name} was fitted on other prompts than the calibration list: {fit_with}")
@@ -151,7 +150,9 @@ def complete(submission: Submission) -> None:
     """Its records hold, are made with committed code, and have every metric and a timing."""
     for runs, record in submission.records.items():
         if record.git["commit"] is None or record.git["dirty"]:
-            refuse(f"the record {record.id} was made with code that no commit holds: commit it, and type {_again(submission)}")
+            refuse(
+                f"the record {record.id} was made with code that no commit holds: commit it, and type {_again(submission)}"
+            )
         lacking = [*lacks(record, list(submission.jobs[runs].config.eval))]
         if lacking:
             refuse(f"the record {record.id} lacks {lacking[0]}: type {submission.command}")
@@ -162,9 +163,13 @@ def complete(submission: Submission) -> None:
                 f"needed: type {_again(submission, 'timing')}"
             )
         if timing is not None and timing.conditions.forced:
-            refuse(f"the record {record.id} was timed on a loaded machine: when it is idle type {_again(submission, 'timing')}")
+            refuse(
+                f"the record {record.id} was timed on a loaded machine: when it is idle type {_again(submission, 'timing')}"
+            )
         if abs(record.nfe - runs) > 0.5:
-            refuse(f"the record {record.id} ran the blocks {record.nfe:.3g} times, and {runs} are asked for: fit it again")
+            refuse(
+                f"the record {record.id} ran the blocks {record.nfe:.3g} times, and {runs} are asked for: fit it again"
+            )
         check_record(record, submission.reference(record))
 
 
@@ -222,4 +227,6 @@ def to_commit(submission: Submission) -> Iterator[tuple[Path, Record]]:
                     "(another CPU or version of torch): send the method without records, and we sample it"
                 )
             if not own.is_reference and there.digest != own.digest:
-                refuse(f"{path} is there already, and is another record: nothing is overwritten; delete it if it is yours")
+                refuse(
+                    f"{path} is there already, and is another record: nothing is overwritten; delete it if it is yours"
+                )

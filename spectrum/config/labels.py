@@ -3,21 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
-from spectrum.config.reader import method_file, nearest_schedule
+from spectrum.config.reader import nearest_schedule
 from spectrum.config.schema import MethodConfig, changed_settings
 
 _NOT_IN_LABELS = ("steps", "coefficients", "fallback", "_target_", "_partial_")
 _IN_LABELS = ("order", "growth", "interval", "threshold")
 
 
-def label_of(method: MethodConfig, schedule: Mapping[str, Any]) -> str:
+def label_of(method: MethodConfig, schedule: Mapping[str, Any], files: tuple[Mapping[str, Any], str]) -> str:
     """The method's name in tables, with its schedule's parameter and what differs from its own files.
 
     Args:
         method: the method's settings.
         schedule: the schedule's settings.
+        files: what its own files say, from `spectrum.config.reader.method_file`.
     """
-    own_method, own_schedule = method_file(method.name)
+    own_method, own_schedule = files
     own, fallback = _flat(own_method), method.fallback
     shown = {k: v for k, v in _flat(changed_settings(method)).items() if k == "order" or v != own.get(k)}
     name, differs = nearest_schedule(schedule)
