@@ -134,7 +134,9 @@ def test_a_mean_and_the_worst_have_intervals(fora):
     """Values 21, 23, 25, 27: standard deviation 2.5820, so 3.1824 * 1.2910 = 4.11; at level .93 it is 3.50."""
     cells = shown(table_of((at("fora"), fora)), fora)
     assert cells["PSNR (dB)"] == "24.00 ± 4.11"
-    assert cells["PSNR, worst 5 %"].startswith("21.00 ± ")
+    for half, said in ((1.456, "21.00 ± 1.46"), (None, "21.00")):
+        entry = dataclasses.replace(fora.metrics["psnr"], worst_5_percent=21.0, worst_interval=half)
+        assert tables.worst_cell(dataclasses.replace(fora, metrics={"psnr": entry})) == said
 
 
 def test_the_order_is_told_for_each_number_of_runs_with_three_rows(spectrum, fora):

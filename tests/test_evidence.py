@@ -56,7 +56,7 @@ def pair(tmp_path_factory):
     words += ["prompts=inline", "prompts.text=['a fox','a drum']"]
     none, own = (
         read_record(run(compose([f"method={m}", f"timing={rounds}", *words])) / "record.json")
-        for m, rounds in (("none", 0), ("fora", 4))
+        for m, rounds in (("none", 0), ("fora", 7))
     )
     frechet = {"mean": 5.0, "reference": own.samples, "backbone": "a network", "sha256": "ab" * 32}
     metrics = {**own.metrics, "frechet_lite0": metric(own, "frechet_lite0", None, frechet, {"dimensions": 2})}
@@ -126,7 +126,7 @@ ONCE = tuple(pattern for patterns in SEEN_ONCE.values() for pattern in patterns)
 def test_the_records_themselves_hold(pair):
     none, own = pair
     assert refused(none, none) is None and refused(own, none) is None
-    assert len(leaves(own)) > 250 and len(own["timing"]["rounds"]) == 4 and own["forecast_errors"]
+    assert len(leaves(own)) > 250 and len(own["timing"]["rounds"]) == 7 and own["forecast_errors"]
 
 
 def test_every_field_is_in_one_of_the_two_lists(pair):

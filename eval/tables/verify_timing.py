@@ -3,13 +3,10 @@
 import itertools
 
 from eval.tables.derived import Problems, by_time_alone, differs, dirty, rising
-from eval.timing import PARTS, summary
+from eval.timing import IDLE, PARTS, ROUNDS, summary
 from spectrum.records.files import identity
 from spectrum.records.record import Record
 from spectrum.records.timing import TimedRound, Timing, round_nfe
-
-IDLE = 0.5
-"""The highest 1-minute load average at which a timing is not forced."""
 
 
 def timing_problems(record: Record, timing: Timing) -> Problems:
@@ -19,8 +16,8 @@ def timing_problems(record: Record, timing: Timing) -> Problems:
         record: the record.
         timing: its timing.
     """
-    if not timing.rounds:
-        yield "timing.rounds is empty"
+    if len(timing.rounds) < ROUNDS:
+        yield f"timing.rounds has {len(timing.rounds)} rounds, and a table needs {ROUNDS}"
         return
     yield from differs("timing.id", timing.id, identity([record.id, timing.hardware]), "id and hardware")
     places = itertools.product(range(len(record.prompts)), record.seeds)
