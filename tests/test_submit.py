@@ -34,6 +34,9 @@ def damped(times, target, span, *, damping=0.5):
         weights[-1] += slope
     return weights
 
+def listed(times, target, span, *, factors):
+    return damped(times, target, span, damping=factors[0])
+
 CALLS = []
 
 def counting(times, target, span):
@@ -62,7 +65,7 @@ def project(tmp_path_factory):
     (folder / "users_method.py").write_text(PACKAGE)
     for name, function, more in (("mine", "damped", "damping: 0.4"), ("other", "damped", "damping: 0.9"),
                                  ("fitted", "damped", "damping: null"), ("counted", "counting", ""),
-                                 ("listed", "damped", "damping: [0.1, 0.2]")):  # fmt: skip
+                                 ("listed", "listed", "factors: [0.1, 0.2]")):  # fmt: skip
         text = FILE.format(name="mine" if name == "other" else name, function=function, more=more)
         (folder / "configs" / "method" / f"{name}.yaml").write_text(text)
     patch = pytest.MonkeyPatch()
@@ -136,7 +139,7 @@ def test_a_method_that_meets_every_rule_is_checked_and_then_added(mine, capsys):
     before = content(mine)
     code, out, err = submitted(mine, capsys, "--check")
     assert code == 0, err
-    assert [line.rpartition(": ")[2] for line in out.splitlines()[:5]] == ["yes"] * 5 and "can be submitted" in out
+    assert [line.rpartition(": ")[2] for line in out.splitlines()[:6]] == ["yes"] * 6 and "can be submitted" in out
     assert content(mine) == before, "a check changes nothing"
     code, out, err = submitted(mine, capsys, "who=A. Author", "link=https://example.org/mine")
     assert code == 0, err
@@ -188,11 +191,8 @@ REFUSED = {
     "no timing": (lambda r: dataclasses.replace(r, timing=None), "lacks a timing: type python run.py"),
     "loaded": (forced, "was timed on a loaded machine: when it is idle type"),
     "a forged mean": (better, "metrics.psnr.mean is 99.0"),
-    "runs": (lambda r: dataclasses.replace(r, nfe=7.0), "ran the blocks 7 times, and 5 are asked for"),
-    "a first picture": (
-        lambda r: dataclasses.replace(r, digests=["0" * 16, *r.digests[1:]]),
-        "makes another first picture",
-    ),
+    "runs": (lambda r: dataclasses.replace(r, nfe=7.0), "ran the blocks 7 times, and not 5"),
+    "a picture": (lambda r: dataclasses.replace(r, digests=["0" * 16, *r.digests[1:]]), "makes another first picture"),
 }
 
 
@@ -213,7 +213,7 @@ def test_a_record_that_misses_a_rule_is_refused(why, mine, capsys):
         (["who=A. Author"], {"name": "nowhere"}, "there is no configs/method/nowhere.yaml: write one"),
         (["who=A. Author"], {"name": "other"}, "configs/method/other.yaml calls its method mine: write name: other"),
         (["who=A. Author"], {"name": "none"}, "none skips no step"),
-        (["who=A. Author"], {"name": "listed"}, "has a list of numbers under forecast.damping, without a note"),
+        (["who=A. Author"], {"name": "listed"}, "has a list of numbers under forecast.factors, and no note"),
         (["who=A. Author"], {"name": "taylorseer"}, "taylorseer is a method of this project: give yours another name"),
         (["who=A|B"], {}, "leave out | < >"),
         (["who=A. Author", "link=example.org"], {}, "link=example.org is no web address"),
@@ -237,7 +237,7 @@ def test_the_record_of_another_stays(mine, capsys):
     write_record(mine / "results" / "records" / path.name, there)
     before = content(mine)
     code, _, err = submitted(mine, capsys, "who=A. Author")
-    assert code == 2 and "is there already, and is another record: nothing is overwritten" in err
+    assert code == 2 and "is another record, and nothing is overwritten" in err
     assert content(mine) == before
 
 
@@ -261,7 +261,7 @@ FITS = {
     "calibration": ({"prompts": identity(CALIBRATION[:16])}, None),
     "all of it": ({"prompts": identity(CALIBRATION)}, None),
     "other prompts": ({"prompts": identity(["a cat"])}, "was fitted on other prompts than the calibration list"),
-    "no note": ({}, "has fitted values without a note of the prompts"),
+    "no note": ({}, "has fitted values, and no note of the prompts"),
 }
 
 
@@ -303,7 +303,7 @@ def shifted(records, gap):
     found = []
     for record in records:
         low = 30.0 - (gap or 0.001) if record.name == "mine" else 30.0
-        small = [0.01, -0.01, 0.02, -0.02, 0.005, -0.005] if record.name == "mine" else [0.0] * 6
+        small = [0.01, 0.03, -0.02, -0.04, 0.05, -0.01] if record.name == "mine" else [0.0] * 6
         values = [low + one for one in small]
         entry = dataclasses.replace(record.metrics["psnr"], values=values, mean=sum(values) / 6)
         found.append(dataclasses.replace(record, metrics={**record.metrics, "psnr": entry}))

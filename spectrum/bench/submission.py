@@ -126,9 +126,7 @@ def fitted_on_calibration(submission: Submission) -> None:
     fit_with = f"fit it again with python scripts/calibrate.py model=tiny method={submission.name} write=true"
     about = fit.get("fitted_on")
     if not about or "prompts" not in about:
-        refuse(
-            f"{submission.name} has fitted values without a note of the prompts that they were fitted on: {fit_with}"
-        )
+        refuse(f"{submission.name} has fitted values, and no note of the prompts that they were fitted on: {fit_with}")
     prompts = list(shipped_prompts("calibration"))
     if about["prompts"] not in {identity(prompts[:count]) for count in range(1, len(prompts) + 1)}:
         refuse(f"{submission.name} was fitted on other prompts than the calibration list: {fit_with}")
@@ -140,9 +138,9 @@ def _no_coefficients(name: str, own: Mapping[str, Any]) -> None:
         for key, value in (own[part] or {}).items():
             if isinstance(value, list) and any(isinstance(number, float) for number in value):
                 refuse(
-                    f"configs/method/{name}.yaml has a list of numbers under {part}.{key}, without a note of the prompts "
+                    f"configs/method/{name}.yaml has a list of numbers under {part}.{key}, and no note of the prompts "
                     f"that they were fitted on: write {key}: null there, and keep them beside the weights with "
-                    f"fitted_on, as python scripts/calibrate.py does"
+                    "fitted_on, as python scripts/calibrate.py does"
                 )
 
 
@@ -150,10 +148,9 @@ def complete(submission: Submission) -> None:
     """Its records hold, are made with committed code, and have every metric and a timing."""
     for runs, record in submission.records.items():
         if record.git["commit"] is None or record.git["dirty"]:
-            refuse(
-                f"the record {record.id} was made with code that no commit holds: commit it, and type {_again(submission)}"
-            )
-        lacking = [*lacks(record, list(submission.jobs[runs].config.eval))]
+            again = _again(submission)
+            refuse(f"the record {record.id} was made with code that no commit holds: commit it, and type {again}")
+        lacking = list(lacks(record, list(submission.jobs[runs].config.eval)))
         if lacking:
             refuse(f"the record {record.id} lacks {lacking[0]}: type {submission.command}")
         timing = record.timing
@@ -163,13 +160,10 @@ def complete(submission: Submission) -> None:
                 f"needed: type {_again(submission, 'timing')}"
             )
         if timing is not None and timing.conditions.forced:
-            refuse(
-                f"the record {record.id} was timed on a loaded machine: when it is idle type {_again(submission, 'timing')}"
-            )
+            again = _again(submission, "timing")
+            refuse(f"the record {record.id} was timed on a loaded machine: when it is idle type {again}")
         if abs(record.nfe - runs) > 0.5:
-            refuse(
-                f"the record {record.id} ran the blocks {record.nfe:.3g} times, and {runs} are asked for: fit it again"
-            )
+            refuse(f"the record {record.id} ran the blocks {record.nfe:.3g} times, and not {runs}: fit it again")
         check_record(record, submission.reference(record))
 
 
@@ -197,15 +191,6 @@ def runs_here(submission: Submission) -> None:
             )
 
 
-CHECKS: Mapping[str, Callable[[Submission], None]] = {
-    "its file composes": composes,
-    "what it needs was fitted on calibration prompts": fitted_on_calibration,
-    "its records are complete": complete,
-    "it runs on the embedded model": runs_here,
-}
-"""By what holds afterwards; each raises `SpectrumError` with what to type."""
-
-
 def to_commit(submission: Submission) -> Iterator[tuple[Path, Record]]:
     """Each record of a submission, and of its uncached run, that is not among the committed ones, with its place there.
 
@@ -227,6 +212,19 @@ def to_commit(submission: Submission) -> Iterator[tuple[Path, Record]]:
                     "(another CPU or version of torch): send the method without records, and we sample it"
                 )
             if not own.is_reference and there.digest != own.digest:
-                refuse(
-                    f"{path} is there already, and is another record: nothing is overwritten; delete it if it is yours"
-                )
+                refuse(f"{path} is another record, and nothing is overwritten: delete it if it is yours")
+
+
+def free(submission: Submission) -> None:
+    """No other record stands in the place of its records; see `to_commit`."""
+    list(to_commit(submission))
+
+
+CHECKS: Mapping[str, Callable[[Submission], None]] = {
+    "its file composes": composes,
+    "what it needs was fitted on calibration prompts": fitted_on_calibration,
+    "its records are complete": complete,
+    "no other record stands in their place": free,
+    "it runs on the embedded model": runs_here,
+}
+"""By what holds afterwards; each raises `SpectrumError` with what to type."""
