@@ -1,104 +1,290 @@
-"""Summaries of per-sample values: means, bootstrap intervals, and the mean of the worst ones.
+"""Summaries of the values of samples, with 95 % intervals whose unit is the prompt.
 
-Samples are resampled one by one, whatever prompt and seed they come from. The bootstrap draws from a generator with a
-fixed seed, so the same values always give the same interval.
+A sample is a prompt with a seed; values stand with prompts outermost and seeds inner. The seeds of a prompt are alike,
+so each prompt with its seeds is one draw (a cluster). None, NaN and infinite values, such as the PSNR of equal
+pictures, are left out, and a prompt with none left is left out.
+
+An interval is a standard error over prompts times Student's quantile. Where the prompts are skewed, as with ST-LPIPS or
+in the worst 5 %, a table whose mean is too good by chance also has a standard error that is too small, and the plain
+quantile covers too little. To second order (Hall 1992, The Bootstrap and Edgeworth Expansion) skewness does what fewer
+degrees of freedom do, so they are divided by 1 + `SKEWNESS` times the squared skewness of the prompts.
+`results/coverage.md` has how often each interval holds the truth.
 """
 
-import math
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
+
+SKEWNESS = 1.4
+"""0.9 by the expansion, more because few prompts show less skewness than there is; chosen by scripts/coverage.py."""
+
+Values = Sequence[float | None]
 
 
-def _resampled(values: NDArray[Any], resamples: int, level: float) -> tuple[float, float]:
-    """The lower and upper end of the percentile bootstrap interval of the mean."""
-    rows = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
-    low, high = np.quantile(values[rows].mean(1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+@dataclass(frozen=True)
+class Difference:
+    """The mean difference of two methods on the same samples.
+
+    Attributes:
+        mean: mean of the first less the second.
+        half: half-width of its interval.
+        p: two-sided p value of a true mean of 0; it is below 1 - level if, and only if, the interval leaves out 0.
+    """
+
+    mean: float
+    half: float
+    p: float
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.mean + self.half
 
 
-def interval(values: Sequence[float], resamples: int = 2000, level: float = 0.95) -> tuple[float, float]:
-    """The mean of some values and the half-width of its bootstrap interval.
+def _clusters(values: Values, per: int) -> NDArray[Any]:
+    """Values as (prompts, samples of a prompt), NaN for what is left out; prompts with none left are gone."""
+    found = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+    if len(found) % per:
+        raise ValueError(f"{len(found)} values are no whole number of prompts with {per} samples each")
+    table = np.where(np.isfinite(found), found, np.nan).reshape(-1, per)
+    return table[np.isfinite(table).any(1)]
+
+
+def _error_and_freedom(parts: NDArray[Any]) -> tuple[float, float]:
+    """The standard error of a sum of parts of mean 0, one per prompt, and its quantile's degrees of freedom."""
+    count, scale = len(parts), np.abs(parts).max()
+    if count < 2:
+        return float("nan"), 1.0
+    if not scale:
+        return 0.0, count - 1.0
+    unit = parts / scale
+    skewness = (unit**3).mean() / (unit**2).mean() ** 1.5
+    freedom = max(1.0, (count - 1) / (1 + SKEWNESS * skewness**2))
+    return float(scale * np.sqrt((unit**2).sum() * count / (count - 1))), float(freedom)
+
+
+def _summary(table: NDArray[Any], level: float) -> Difference:
+    """Mean, half-width and p value of (prompts, samples of a prompt), NaN for what is left out."""
+    if not len(table):
+        return Difference(float("nan"), float("nan"), float("nan"))
+    mean = float(np.nanmean(table))
+    error, freedom = _error_and_freedom(np.nansum(table - mean, 1) / np.isfinite(table).sum())
+    half = float(special.stdtrit(freedom, (1 + level) / 2) * error)
+    if not error:
+        return Difference(mean, half, float(mean == 0))
+    return Difference(mean, half, float(2 * special.stdtr(freedom, -abs(mean) / error)))
+
+
+def interval(values: Values, per: int = 1, level: float = 0.95) -> tuple[float, float]:
+    """The mean of some values and the half-width of its interval.
 
     Args:
-        values: one number per sample. NaN and infinite ones, such as the PSNR of equal images, are left out.
-        resamples: how often the samples are drawn again, with replacement.
-        level: the share of the resampled means that lies in the interval.
+        values: one number per sample, prompts outermost.
+        per: samples of one prompt.
+        level: how often the interval is to hold the mean over all prompts and seeds.
 
     Returns:
-        The mean and the half-width, in the unit of the values; both NaN if no value is finite.
+        The mean and the half-width, in the unit of the values. Both are NaN if no value is finite, the half-width if
+        they all are of one prompt.
+
+    Raises:
+        ValueError: if the values are no whole number of prompts.
 
     Example:
         >>> mean, half = interval([20.0, 30.0, float("inf")])
-        >>> mean, half
-        (25.0, 5.0)
+        >>> mean, round(half, 1)  # 12.7 standard errors of 5
+        (25.0, 63.5)
     """
-    finite = np.array([v for v in values if np.isfinite(v)], dtype=np.float64)
-    if not len(finite):
-        return float("nan"), float("nan")
-    low, high = _resampled(finite, resamples, level)
-    return float(finite.mean()), (high - low) / 2
+    found = _summary(_clusters(values, per), level)
+    return found.mean, found.half
 
 
-def paired(
-    values: Sequence[float | None], other: Sequence[float | None], resamples: int = 2000, level: float = 0.95
-) -> tuple[float, float, float]:
-    """The mean difference between two methods on the same samples, with its bootstrap interval.
+def paired(values: Values, other: Values, per: int = 1, level: float = 0.95) -> Difference:
+    """The mean difference between two methods on the same samples, with its interval and p value.
 
     Args:
-        values: one number per sample of the first method.
+        values: one number per sample of the first method, prompts outermost.
         other: one number per sample of the second method, in the same order. A pair in which either value is None, NaN
             or infinite is left out.
-        resamples: how often the pairs are drawn again, with replacement.
-        level: the share of the resampled means that lies in the interval.
+        per: samples of one prompt.
+        level: how often the interval is to hold the mean difference over all prompts and seeds.
 
     Returns:
-        The mean of `values - other` and the lower and upper end of its interval; all NaN if no pair is left.
+        The difference; all NaN if no pair is left.
 
     Raises:
-        ValueError: if the two are not equally long.
+        ValueError: if the two are not equally long, or no whole number of prompts.
 
     Example:
-        >>> paired([21.0, 32.0, None], [20.0, 31.0, 25.0])
-        (1.0, 1.0, 1.0)
+        >>> found = paired([21.0, 34.0, None], [20.0, 31.0, 25.0])
+        >>> found.mean, round(found.high, 1), round(found.p, 2)
+        (2.0, 14.7, 0.3)
     """
-    pairs = np.array(list(zip(values, other, strict=True)), dtype=np.float64).reshape(-1, 2)
-    gaps = (pairs[:, 0] - pairs[:, 1])[np.isfinite(pairs).all(1)]
-    if not len(gaps):
-        return float("nan"), float("nan"), float("nan")
-    return float(gaps.mean()), *_resampled(gaps, resamples, level)
+    return _summary(_clusters(_gaps(values, other), per), level)
 
 
-def worst(values: Sequence[float], share: float = 0.05, higher_is_better: bool = True) -> float:
-    """The mean of the worst values.
+def _gaps(values: Values, other: Values, shares: tuple[float, float] = (1.0, -1.0)) -> list[float | None]:
+    """The sum of the two, each times its share, where both are finite."""
+    return [
+        None if a is None or b is None or not np.isfinite([a, b]).all() else shares[0] * a + shares[1] * b
+        for a, b in zip(values, other, strict=True)
+    ]
+
+
+def worst(
+    values: Values, per: int = 1, share: float = 0.05, higher_is_better: bool = True, level: float = 0.95
+) -> tuple[float, float]:
+    """The mean of the worst values and the half-width of its interval.
+
+    What each prompt contributes is how far its samples lie beyond the best of the worst. That edge is one of the values
+    itself, so the standard error is divided by the number of worst values less one.
 
     Args:
-        values: one number per sample; at least one.
+        values: one number per sample, prompts outermost.
+        per: samples of one prompt.
         share: how many of them count as the worst: this share, rounded to a whole number, but never fewer than one.
         higher_is_better: whether the lowest values are the worst ones; if False, the highest are.
+        level: how often the interval is to hold the mean of the worst share over all prompts and seeds.
 
     Returns:
-        Their mean, in the unit of the values.
+        Their mean and the half-width, in the unit of the values. Both are NaN if no value is finite. The half-width is
+        also NaN if there is only one worst value, if all worst values are the same, or if all values are of one prompt.
+
+    Raises:
+        ValueError: if the values are no whole number of prompts.
 
     Example:
-        >>> worst([30.0, 10.0, 20.0, 40.0], share=0.5)
+        >>> worst([30.0, 10.0, 20.0, 40.0], share=0.5)[0]
         15.0
     """
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
-    ordered = ordered if higher_is_better else ordered[::-1]
-    return float(ordered[: max(1, round(share * len(ordered)))].mean())
+    sign = 1 if higher_is_better else -1
+    table = _clusters(values, per) * sign
+    ordered = np.sort(table[np.isfinite(table)])
+    if not len(ordered):
+        return float("nan"), float("nan")
+    kept = max(1, round(share * len(ordered)))
+    mean, edge = float(ordered[:kept].mean()) * sign, ordered[kept - 1]
+    if kept == 1 or ordered[0] == edge:
+        return mean, float("nan")
+    beyond = np.nansum(np.minimum(table - edge, 0), 1)
+    expected = np.isfinite(table).sum(1) * beyond.sum() / len(ordered)
+    error, freedom = _error_and_freedom((beyond - expected) / np.sqrt(kept * (kept - 1)))
+    return mean, float(special.stdtrit(freedom, (1 + level) / 2) * error)
 
 
-def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """The median of some values, and the two of them between which the true median lies.
+def holm(p: Sequence[float]) -> list[float]:
+    """P values adjusted by Holm's method, so that a false finding among all of them is as rare as the level says.
+
+    Args:
+        p: p values; NaN stays NaN and does not count.
+
+    Returns:
+        The adjusted ones, in the same order.
+
+    Example:
+        >>> holm([0.25, 0.01, float("nan"), 0.125])
+        [0.25, 0.03, nan, 0.25]
+    """
+    adjusted = list(p)
+    order = sorted((i for i, value in enumerate(p) if value == value), key=lambda i: p[i])
+    least = 0.0
+    for rank, i in enumerate(order):
+        least = max(least, min(1.0, (len(order) - rank) * p[i]))
+        adjusted[i] = least
+    return adjusted
+
+
+def order_stability(rows: Sequence[Values], per: int = 1, resamples: int = 1000) -> float:
+    """How often the order of some methods by their means comes back when the prompts are drawn again.
+
+    Args:
+        rows: the values of each method on the same samples, prompts outermost.
+        per: samples of one prompt.
+        resamples: how often the prompts are drawn.
+
+    Returns:
+        The share of the resamples, 0 to 1, in which all methods stand in the order of the whole data; NaN if a method
+        has no finite value.
+
+    Raises:
+        ValueError: if the methods' values differ in number, or are no whole number of prompts.
+
+    Example:
+        >>> order_stability([[1.0, 2.0, 3.0], [1.5, 2.5, 3.5]])
+        1.0
+    """
+    table = np.array([[np.nan if v is None else v for v in row] for row in rows], dtype=np.float64)
+    table = np.where(np.isfinite(table), table, np.nan).reshape(len(rows), -1, per)
+    sums, sizes = np.nansum(table, 2).T, np.isfinite(table).sum(2).T
+    if not sizes.sum(0).all():
+        return float("nan")
+    order = np.argsort(sums.sum(0) / sizes.sum(0), kind="stable")
+    count = len(sums)
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), resamples).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        means = (draws @ sums / (draws @ sizes))[:, order]
+    return float((np.diff(means) >= 0).all(1).mean())
+
+
+def median_interval(values: Values, level: float = 0.95) -> tuple[float, float, float]:
+    """The median of some values, and two of them that hold the true median.
+
+    Args:
+        values: independent measurements, such as the speed-up of each round.
+        level: how often the interval is to hold the true median, whatever the distribution; up to 0.02 less is taken,
+            because only certain levels can be had.
+
+    Returns:
+        (median, low, high), in the unit of the values. Of 9 values the ends are the second and the eighth (96.1 %).
+        From fewer than 6 they are the smallest and the largest, which hold it less often. All NaN if none is finite.
 
     Example:
         >>> median_interval([3.0, 1.0, 2.0, 5.0, 4.0, 9.0, 7.0, 8.0, 6.0])
         (5.0, 2.0, 8.0)
     """
-    ordered, count = np.sort(np.asarray(values, dtype=np.float64)), len(values)
-    below = np.cumsum([math.comb(count, k) / 2**count for k in range(count)])
-    k = max((k for k in range((count + 1) // 2) if 1 - 2 * below[k] >= level - 0.02), default=0)
-    return float(np.median(ordered)), float(ordered[k]), float(ordered[-1 - k])
+    finite = np.sort([v for v in values if v is not None and np.isfinite(v)])
+    count = len(finite)
+    if not count:
+        return float("nan"), float("nan"), float("nan")
+    inner = [k for k in range((count - 1) // 2 + 1) if 1 - 2 * special.bdtr(k, count, 0.5) >= level - 0.02]
+    k = max(inner, default=0)
+    return float(np.median(finite)), float(finite[k]), float(finite[count - 1 - k])
+
+
+def interpolated(
+    at: tuple[float, float, float], points: Sequence[tuple[float, Values]], per: int = 1, level: float = 0.95
+) -> tuple[float, float] | None:
+    """The mean that a control has at a given speed-up, on the line between its two measured neighbours.
+
+    Args:
+        at: the speed-up and the lower and upper end of its interval.
+        points: speed-up and values of each measured control, all on the same samples, by rising speed-up.
+        per: samples of one prompt.
+        level: how often the interval is to hold the mean over all prompts and seeds.
+
+    Returns:
+        The mean and the half-width of its interval, in the unit of the values: what the samples leave open, and what
+        the speed-up does, through the slope between the neighbours. None if `at` lies outside the points.
+
+    Example:
+        >>> at = interpolated((2.5, 2.4, 2.6), [(2.0, [30.0, 30.0]), (3.0, [20.0, 20.0])])
+        >>> at and (at[0], round(at[1], 3))  # 0.1 x 10 dB
+        (25.0, 1.0)
+    """
+    for (slow, above), (fast, below) in itertools.pairwise(points):
+        if slow <= at[0] <= fast and slow < fast:
+            share = (at[0] - slow) / (fast - slow)
+            mean, half = interval(_gaps(above, below, (1 - share, share)), per, level)
+            slope = paired(below, above, per).mean / (fast - slow)
+            return mean, float(np.hypot(half, slope * (at[2] - at[1]) / 2))
+    return None

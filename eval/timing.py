@@ -9,6 +9,10 @@ from eval.statistics import median_interval
 from spectrum.records.timing import TimedRound
 
 PARTS = ("denoise", "total")
+IDLE = 0.5
+"""The highest 1-minute load average at which a timing pass begins without force."""
+ROUNDS = 7
+"""The fewest rounds of a timing in a folder of all records, and in a table."""
 
 
 def ratios(rounds: Sequence[TimedRound], part: str = "denoise") -> list[float]:

@@ -1,5 +1,6 @@
 """Draw chosen samples of a run beside those of its uncached run, as the first picture of the README has them.
 
+python run.py prompts=development timing=0 eval=default            the run that it was drawn from
 python scripts/sheet.py run=FOLDER prompts=0,2,31,43,21,45,5,17
 python scripts/sheet.py run=FOLDER prompts=0,2,31,43,21,45,5,17 to=results/figures/tiny_sheet.png
 """

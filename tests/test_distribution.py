@@ -55,6 +55,23 @@ def test_streamed_moments_are_those_of_the_whole():
     np.testing.assert_allclose(found.factor.T @ found.factor, np.cov(rows, rowvar=False), rtol=1e-9, atol=1e-12)
 
 
+def test_frechet_of_two_axes_by_hand():
+    """Rows vary by 3 along one axis and by 1 along another, and are shifted by 2 along the first and 5 along the third.
+
+    On the first axis alone the distance is 2^2; on the first two the same; on all three 2^2 + 5^2.
+    """
+    rows = np.array([[3.0, 1, 0], [-3, 1, 0], [3, -1, 0], [-3, -1, 0], [0, 0, 0.01], [0, 0, -0.01]])
+    reference, shifted, wider = Moments(), Moments(), Moments()
+    for moments, given in ((reference, rows), (shifted, rows + np.array([2.0, 0, 5])), (wider, 2 * rows)):
+        moments.add(given)
+    np.testing.assert_allclose(np.abs(reference.principal_axes(2)), np.eye(3)[:, :2], atol=1e-9)
+    for count, expected in ((1, 4), (2, 4), (3, 29)):
+        found = frechet(shifted, reference, reference.principal_axes(count))
+        assert found == pytest.approx(expected, abs=1e-9)
+    # deviations of 2 s against s add (2 s - s)^2, and the variances are 36 / 5 and 4 / 5
+    assert frechet(wider, reference, reference.principal_axes(2)) == pytest.approx(36 / 5 + 4 / 5, abs=1e-9)
+
+
 def test_equal_sets_are_at_distance_zero():
     assert frechet(of(features(90, 8, 6)), of(features(90, 8, 6))) == pytest.approx(0, abs=1e-9)
 

@@ -238,7 +238,7 @@ def test_14_the_list_has_every_name_with_its_size_and_licence(empty, capsys):
     assert said.code == 0
     rows = {words[0]: " ".join(words[1:]) for line in said.out.splitlines() if (words := line.split())}
     expected = {*choices("model"), "coco", "drawbench", "vbench", *NAMES} - {"tiny", "tiny_shifted"}
-    assert expected <= set(rows) and not {"tiny", "heldout"} & set(rows)
+    assert expected <= set(rows) and not {"tiny", "calibration", "development", "heldout", "sealed"} & set(rows)
     assert rows["flux"] == "34 GB FLUX.1 [dev] Non-Commercial License" and rows["lpips"].startswith(
         "244 MB BSD-3-Clause"
     )
@@ -251,6 +251,7 @@ def test_14_the_list_has_every_name_with_its_size_and_licence(empty, capsys):
         (["fluxx"], "did you mean flux?"),
         (["tiny"], "tiny ships with the project"),
         (["heldout"], "heldout ships with the project"),
+        (["sealed"], "sealed ships with the project"),
         (["flux", "yes=perhaps"], "yes=perhaps is neither true nor false"),
         (["flux", "yess=true"], "did you mean yes?"),
     ],

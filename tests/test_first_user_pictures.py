@@ -23,7 +23,7 @@ from spectrum.config.sampling import Sampling
 from spectrum.models.identity import ASSETS, EMBEDDED
 
 ROOT = Path(__file__).resolve().parent.parent
-HELD_OUT = (ASSETS / "prompts" / "heldout.txt").read_text().splitlines()
+DEVELOPMENT = (ASSETS / "prompts" / "development.txt").read_text().splitlines()
 RELATIONS = (" left of ", " above ")
 VERDICTS = list(csv.DictReader((ROOT / "tests" / "data" / "relations.csv").read_text().splitlines()))
 """What a person saw in the sample of each prompt with a relation."""
@@ -41,7 +41,7 @@ def other_order(prompt):
 
 
 def test_12_the_model_cards_count_is_that_of_the_verdicts():
-    prompts = [prompt for prompt in HELD_OUT if any(relation in prompt for relation in RELATIONS)]
+    prompts = [prompt for prompt in DEVELOPMENT if any(relation in prompt for relation in RELATIONS)]
     assert [verdict["prompt"] for verdict in VERDICTS] == prompts
     card = " ".join((EMBEDDED / "README.md").read_text().split())
     kinds = {
@@ -53,7 +53,7 @@ def test_12_the_model_cards_count_is_that_of_the_verdicts():
     }
     counted = Counter(verdict["outcome"] for verdict in VERDICTS)
     assert {kind: int(re.search(said, card)[1]) for kind, said in kinds.items()} == counted
-    assert int(re.search(r"at the (\d+) held-out prompts with a relation", card)[1]) == counted.total()
+    assert int(re.search(r"at the (\d+) development prompts with a relation", card)[1]) == counted.total()
 
 
 def test_12_an_outcome_says_what_the_picture_shows():
@@ -67,14 +67,14 @@ def test_12_an_outcome_says_what_the_picture_shows():
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_13_the_readmes_first_picture_has_the_first_two_of_a_relation_that_came_out_right(relation):
     right = [v["prompt"] for v in VERDICTS if relation in v["prompt"] and v["outcome"] == "right"]
-    assert [HELD_OUT[number] for number in NUMBERS if relation in HELD_OUT[number]] == right[:2]
+    assert [DEVELOPMENT[number] for number in NUMBERS if relation in DEVELOPMENT[number]] == right[:2]
 
 
 @pytest.fixture(scope="module")
 def shown(_tiny):
     """Prompts and pictures of the README's first picture, sampled anew: all steps, and Spectrum."""
     config, method = resolve(compose(["batch=8"]))
-    wanted = [numbered_samples(HELD_OUT, [0])[number] for number in NUMBERS]
+    wanted = [numbered_samples(DEVELOPMENT, [0])[number] for number in NUMBERS]
     whole = sample_batch(_tiny, wanted, Sampling.of(config))
     with Accelerated(_tiny, method):
         skipped = sample_batch(_tiny, wanted, Sampling.of(config))
@@ -99,7 +99,7 @@ def test_13_the_readmes_first_pictures_show_what_their_prompts_name(shown):
     prompts, pictures, _ = shown
     assert len(prompts) == 8
     towers = embedded()
-    captions = [*HELD_OUT, *filter(None, map(other_order, HELD_OUT))]
+    captions = [*DEVELOPMENT, *filter(None, map(other_order, DEVELOPMENT))]
     with torch.no_grad():
         likeness = towers.image(pictures) @ towers.text(captions).T
     for prompt, row in zip(prompts, likeness, strict=True):

@@ -80,7 +80,8 @@ def test_the_table_has_every_run_and_figures_say_what_they_were_made_with(made):
     page = Page(text)
     for record in records.values():
         psnr = record.metrics["psnr"].mean
-        assert record.label in page.cells and f"{record.timing.speedup:.2f}x" in page.cells
+        assert record.label in page.cells
+        assert [cell for cell in page.cells if cell.startswith(f"{record.timing.speedup:.2f}x [")]
         assert str(psnr) in {attributes.get("data-value") for tag, attributes in page.tags if tag == "td"}
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", text, re.DOTALL)
     first = next(iter(records.values()))
@@ -188,11 +189,11 @@ def test_the_reference_alone_is_shown_without_a_slider(made, tmp_path):
 
 
 def test_11_csv_has_full_numbers(stored):
-    none = next(r for r in read_records(ROOT / "results" / "records") if r.is_reference)
+    none = next(r for r in read_records(ROOT / "results" / "records") if r.is_reference and r.timing)
     lines = list(csv.DictReader(io.StringIO(comparison_csv([none, *stored.values()]))))
     for line, record in zip(lines, (none, *stored.values()), strict=True):
         assert line["id"] == record.id and float(line["speedup"]) == record.timing.speedup
-        assert float(line["efficiency"]) == record.timing.speedup * record.nfe / record.steps
+        assert float(line["efficiency"]) == record.timing.speedup * record.timing.nfe / record.steps
         assert float(line["seconds"]) == record.timing.seconds_per_sample["candidate"]["denoise"]
         mean = record.metrics["psnr"].mean
         assert line["psnr_mean"] == "" if mean is None else float(line["psnr_mean"]) == mean

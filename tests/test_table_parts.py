@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.tables import tables
+from eval.tables import formats, tables
+from eval.tables.about import about
 from eval.tables.experiments import Row, find_record, load_experiment, made_on_same_data
 from spectrum.records.record import read_records
 
@@ -54,7 +55,7 @@ def test_an_experiment_names_what_all_its_rows_share(tmp_path):
 
 
 def test_a_command_leaves_out_what_is_the_default():
-    assert all("seeds=" not in row.command for row in load_experiment("tiny_table").rows)
+    assert all("seeds=" not in row.command for row in load_experiment("flux_drawbench").rows)
 
 
 def test_an_ablation_knows_what_it_varies():
@@ -91,45 +92,18 @@ def test_what_a_table_was_made_on_is_said_above_it(filled):
     cpu = one.timing.hardware
     rows = [gpu(one, "H100", 4), gpu(two, "H200", 1), dataclasses.replace(three, model_kind="random weights")]
     table = dataclasses.replace(filled, rows=list(zip([row for row, _ in filled.rows], rows, strict=False)))
-    text = tables.about(table)
+    text = about(table)
     chips = f"H100, H200, {cpu['cpu']} with {cpu['threads']} threads"
-    assert text.startswith("Model `tiny` (embedded, trained, random weights), 64 samples (64 prompts x 1 seeds), 50 ")
+    assert text.startswith("Model `tiny` (embedded, trained, random weights), 192 samples (64 prompts x 3 seeds), ")
     assert f" Timed on {chips}, float32, batch 1, 4. torch " in text
     alone = dataclasses.replace(filled, rows=[(filled.rows[0][0], rows[0])])
-    assert " Timed on H100, float32, batch 4. torch " in tables.about(alone)
+    assert " Timed on H100, float32, batch 4. torch " in about(alone)
     untimed = dataclasses.replace(filled, rows=[(filled.rows[0][0], dataclasses.replace(one, timing=None))])
-    assert "Timed on" not in tables.about(untimed)
+    assert "Timed on" not in about(untimed)
 
 
 def test_what_latex_reads_as_a_command_is_escaped(filled):
     (row, record), *_ = filled.rows
     strange = dataclasses.replace(record, label="a&b #1 50% x_y")
-    text = tables.latex(dataclasses.replace(filled, rows=[(row, strange)]))
+    text = formats.latex(dataclasses.replace(filled, rows=[(row, strange)]))
     assert r"a\&b \#1 50\% x\_y &" in text
-
-
-def test_beyond_the_controls_the_nearest_of_three_is_named(filled):
-    own = next(r for r in filled.records if r.name == "spectrum")
-    control = filled.controls[0]
-
-    def timed(record, speedup, psnr):
-        metrics = {"psnr": dataclasses.replace(record.metrics["psnr"], mean=psnr)}
-        return dataclasses.replace(record, timing=dataclasses.replace(record.timing, speedup=speedup), metrics=metrics)
-
-    controls = [timed(control, *at) for at in ((3.0, 25.0), (4.0, 20.0), (2.0, 30.0))]
-    shown = [tables.same_latency(timed(own, at, 30.0), controls) for at in (1.9, 3.5, 4.1)]
-    assert shown == ["above 30.00", "22.50", "below 20.00"]
-
-
-def test_a_row_without_psnr_has_no_worst_case_and_no_difference(filled):
-    row, own = next((r, o) for r, o in filled.rows if r.keys == {"method": "fora", "runs": 14})
-    bare = dataclasses.replace(own, metrics={})
-    equal = dataclasses.replace(own, metrics={"psnr": dataclasses.replace(own.metrics["psnr"], values=[None] * 64)})
-    assert tables.difference(filled, row, bare) == tables.difference(filled, row, equal) == tables.NONE
-    assert tables.cells(filled, row, bare)[tables.heads(filled).index("PSNR, worst 5 %")] == tables.NONE
-
-
-def test_settings_of_the_method_itself_leave_its_rival_the_same(filled):
-    row, own = next((r, o) for r, o in filled.rows if r.keys == {"method": "fora", "runs": 14})
-    special = Row({**row.keys, "method.space": "feature"}, row.command)
-    assert tables.difference(filled, special, own) == tables.difference(filled, row, own) != tables.NONE

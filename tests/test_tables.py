@@ -8,16 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from eval import statistics
-from eval.tables import tables
+from eval.tables import formats, tables
+from eval.tables.differences import clip_difference, psnr_of_mean_error
 from eval.tables.experiments import find_record, load_experiment, made_on_same_data
 from spectrum.commands.tables import main
 from spectrum.config.reader import choices
 from spectrum.core.errors import SpectrumError
-from spectrum.records.record import PromptSource, Record, read_record, read_records
+from spectrum.records.record import PromptSource, read_record, read_records
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "results" / "records"
@@ -90,9 +89,9 @@ def test_every_row_of_the_main_table_is_there(filled):
 
 def test_a_missing_row_prints_its_command(records):
     few = [r for r in records if r.name != "fora"]
-    text = tables.markdown(tables.match_rows(load_experiment("tiny_table"), few))
-    assert "python run.py timing=2 method=fora runs=14 eval=table records=results/records" in text
-    none = tables.markdown(tables.match_rows(load_experiment("tiny_table"), []))
+    text = formats.markdown(tables.match_rows(load_experiment("tiny_table"), few))
+    assert "python run.py seeds=[0,1,2] batch=1 timing=0 method=fora runs=14 eval=table records=results/records" in text
+    none = formats.markdown(tables.match_rows(load_experiment("tiny_table"), []))
     assert none.count("python run.py") == 15 and "No row of this table has been measured" in none
 
 
@@ -114,69 +113,51 @@ def test_a_record_of_another_setting_is_not_taken_for_a_row(records, filled):
 
 
 def test_csv_holds_the_records_numbers(filled):
-    lines = list(csv.DictReader(io.StringIO(tables.csv_table(filled))))
+    lines = list(csv.DictReader(io.StringIO(formats.csv_table(filled))))
     assert lines
     for line, (_, record) in zip(lines, filled.rows, strict=True):
         assert (line["method"], line["id"], line["missing_command"]) == (record.label, record.id, "")
         assert (float(line["nfe"]), int(line["steps"])) == (record.nfe, record.steps)
         assert float(line["seconds"]) == record.timing.seconds_per_sample["candidate"]["denoise"]
-        assert float(line["efficiency"]) == pytest.approx(record.timing.speedup / (record.steps / record.nfe))
+        assert float(line["efficiency"]) == pytest.approx(record.timing.speedup / (record.steps / record.timing.nfe))
         for name, entry in record.metrics.items():
-            for part in ("mean", "interval", "worst_5_percent"):
+            for part in ("mean", "interval", "worst_5_percent", "worst_interval"):
                 stored = getattr(entry, part)
                 assert line[f"{name}_{part}"] == ("" if stored is None else str(stored)), (name, part)
 
 
 def test_latex_compiles_by_the_look_of_it(filled):
-    text = tables.latex(filled)
+    text = formats.latex(filled)
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(lines) == len(filled.rows) + 1
     assert len({len(re.findall(r"(?<!\\)&", line)) for line in lines}) == 1
     assert not re.search(r"(?<!\\)[%_#]", "\n".join(lines)) and r"$\pm$" in text
 
 
-def test_paired_intervals_are_narrower_than_unpaired_ones():
-    rng = np.random.default_rng(0)
-    base = rng.normal(25, 4, 200)
-    own = base + 0.5 + rng.normal(0, 0.3, 200)
-    mean, low, high = statistics.paired(own.tolist(), base.tolist())
-    assert low < 0.5 < high and low < mean < high
-    assert high - low < 0.2 * 2 * statistics.interval(own.tolist())[1]
-    assert statistics.paired([1.0, None, float("inf")], [0.0, 3.0, 1.0])[0] == 1.0
-    assert np.isnan(statistics.paired([None], [1.0])[0])
-    with pytest.raises(ValueError, match=r"shorter|longer"):
-        statistics.paired([1.0], [1.0, 2.0])
-
-
 def test_the_difference_is_to_the_named_method_at_the_same_runs(filled):
+    assert {r.id for r in filled.records if r.name not in ("none", "spectrum")} == set(filled.differences)
     for row, record in filled.rows:
-        shown = tables.difference(filled, row, record)
-        name = row.keys["method"]
-        assert (shown == tables.NONE) == (name in ("none", "spectrum"))
-        if shown != tables.NONE:
+        if record.id in filled.differences:
             rival = next(r for k, r in filled.rows if k.keys == {"method": "spectrum", "runs": row.keys["runs"]})
             gap = record.metrics["psnr"].mean - rival.metrics["psnr"].mean
-            assert float(shown.split()[0]) == pytest.approx(gap, abs=0.006)
+            found = filled.differences[record.id]
+            assert found.difference.mean == pytest.approx(gap) and found.p >= found.difference.p
 
 
-def timed(record: Record, speedup: float, psnr: float | None = None) -> Record:
-    metrics = record.metrics
-    if psnr is not None:
-        metrics = {"psnr": dataclasses.replace(metrics["psnr"], mean=psnr)}
-    return dataclasses.replace(record, timing=dataclasses.replace(record.timing, speedup=speedup), metrics=metrics)
+def test_every_other_row_is_compared_with_the_uncached_run(filled):
+    assert filled.full is filled.rows[0][1]
+    for record in filled.records[1:]:
+        gap = record.metrics["clip_score"].mean - filled.full.metrics["clip_score"].mean
+        assert clip_difference(record, filled.full).mean == pytest.approx(gap)
+        assert psnr_of_mean_error(record.metrics["psnr"].values) < record.metrics["psnr"].mean
 
 
-def test_the_control_at_the_same_latency_lies_on_the_line_between_its_measured_points(filled):
-    own = next(r for r in filled.records if r.name == "spectrum")
-    control = filled.controls[0]
-    controls = [timed(control, 4.0, psnr=20.0), timed(control, 2.0, psnr=30.0)]
-    shown = [tables.same_latency(timed(own, speedup), controls) for speedup in (2.0, 2.5, 4.0, 4.1, 1.9)]
-    assert shown == ["30.00", "27.50", "20.00", "below 20.00", "above 30.00"]
-    assert tables.same_latency(timed(own, 2.5), controls[:1]) == tables.NONE
-    assert tables.same_latency(dataclasses.replace(own, timing=None), controls) == tables.NONE
-    for name in ("none", "fewer_steps"):
-        record = next(r for r in filled.records if r.name == name)
-        assert tables.same_latency(timed(record, 2.5), controls) == tables.NONE
+def test_rows_of_another_uncached_run_are_refused(records):
+    odd = next(r for r in records if r.name == "fora" and r.prompts_from.file == "heldout.txt")
+    mixed = [r if r is not odd else dataclasses.replace(r, reference="none-of-other-weights") for r in records]
+    with pytest.raises(SpectrumError, match=f"{odd.id}.* stand in one table.*none-of-other-weights"):
+        for name in ("tiny_table", "tiny_baselines", "tiny_curve"):
+            tables.match_rows(load_experiment(name), mixed)
 
 
 def test_a_function_that_a_record_names_is_not_imported(records, tmp_path, monkeypatch):
@@ -186,14 +167,14 @@ def test_a_function_that_a_record_names_is_not_imported(records, tmp_path, monke
     planted = [
         dataclasses.replace(r, method={**r.method, "forecast": node}, schedule={**r.schedule, **node}) for r in records
     ]
-    tables.markdown(tables.match_rows(load_experiment("tiny_table"), planted))
+    formats.markdown(tables.match_rows(load_experiment("tiny_table"), planted))
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_every_experiment_has_a_table(name, records):
     filled = tables.match_rows(load_experiment(name, ROOT / "results" / "published.csv"), records)
-    widths = {line.count("|") for line in tables.markdown(filled).splitlines() if line.startswith("|")}
+    widths = {line.count("|") for line in formats.markdown(filled).splitlines() if line.startswith("|")}
     assert len(widths) == 1 and filled.rows
     assert len({r.id for r in filled.records}) == len(filled.records), "a record stands in two rows"
 
@@ -211,7 +192,7 @@ def test_a_row_of_another_growth_is_missing(records):
         ("{torn", "cannot be read"),
         ("[1]", "is no record of run.py"),
         ('{"id": "a", "metrics": {}, "command": "run.py x"}', "format 1.*run run.py x again"),
-        ('{"id": "a", "metrics": {}, "format": 3}', "lacks model.name"),
+        ('{"id": "a", "metrics": {}, "format": 4}', "lacks model.name"),
     ],
 )
 def test_bad_records_are_named(tmp_path, content, said):
@@ -238,13 +219,3 @@ def test_two_records_that_differ_in_their_code_alone_are_refused(records, filled
     same = made_on_same_data([*records, edited], filled.experiment.data)
     with pytest.raises(SpectrumError, match="have the same settings, and other code"):
         find_record(row, same)
-
-
-def test_a_rival_without_psnr_leaves_the_difference_out(filled):
-    row, own = next((r, record) for r, record in filled.rows if r.keys["method"] == "fora")
-    bare = [
-        (r, record and dataclasses.replace(record, metrics={}) if record is not own else own)
-        for r, record in filled.rows
-    ]
-    assert tables.difference(filled, row, own) != "-"
-    assert tables.difference(dataclasses.replace(filled, rows=bare), row, own) == "-"

@@ -201,7 +201,7 @@ def ablation_figure(table: ExperimentTable, key: str) -> Any:
     ends = []
     for points, style in zip(lines.values(), styles, strict=True):
         x, y = [values.index(value) for value, _ in points], [entry.mean for _, entry in points]
-        axis.errorbar(x, y, [entry.interval for _, entry in points], capsize=2, elinewidth=0.8, **style.line())
+        axis.errorbar(x, y, [entry.interval or 0.0 for _, entry in points], capsize=2, elinewidth=0.8, **style.line())
         ends.append((x[-1], y[-1]))
     ticks = [drawable(str(value)) for value in values]
     axis.set_xticks(range(len(values)), ticks, fontsize=8, parse_math=False)

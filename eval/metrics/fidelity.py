@@ -4,6 +4,7 @@ The functions named `*_of` take tensors; those named like a metric take `Picture
 on float pictures in [0, 1].
 """
 
+import functools
 import importlib.util
 import sys
 import types
@@ -23,12 +24,21 @@ from spectrum.models.sources import Item
 
 Net = Literal["alex", "vgg"]
 """The backbones that LPIPS and ST-LPIPS have heads for."""
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+"""Height and width of SSIM's window and the deviation of its Gaussian, in pixels."""
+BRIGHTNESS, CONTRAST = 0.01**2, 0.03**2
+"""SSIM's constants for pixels that range from 0 to 1."""
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""MS-SSIM's exponents, the finest scale first."""
 Pictured = Pictures | None
 """The uncached run's pictures. The metrics here refuse None: they compare in pairs."""
 
 
 def psnr_of(samples: Tensor, reference: Tensor) -> list[float]:
     """Peak signal-to-noise ratio of each pair, `-10 log10(mean squared difference)`.
+
+    The bench reads both pictures from PNG files of 8 bits, so both have been rounded to 1/255. `scripts/eight_bits.py`
+    measures what that changes against the pipeline's own float pictures.
 
     Args:
         samples: (count, 3, height, width), float in [0, 1].
@@ -52,29 +62,32 @@ def psnr_of(samples: Tensor, reference: Tensor) -> list[float]:
 
 
 def ssim_of(samples: Tensor, reference: Tensor) -> list[float]:
-    """Structural similarity of each pair (Wang et al. 2004), computed by torchmetrics.
+    """Structural similarity of each pair (Wang et al. 2004), over the places where the window lies within the picture.
 
-    The window is a Gaussian of sigma 1.5 over 11x11 pixels, and pictures are padded by reflection at their edges.
+    The window is a Gaussian of sigma 1.5 over 11x11 pixels, so 5 pixels at each edge are left out, as the authors and
+    scikit-image do. torchmetrics pads pictures by reflection, which gives higher values.
 
     Args:
-        samples: (count, 3, height, width), float in [0, 1].
+        samples: (count, 3, height, width), float in [0, 1]. Both sides are at least 11 pixels.
         reference: the same shape.
 
     Returns:
-        One SSIM per pair, 1 where the two are equal.
+        One SSIM per pair, the mean over places and colours; 1 where the two are equal.
 
     Example:
         >>> picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         >>> [round(value, 4) for value in ssim_of(picture, picture)]
         [1.0]
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    return _each(structural_similarity_index_measure(samples, reference, data_range=1.0, reduction="none"))
+    return _similarity(samples.double(), reference.double())[0].tolist()
 
 
 def ms_ssim_of(samples: Tensor, reference: Tensor) -> list[float]:
-    """Multi-scale structural similarity of each pair (Wang et al. 2003), computed by torchmetrics on five scales.
+    """Multi-scale structural similarity of each pair (Wang et al. 2003), with the window of `ssim_of` at each scale.
+
+    There are five scales, each the means of 2x2 pixels of the one before. The result is the product, with the authors'
+    exponents, of the mean contrast and structure of the first four (of a negative mean, 0) and the SSIM of the last.
+    torchmetrics pads the last scale by reflection.
 
     Args:
         samples: (count, 3, height, width), float in [0, 1]. Both sides are at least 176 pixels.
@@ -83,9 +96,37 @@ def ms_ssim_of(samples: Tensor, reference: Tensor) -> list[float]:
     Returns:
         One MS-SSIM per pair, 1 where the two are equal.
     """
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+    pair = samples.double(), reference.double()
+    found = torch.ones(len(samples), dtype=torch.float64)
+    for scale, exponent in enumerate(SCALES, 1):
+        ssim, structure = _similarity(*pair)
+        found = found * (ssim if scale == len(SCALES) else structure).clamp(min=0) ** exponent
+        pair = tuple(torch.nn.functional.avg_pool2d(side, 2) for side in pair)
+    return found.tolist()
 
-    return _each(multiscale_structural_similarity_index_measure(samples, reference, data_range=1.0, reduction="none"))
+
+def _similarity(samples: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """The means over places and colours of SSIM and of its part without brightness, (count,) each.
+
+    In float64: on plain grounds the variances are differences of nearly equal numbers, and float32 is off by 1e-4.
+    """
+    places = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
+    weights = (-0.5 * (places / SSIM_SIGMA) ** 2).exp()
+    weights = weights / weights.sum()
+
+    def mean(pictures: Tensor) -> Tensor:
+        for side in (-1, -2):
+            count = pictures.shape[side] - SSIM_WINDOW + 1
+            shifted = (weight * pictures.narrow(side, n, count) for n, weight in enumerate(weights.tolist()))
+            pictures = functools.reduce(torch.add, shifted)
+        return pictures
+
+    ours, theirs = mean(samples), mean(reference)
+    spread = mean(samples * samples) - ours * ours + mean(reference * reference) - theirs * theirs
+    together = mean(samples * reference) - ours * theirs
+    structure = (2 * together + CONTRAST) / (spread + CONTRAST)
+    brightness = (2 * ours * theirs + BRIGHTNESS) / (ours * ours + theirs * theirs + BRIGHTNESS)
+    return (structure * brightness).mean((1, 2, 3)), structure.mean((1, 2, 3))
 
 
 def _each(values: Any) -> list[float]:
@@ -101,13 +142,24 @@ def _over(
     return Result.per_sample(values, **facts)
 
 
+def _need_sides(name: str, samples: Pictures, least: int) -> None:
+    if min(samples.size) < least:
+        width, height = samples.size
+        raise AbsentError(f"{name} needs sides of {least} pixels or more, and these pictures have {width}x{height}")
+
+
 def psnr(samples: Pictures, reference: Pictured, prompts: Sequence[str]) -> Result:
-    """The metric `psnr`: `psnr_of` each pair, in dB. Its mean is over the pairs that differ."""
+    """The metric `psnr`: `psnr_of` each pair of 8-bit pictures, in dB. Its mean is over the pairs that differ."""
     return _over("psnr", samples, reference, psnr_of)
 
 
 def ssim(samples: Pictures, reference: Pictured, prompts: Sequence[str]) -> Result:
-    """The metric `ssim`: `ssim_of` each pair."""
+    """The metric `ssim`: `ssim_of` each pair.
+
+    Raises:
+        AbsentError: for pictures with a side below 11 pixels, which the window does not fit into.
+    """
+    _need_sides("ssim", samples, SSIM_WINDOW)
     return _over("ssim", samples, reference, ssim_of)
 
 
@@ -118,9 +170,7 @@ def ms_ssim(samples: Pictures, reference: Pictured, prompts: Sequence[str]) -> R
         AbsentError: for pictures with a side below 176 pixels, which the window does not fit into at the fifth
             scale.
     """
-    if min(samples.size) < 176:
-        width, height = samples.size
-        raise AbsentError(f"ms_ssim needs sides of 176 pixels or more, and these pictures have {width}x{height}")
+    _need_sides("ms_ssim", samples, 176)
     return _over("ms_ssim", samples, reference, ms_ssim_of)
 
 

@@ -5,28 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from eval.metrics.columns import METRICS
+from eval.metrics.ids import asked, computed
 from eval.metrics.metric import AbsentError, metric_of
 from eval.metrics.pictures import Pictures
-from spectrum.records.files import identity
 from spectrum.records.record import MetricEntry
 
 Begin = Callable[[str, int], Callable[[int], None]]
 """From a metric's name and a number of pictures to what is told of how many of them have been read."""
-
-
-def asked(name: str, parameters: Mapping[str, Any], sample: str, reference: str) -> str:
-    """The id of a request to compute a metric. A record that holds it need not compute the metric again.
-
-    Args:
-        name: the metric.
-        parameters: its parameters.
-        sample: id of the samples.
-        reference: id of the reference.
-
-    Returns:
-        12 hex digits.
-    """
-    return identity([name, dict(parameters), sample, reference])
 
 
 def missing_metrics(
@@ -58,6 +43,8 @@ def measure(
     names: tuple[str, str],
     say: Callable[[str], None],
     begin: Begin = lambda name, total: _tell_nobody,
+    *,
+    seeds: int = 1,
 ) -> tuple[dict[str, MetricEntry], dict[str, str]]:
     """Compute metrics.
 
@@ -74,6 +61,7 @@ def measure(
         begin: called with a metric's name and the number of pictures in `samples` once the metric begins to read them;
             what it returns is told of how many have been read, batch by batch. It is not called for a metric that reads
             none.
+        seeds: samples of each prompt, which follow one another. Intervals resample prompts, with their samples in them.
 
     Returns:
         Two dicts by the metric's name: what a record stores of it, and for those that cannot be computed here the
@@ -89,8 +77,8 @@ def measure(
     for name, parameters in wanted.items():
         samples.on_read = _begun_when_read(begin, name, len(samples))
         try:
-            result = metric_of(name, parameters)(samples, reference, frame_prompts)
-            if result.values is not None and len(result.values) == len(samples):
+            result = metric_of(name, parameters, seeds)(samples, reference, frame_prompts)
+            if METRICS[name].per == "sample" and result.values is not None and len(result.values) == len(samples):
                 result = result.mean_over_frames(samples.frames)
         except AbsentError as error:
             left_out[name] = str(error)
@@ -99,8 +87,10 @@ def measure(
         finally:
             samples.on_read = _tell_nobody
         request = asked(name, parameters, *names)
-        entry = result.record_entry(higher_is_better=METRICS[name].better == "higher")
-        found[name] = MetricEntry(asked=request, id=identity([request, result.provenance.get("sha256")]), **entry)
+        per = seeds if METRICS[name].per == "sample" else 1
+        entry = result.record_entry(higher_is_better=METRICS[name].better == "higher", per=per)
+        made = {"asked": request, "id": computed(request, result.provenance), "parameters": dict(parameters)}
+        found[name] = MetricEntry(**made, **entry)
     return found, left_out
 
 

@@ -2,7 +2,8 @@
 
 `samples` and `reference` are `Pictures`, which the metric reads in batches; `reference` is the uncached run on the same
 noise, or None. `prompts` has one prompt per picture. A metric that needs only some of them ignores the rest. Parameters
-are keyword-only, and are typed as `eval.NAME.PARAMETER=VALUE`.
+are keyword-only, and are typed as `eval.NAME.PARAMETER=VALUE`. One that is called `seeds` is not typed: a metric that
+compares the samples of a prompt with one another declares it, and gets how many there are.
 """
 
 import dataclasses
@@ -24,6 +25,8 @@ from spectrum.core.errors import SpectrumError, refuse
 
 BATCH = 64
 """Pictures that a metric reads at a time."""
+SEEDS = "seeds"
+"""The parameter that is not typed: how many samples each prompt has."""
 
 
 class AbsentError(SpectrumError):
@@ -39,7 +42,8 @@ class Result:
 
     Attributes:
         aggregate: the figure for tables; the mean of the finite `values` if there are any.
-        values: one number per sample, in order; None for a metric of the whole set, such as a Frechet distance.
+        values: one number per sample, or per prompt if the metric compares seeds, in order; None for a metric of the
+            whole set, such as a Frechet distance.
         provenance: what it was computed with: backbone, SHA-256 of the backbone's file, number of samples, versions.
         warning: what a reader of the figure has to know; empty if there is nothing.
     """
@@ -61,7 +65,7 @@ class Result:
             >>> Result.per_sample([30.0, 20.0, float("inf")], backbone="none").aggregate
             25.0
         """
-        mean, _ = statistics.interval(values, resamples=1)
+        mean, _ = statistics.interval(values)
         return cls(mean, [float(v) for v in values], provenance)
 
     def mean_over_frames(self, frames: int) -> "Result":
@@ -82,25 +86,29 @@ class Result:
             return self
         groups = [self.values[i : i + frames] for i in range(0, len(self.values), frames)]
         values = [float(np.mean([v for v in group if np.isfinite(v)] or group)) for group in groups]
-        mean, _ = statistics.interval(values, resamples=1)
+        mean, _ = statistics.interval(values)
         return dataclasses.replace(self, aggregate=mean, values=values)
 
-    def record_entry(self, higher_is_better: bool = True) -> dict[str, Any]:
+    def record_entry(self, higher_is_better: bool = True, per: int = 1) -> dict[str, Any]:
         """The fields of a record's `MetricEntry`, except for its ids.
 
         Args:
             higher_is_better: which way the metric points; decides which 5 % of the values are the worst.
+            per: values of one prompt; prompts are what the intervals resample.
 
         Returns:
             `mean` and `provenance`; `warning` if there is one; and for a metric with values, `values`, `interval`
-            (half-width of the 95 % bootstrap interval of the mean) and `worst_5_percent` (mean of the worst 5 %).
+            (half-width of the 95 % interval of the mean), `worst_5_percent` (mean of the worst 5 %) and
+            `worst_interval` (half-width of its interval).
         """
         entry: dict[str, Any] = {"mean": self.aggregate, "provenance": self.provenance}
         if self.warning:
             entry["warning"] = self.warning
         if self.values is not None:
-            _, entry["interval"] = statistics.interval(self.values)
-            entry["worst_5_percent"] = statistics.worst(self.values, higher_is_better=higher_is_better)
+            _, entry["interval"] = statistics.interval(self.values, per)
+            entry["worst_5_percent"], entry["worst_interval"] = statistics.worst(
+                self.values, per, higher_is_better=higher_is_better
+            )
             entry["values"] = self.values
         return entry
 
@@ -108,12 +116,13 @@ class Result:
 Metric = Callable[[Pictures, Pictures | None, Sequence[str]], Result]
 
 
-def metric_of(name: str, parameters: Mapping[str, Any]) -> Metric:
+def metric_of(name: str, parameters: Mapping[str, Any], seeds: int = 1) -> Metric:
     """A metric with its parameters bound.
 
     Args:
         name: a key of `eval.metrics.columns.METRICS`.
         parameters: values of the metric's keyword-only parameters, by name; the others keep their defaults.
+        seeds: samples of each prompt, for a metric that declares `seeds`.
 
     Returns:
         A function of samples, reference and prompts.
@@ -132,13 +141,14 @@ def metric_of(name: str, parameters: Mapping[str, Any]) -> Metric:
         refuse(f"there is no metric {name}; there are {', '.join(METRICS)}")
     function = _function_at(METRICS[name].function)
     known = {p.name: p.annotation for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    given = {SEEDS: seeds} if known.pop(SEEDS, None) else {}
     for key, value in parameters.items():
         if key not in known:
             refuse(f"eval.{name}.{key} is no parameter of {name}: it takes {', '.join(known) or 'none'}")
         _check_value(f"eval.{name}.{key}", value, known[key])
     if METRICS[name].check:
         _function_at(METRICS[name].check)(**parameters)
-    return lambda samples, reference, prompts: function(samples, reference, prompts, **parameters)
+    return lambda samples, reference, prompts: function(samples, reference, prompts, **parameters, **given)
 
 
 def _function_at(path: str) -> Callable[..., Any]:

@@ -99,12 +99,22 @@ def clip_score(
         SpectrumError: if the prompts do not match the pictures, or for an unknown architecture.
     """
     check_prompts("clip_score", samples, prompts)
-    towers = embedded() if model == "tiny" else open_clip_towers(model, checkpoint)
+    towers = towers_of("clip_score", model, checkpoint)
+    return Result.per_sample([100 * max(cosine, 0.0) for cosine in cosines(towers, samples, prompts)], **towers.about)
 
-    def score(images: Tensor, texts: Sequence[str]) -> Tensor:
-        return 100 * (towers.image(images) * towers.text(texts)).sum(-1).clamp(min=0)
 
-    return Result.per_sample(scores(samples, prompts, score), **towers.about)
+def cosines(towers: Towers, samples: Pictures, prompts: Sequence[str]) -> list[float]:
+    """The cosine of each picture's embedding and its prompt's.
+
+    Args:
+        towers: the CLIP model.
+        samples: the pictures.
+        prompts: one prompt per picture.
+
+    Returns:
+        One number in [-1, 1] per picture, in order.
+    """
+    return scores(samples, prompts, lambda images, texts: (towers.image(images) * towers.text(texts)).sum(-1))
 
 
 def check_clip_score(*, model: str = "tiny", checkpoint: str | None = None) -> None:
@@ -117,23 +127,52 @@ def check_clip_score(*, model: str = "tiny", checkpoint: str | None = None) -> N
     Raises:
         SpectrumError: for an architecture that open_clip does not know.
     """
+    check_model("clip_score", model)
+
+
+def check_model(metric: str, model: str) -> None:
+    """Check that a CLIP model is one that there is.
+
+    Args:
+        metric: the metric that it is for.
+        model: an architecture of open_clip, or `tiny`.
+
+    Raises:
+        SpectrumError: for an architecture that open_clip does not know.
+    """
     if model != "tiny":
-        check_architecture("eval.clip_score.model", model, "for example ViT-B-32, or tiny")
+        check_architecture(f"eval.{metric}.model", model, "for example ViT-B-32, or tiny")
 
 
-def embedded(folder: Path = EMBEDDED) -> Towers:
+def towers_of(metric: str, model: str, checkpoint: str | None) -> Towers:
+    """The CLIP model that a metric's parameters name.
+
+    Args:
+        metric: the metric, for messages.
+        model: an architecture of open_clip, or `tiny`.
+        checkpoint: the file of the architecture's weights; not used with `tiny`.
+
+    Raises:
+        AbsentError: if the weights or the package open_clip are missing.
+        SpectrumError: for an architecture that open_clip does not know, and a file that is no checkpoint of it.
+    """
+    return embedded(metric=metric) if model == "tiny" else open_clip_towers(model, checkpoint, metric)
+
+
+def embedded(folder: Path = EMBEDDED, metric: str = "clip_score") -> Towers:
     """The small CLIP that ships with the project, made by `scripts/train_clip.py` from the embedded model's scenes.
 
     Args:
         folder: holds `config.json`, with open_clip's settings and the vocabulary, and `model.safetensors`.
+        metric: the metric that needs it, for messages.
 
     Raises:
         AbsentError: if the weights or the package open_clip are missing.
     """
-    import_package("open_clip", "open_clip_torch", "clip_score")
+    import_package("open_clip", "open_clip_torch", metric)
     from open_clip.model import CLIP
 
-    path, digest = weights_file("clip_score", folder / "model.safetensors", "restore the folder")
+    path, digest = weights_file(metric, folder / "model.safetensors", "restore the folder")
     about = json.loads((folder / "config.json").read_text())
     model = CLIP(**about["architecture"])
     model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
@@ -150,30 +189,29 @@ def embedded(folder: Path = EMBEDDED) -> Towers:
     return Towers(image, lambda texts: model.encode_text(tokenizer(texts), normalize=True), facts)
 
 
-def open_clip_towers(model: str, checkpoint: str | None) -> Towers:
+def open_clip_towers(model: str, checkpoint: str | None, metric: str = "clip_score") -> Towers:
     """A CLIP model of open_clip. Nothing is downloaded.
 
     Args:
         model: the architecture, for example `ViT-B-32`.
         checkpoint: the file of its weights.
+        metric: the metric that needs it, for messages.
 
     Raises:
         AbsentError: if no checkpoint is given, or it or the package open_clip is missing.
         SpectrumError: for an architecture that open_clip does not know, and a file that is no checkpoint of it.
     """
-    open_clip = import_package("open_clip", "open_clip_torch", "clip_score")
-    check_clip_score(model=model)
+    open_clip = import_package("open_clip", "open_clip_torch", metric)
+    check_model(metric, model)
+    how = f"type eval.{metric}.checkpoint=FILE"
     if checkpoint is None:
-        raise AbsentError(
-            f"clip_score with {model} needs its weights: fetch an open_clip checkpoint of {model} and type "
-            "eval.clip_score.checkpoint=FILE"
-        )
-    path, digest = weights_file("clip_score", checkpoint, "type eval.clip_score.checkpoint=FILE")
+        fetch = f"fetch an open_clip checkpoint of {model} and {how}"
+        raise AbsentError(f"{metric} with {model} needs its weights: {fetch}")
+    path, digest = weights_file(metric, checkpoint, how)
     try:
         net, _, preprocess = open_clip.create_model_and_transforms(model, pretrained=str(path))
     except (*UNREADABLE, SafetensorError) as error:
-        reason = short_reason(error)
-        refuse(f"{path} is no checkpoint of open_clip's {model} ({reason}): type eval.clip_score.checkpoint=FILE")
+        refuse(f"{path} is no checkpoint of open_clip's {model} ({short_reason(error)}): {how}")
     net.eval()
     tokens = open_clip.get_tokenizer(model)
 

@@ -1,24 +1,16 @@
-"""Tables of records, as Markdown, LaTeX and CSV. Pure functions of records; torch is not imported."""
+"""The table of an experiment: its rows with their records, and the cells. Pure functions of records, without torch."""
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from eval import statistics
 from eval.metrics.columns import METRICS
-from eval.tables.comparison import (
-    column_titles,
-    csv_cells,
-    csv_heads,
-    csv_text,
-    markdown_table,
-    record_cells,
-    shown_metrics,
-)
+from eval.tables.comparison import column_titles, record_cells, shown_metrics, with_half
+from eval.tables.differences import Comparison, clip_cell, has_values, psnr_differences, psnr_of_mean_error
 from eval.tables.experiments import Experiment, Row, find_record, made_on_same_data
+from eval.tables.latency import same_latency_cell
+from spectrum.core.errors import refuse
 from spectrum.records.record import Record
 
 PUBLISHED = {
@@ -26,12 +18,10 @@ PUBLISHED = {
     "vbench_quality": "VBench quality", "fid": "FID",
 }  # fmt: skip
 NONE = "-"
-EXPLAINED = (
-    "Fidelity is to the uncached run on the same noise. Mean ± half of the 95 % bootstrap interval over samples, "
-    "differences with their paired interval. Latency is denoising per image, speed-up its ratio to the uncached run in "
-    "the same process, efficiency the speed-up over steps / runs. Euler at this latency is the PSNR of plain sampling "
-    "with as many steps as take the same time, between the measured controls."
-)
+MEAN_ERROR = "PSNR of mean MSE"
+WORST = "PSNR, worst 5 %"
+AT_LATENCY = "Euler at this latency"
+CLIP_LESS = "CLIP less the full run's"
 
 
 @dataclass(frozen=True)
@@ -42,16 +32,29 @@ class ExperimentTable:
         experiment: the experiment.
         rows: each row with its record, None where there is none.
         controls: every record of plain sampling with fewer steps on the same data, also at runs that are no row.
+        full: the record of the uncached run that all rows are compared with; None where it is not among the records.
     """
 
     experiment: Experiment
     rows: list[tuple[Row, Record | None]]
     controls: list[Record]
+    full: Record | None = None
 
     @property
     def records(self) -> list[Record]:
         """The records of the rows that have one."""
         return [record for _, record in self.rows if record is not None]
+
+    @functools.cached_property
+    def differences(self) -> Mapping[str, Comparison]:
+        """Of each record that has a rival, its PSNR less the rival's, by the record's id."""
+        return psnr_differences(self.rows, self.experiment.against)
+
+    @functools.cached_property
+    def compares_clip(self) -> bool:
+        """Whether any row has a CLIP score that can be compared with the uncached run's."""
+        rows = [record for record in self.records if not record.is_reference]
+        return has_values(self.full, "clip_score") and any(has_values(record, "clip_score") for record in rows)
 
     @functools.cached_property
     def lines(self) -> list[list[str]]:
@@ -73,6 +76,9 @@ def match_rows(experiment: Experiment, records: Sequence[Record]) -> ExperimentT
 
     Returns:
         Its rows with their records: the uncached run first, then those with most runs, as the experiment lists them.
+
+    Raises:
+        SpectrumError: if the records of two rows are compared with different uncached runs.
     """
     same = made_on_same_data(records, experiment.data)
     matched = [(row, find_record(row, same)) for row in experiment.rows]
@@ -81,17 +87,32 @@ def match_rows(experiment: Experiment, records: Sequence[Record]) -> ExperimentT
         row, record = match
         return row.keys["method"] != "none", -float(row.keys.get("runs") or (record.nfe if record else 0))
 
-    controls = [r for r in same if r.name == "fewer_steps"]
-    return ExperimentTable(experiment, sorted(matched, key=order), controls)
+    shown = [record for _, record in matched if record is not None]
+    controls = [r for r in same if r.name == "fewer_steps"] if shown else []
+    check_one_reference([*shown, *controls])
+    full = next((r for r in same if shown and r.id == shown[0].reference), None)
+    return ExperimentTable(experiment, sorted(matched, key=order), controls, full)
+
+
+def check_one_reference(records: Sequence[Record]) -> None:
+    """Refuse records of one table that are compared with different uncached runs.
+
+    Raises:
+        SpectrumError: with both ids.
+    """
+    first = {record.reference: record for record in reversed(records)}
+    if len(first) > 1:
+        (one, own), (two, other), *_ = first.items()
+        refuse(
+            f"the records {own.id} and {other.id} stand in one table, and are compared with different uncached runs, "
+            f"{one} and {two}: delete those of the older one, and run their commands again"
+        )
 
 
 def heads(table: ExperimentTable) -> list[str]:
-    """Column heads: method, cost, each metric, worst cases, the paired difference, published figures."""
-    found = list(column_titles(table.records))
-    if table.records:
-        found += ["PSNR, worst 5 %", "Euler at this latency"]
-        found += [f"PSNR less {table.experiment.against}'s"] if table.experiment.against else []
-    return found + [f"published {PUBLISHED[key]}" for key in _published(table)]
+    """Column heads: method, cost, each metric, worst cases, differences, published figures."""
+    own = measured(table, table.records[0]) if table.records else column_titles([])
+    return [*own, *(f"published {PUBLISHED[key]}" for key in _published(table))]
 
 
 def _published(table: ExperimentTable) -> list[str]:
@@ -106,127 +127,47 @@ def cells(table: ExperimentTable, row: Row, record: Record | None) -> list[str]:
         row: one of its rows.
         record: the record of that row.
     """
-    metrics = shown_metrics(table.records)
+    published = [row.published.get(key) or NONE for key in _published(table)]
     if record is None:
-        own = [row.label, *[NONE] * (len(heads(table)) - 1 - len(_published(table)))]
-    else:
-        own = [cell or NONE for cell in record_cells(record, metrics)]
-        own += [_worst(record), same_latency(record, table.controls)]
-        own += [difference(table, row, record)] if table.experiment.against else []
-    return own + [row.published.get(key) or NONE for key in _published(table)]
+        return [row.label, *[NONE] * (len(heads(table)) - 1 - len(published)), *published]
+    return [*(cell or NONE for cell in measured(table, record).values()), *published]
 
 
-def _worst(record: Record) -> str:
-    value = record.metrics["psnr"].worst_5_percent if "psnr" in record.metrics else None
-    return NONE if value is None else f"{value:.2f}"
-
-
-def same_latency(record: Record, controls: Sequence[Record]) -> str:
-    """PSNR of plain sampling with fewer steps at the record's speed-up, interpolated between its measured points.
-
-    Speed-ups are ratios within each record's own process, so points of different runs may be joined.
-
-    Args:
-        record: the record.
-        controls: records of plain sampling with fewer steps.
-
-    Returns:
-        The PSNR; `above` or `below` that of the nearest point where the speed-up lies outside them; `-` where it says
-        nothing.
-    """
-    points = sorted(
-        (r.timing.speedup, psnr) for r in controls if r.timing is not None and (psnr := r.metric("psnr")) is not None
-    )
-    if record.name in ("none", "fewer_steps") or record.timing is None or len(points) < 2:
-        return NONE
-    at, speeds = record.timing.speedup, [speed for speed, _ in points]
-    if not speeds[0] <= at <= speeds[-1]:
-        return f"below {points[-1][1]:.2f}" if at > speeds[-1] else f"above {points[0][1]:.2f}"
-    return f"{np.interp(at, speeds, [value for _, value in points]):.2f}"
-
-
-def difference(table: ExperimentTable, row: Row, record: Record) -> str:
-    """Mean PSNR less that of the method that the experiment compares with, at the same runs.
+def measured(table: ExperimentTable, record: Record) -> dict[str, str]:
+    """What a row shows of its record: text by column head, empty where there is nothing to show.
 
     Args:
         table: the table.
-        row: one of its rows.
-        record: the record of that row.
-
-    Returns:
-        The difference with its paired 95 % interval, or `-`.
+        record: the record of one of its rows.
     """
-    rivals = [
-        other
-        for r, other in table.rows
-        if other is not None
-        and "psnr" in other.metrics
-        and r.keys["method"] == table.experiment.against
-        and _setting(r) == _setting(row)
-    ]
-    own = record.metrics["psnr"].values if "psnr" in record.metrics else None
-    if not rivals or rivals[0] is record or not own or not any(v is not None for v in own):
-        return NONE
-    mean, low, high = statistics.paired(own, rivals[0].metrics["psnr"].values or [])
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    found: dict[str, str] = {}
+    shown = record_cells(record, shown_metrics(table.records))
+    for title, cell in zip(column_titles(table.records), shown, strict=True):
+        found[title] = cell
+        if title == METRICS["psnr"].title:
+            found[MEAN_ERROR] = mean_error_cell(record)
+    found[WORST] = worst_cell(record)
+    found[AT_LATENCY] = same_latency_cell(record, table.controls)
+    if table.experiment.against:
+        own = table.differences.get(record.id)
+        found[f"PSNR less {table.experiment.against}'s"] = own.cell if own else ""
+    if table.compares_clip:
+        found[CLIP_LESS] = clip_cell(record, table.full)
+    return found
 
 
-def _setting(row: Row) -> dict[str, Any]:
-    return {key: value for key, value in row.keys.items() if key != "method" and not key.startswith("method.")}
+def mean_error_cell(record: Record) -> str:
+    """The PSNR of the mean squared error over all samples; `same` if all are equal to the reference's."""
+    values = record.metrics["psnr"].values if "psnr" in record.metrics else None
+    if not values:
+        return ""
+    found = psnr_of_mean_error(values)
+    return "same" if math.isinf(found) else f"{found:.2f}"
 
 
-def about(table: ExperimentTable) -> str:
-    """What the measured rows were made on, one paragraph."""
-    if not table.records:
-        return "No row of this table has been measured; published figures stand alone."
-    first = table.records[0]
-    kinds = sorted({r.model_kind for r in table.records})
-    chips = sorted({f"{t.hardware['cpu']} with {t.hardware['threads']} threads" if "gpu" not in t.hardware
-                    else t.hardware["gpu"] for t in (r.timing for r in table.records) if t})  # fmt: skip
-    commits = sorted({str(r.git["commit"])[:9] for r in table.records})
-    batches = sorted({str(r.timing.batch) for r in table.records if r.timing})
-    timed = f" Timed on {', '.join(chips)}, {first.model['dtype']}, batch {', '.join(batches)}." if chips else ""
-    notes = sorted({f"{METRICS[n].title}: {m.warning}." for r in table.records for n, m in r.metrics.items()
-                    if m.warning})  # fmt: skip
-    made = (
-        f"Model `{first.model['name']}` ({', '.join(kinds)}), {first.samples} samples "
-        f"({len(first.prompts)} prompts x {len(first.seeds)} seeds), {first.steps} steps.{timed} "
-        f"torch {first.packages['torch']}, commit {', '.join(commits)}. "
-    )
-    return " ".join([made + EXPLAINED, *notes])
-
-
-def markdown(table: ExperimentTable) -> str:
-    """The table with what it was made on, and under it the commands of what is missing."""
-    text = f"{about(table)}\n\n{markdown_table(heads(table), table.lines)}"
-    if table.missing:
-        commands = "\n".join(row.command for row in table.missing)
-        text += f"\nNot measured yet; these commands make the missing rows:\n\n```bash\n{commands}\n```\n"
-    return text
-
-
-def latex(table: ExperimentTable) -> str:
-    """The table as a booktabs tabular, with the missing rows' commands as comments."""
-    escape = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$"}
-
-    def clean(text: str) -> str:
-        return "".join(escape.get(letter, letter) for letter in text)
-
-    titles = heads(table)
-    lines = [f"% {about(table)}", rf"\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}", r"\toprule"]
-    lines += [" & ".join(map(clean, titles)) + r" \\", r"\midrule"]
-    lines += [" & ".join(map(clean, line)) + r" \\" for line in table.lines]
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% missing: {row.command}" for row in table.missing)]
-    return "\n".join(lines) + "\n"
-
-
-def csv_table(table: ExperimentTable) -> str:
-    """The table as CSV with full numbers. A row without a record has the command that makes it in the last column."""
-    metrics = shown_metrics(table.records)
-    columns = csv_heads(metrics)
-    blank = [None] * (len(columns) - 1)
-    lines = [
-        [row.label, *blank, row.command] if record is None else [*csv_cells(record, metrics), None]
-        for row, record in table.rows
-    ]
-    return csv_text([*columns, "missing_command"], lines)
+def worst_cell(record: Record) -> str:
+    """The mean PSNR of the worst 5 % of the samples, ± half of its interval; empty for the reference itself."""
+    entry = record.metrics["psnr"] if has_values(record, "psnr") else None
+    if entry is None or entry.worst_5_percent is None:
+        return ""
+    return with_half(entry.worst_5_percent, entry.worst_interval, 2)

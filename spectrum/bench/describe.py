@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
-from spectrum.bench.identity import schedule_settings
 from spectrum.bench.job import Job
 from spectrum.bench.resolve import cache_bytes, label, plan_of
 from spectrum.config.code import method_code
+from spectrum.config.identity import schedule_settings
 from spectrum.config.schema import changed_settings
 from spectrum.models.identity import model_identity, model_kind
 from spectrum.records.digests import sample_digests, samples_digest

@@ -6,7 +6,8 @@ from pathlib import Path
 from eval.metrics.metric import metric_of
 from spectrum.bench.identity import sample_id, settings_id
 from spectrum.bench.prompts import Sample, numbered_samples, read_prompts
-from spectrum.bench.resolve import reference_of, resolve
+from spectrum.bench.resolve import resolve
+from spectrum.config.identity import reference_of
 from spectrum.config.schema import RunConfig
 from spectrum.core.method import Method
 

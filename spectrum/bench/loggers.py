@@ -44,8 +44,12 @@ def scalars(record: Record) -> dict[str, float]:
 
 
 def per_sample(record: Record) -> tuple[list[str], list[list[Any]]]:
-    """(column titles, rows): prompt, seed and each metric's value, for every sample."""
-    names = [name for name in METRICS if name in record.metrics and record.metrics[name].values]
+    """(column titles, rows): prompt, seed and each metric's value, for every sample.
+
+    Metrics that have one value a prompt are left out.
+    """
+    names = [name for name, column in METRICS.items() if column.per == "sample"]
+    names = [name for name in names if name in record.metrics and record.metrics[name].values]
     pairs = [(prompt, seed) for prompt in record.prompts for seed in record.seeds]
     values = zip(*((record.metrics[name].values or []) for name in names), strict=True) if names else [()] * len(pairs)
     return ["prompt", "seed", *names], [[*pair, *each] for pair, each in zip(pairs, values, strict=True)]

@@ -8,18 +8,15 @@ from pathlib import Path
 
 import torch
 
+from eval.timing import IDLE, ROUNDS
 from spectrum.bench.provenance import command_line, git_state
 from spectrum.config.schema import RunConfig
 from spectrum.core.errors import refuse
 from spectrum.records.record import Record
 from spectrum.records.timing import Conditions, Timing
 
-IDLE = 0.5
-"""The highest 1-minute load average at which a timing pass begins."""
 COMMAND = "python scripts/timing.py"
 """What times the rows of a table together."""
-ROUNDS = 7
-"""The fewest rounds of a timing in a folder of all records."""
 
 
 def load_average() -> float | None:

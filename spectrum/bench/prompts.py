@@ -1,6 +1,8 @@
 """Reads prompts, checks them and numbers them. A sample is named by its prompt's index, never by its text."""
 
+import functools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,8 @@ def read_prompts(config: PromptsConfig) -> list[str]:
     """The prompts of a config.
 
     Raises:
-        SpectrumError: for an unreadable file, no prompts at all, an empty one, and one with a NUL or a byte order mark.
+        SpectrumError: for an unreadable file, no prompts at all, an empty one, and one with a NUL or a byte order mark;
+            for prompts of the sealed list, unless `prompts.sealed=false` was typed.
     """
     if config.text is not None and config.file is not None:
         refuse("give prompts.file or prompts.text, not both")
@@ -70,7 +73,34 @@ def read_prompts(config: PromptsConfig) -> list[str]:
             refuse(f"prompt {number} has a NUL character in it: take it out")
         if "\ufeff" in line:
             refuse(f"prompt {number} has a byte order mark (U+FEFF) in it: take it out")
+    if config.sealed or (config.sealed is None and shared_prompts(lines, "sealed")):
+        refuse("these prompts are kept for releases: type prompts=heldout, or prompts.sealed=false if this is one")
     return lines
+
+
+@functools.cache
+def shipped_prompts(name: str) -> tuple[str, ...]:
+    """The prompts of a list that ships with the project: `calibration`, `development`, `heldout`, `sealed`."""
+    return tuple((PROMPTS / f"{name}.txt").read_text(encoding="utf-8").split("\n")[:-1])
+
+
+def shared_prompts(prompts: Sequence[str], name: str) -> list[str]:
+    """Those of some prompts that a shipped list has too, in whatever case and with whatever spaces they are written.
+
+    Args:
+        prompts: any prompts.
+        name: of the list.
+
+    Example:
+        >>> shared_prompts(["a cat on the moon", " A snowman on  white"], "calibration")
+        [' A snowman on  white']
+    """
+    known = {_plain(prompt) for prompt in shipped_prompts(name)}
+    return [prompt for prompt in prompts if _plain(prompt) in known]
+
+
+def _plain(prompt: str) -> str:
+    return " ".join(prompt.split()).casefold()
 
 
 def prompts_folder() -> Path:

@@ -3,22 +3,18 @@
 Planning a method of time alone needs no torch.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from spectrum.config.labels import label_of
 from spectrum.config.methods import build_method, filled, with_runs
-from spectrum.config.reader import group_file, method_file, nearest_schedule
+from spectrum.config.reader import group_file, method_file
 from spectrum.config.sampling import Sampling
-from spectrum.config.schema import BYTES, MethodConfig, RunConfig, changed_settings
+from spectrum.config.schema import BYTES, RunConfig
 from spectrum.core.errors import refuse
 from spectrum.core.method import Method, Plan, Site, plan_method
 from spectrum.models.fitted import fits_of
-
-_ALWAYS = {"_target_": "spectrum.core.schedule.always", "_partial_": True}
-_NOT_IN_LABELS = ("steps", "coefficients", "fallback", "_target_", "_partial_")
-_IN_LABELS = ("order", "growth", "interval", "threshold")
 
 
 def resolve(config: RunConfig) -> tuple[RunConfig, Method]:
@@ -56,11 +52,6 @@ def plan_of(config: RunConfig, method: Method) -> Plan:
     return plan_method(method, steps, starts=starts_of(config.model, steps))
 
 
-def reference_of(config: RunConfig) -> RunConfig:
-    """The uncached run that a config is compared with: same model, prompts, seeds and steps."""
-    return dataclasses.replace(config, method=MethodConfig(name="none"), schedule=dict(_ALWAYS), runs=None)
-
-
 def cache_bytes(config: RunConfig, plan: Plan, batch: int = 1) -> int | None:
     """Bytes that the stored features of a plan take at most: features held x CFG branches x batch x one feature.
 
@@ -96,23 +87,4 @@ def _own_settings(config: RunConfig) -> Mapping[str, Any]:
 
 def label(config: RunConfig) -> str:
     """The method's name in tables, with its schedule's parameter and what differs from its own files."""
-    name = config.method.name
-    own_method, own_schedule = method_file(name)
-    own, fallback = _flat(own_method), config.method.fallback
-    shown = {k: v for k, v in _flat(changed_settings(config.method)).items() if k == "order" or v != own.get(k)}
-    schedule, differs = nearest_schedule(config.schedule)
-    always = {k: config.schedule[k] for k in _IN_LABELS if config.schedule.get(k) is not None}
-    differs = {k: v for k, v in differs.items() if v is not None and k != "ratios" and fallback.get(k) != v}
-    words = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in {**shown, **always, **differs}.items()]
-    if config.method.forecast and schedule != own_schedule:
-        words = [schedule, *words]
-    return f"{name} ({', '.join(words)})" if words else name
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with those of the functions among them, by their last key."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        inner = _flat(value) if isinstance(value, Mapping) else {key: value}
-        found |= {k: v for k, v in inner.items() if k not in _NOT_IN_LABELS} if key != "fallback" else {}
-    return found
+    return label_of(config.method, config.schedule, method_file(config.method.name))

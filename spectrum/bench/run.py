@@ -28,6 +28,7 @@ from spectrum.bench.machine import check_shared_timing, conditions, load_at_star
 from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import Sample, check_length
 from spectrum.bench.provenance import environment, hardware
+from spectrum.bench.reference import keep_reference
 from spectrum.bench.requirements import check_prompts, missing_line
 from spectrum.bench.resolve import cache_bytes, feature_bytes, label, plan_of
 from spectrum.bench.sampling import check_arguments, check_memory, sample_batch
@@ -187,6 +188,7 @@ def _write(job: Job, record: Record) -> None:
     write_record(job.record_path, record)
     if job.shared_record_path is not None:
         write_record(job.shared_record_path, record)
+        keep_reference(job)
 
 
 def _draw_missing(job: Job, record: Record) -> None:
@@ -281,4 +283,4 @@ def _measure(
     lacking = missing_metrics(job.config.eval, record.metrics, *job.ids)
     say = functools.partial(console.print, markup=False)
     begin = functools.partial(progress.start, unit="pictures" if samples.frames == 1 else "frames")
-    return measure(lacking, samples, reference, prompts, job.ids, say, begin)
+    return measure(lacking, samples, reference, prompts, job.ids, say, begin, seeds=len(job.config.seeds))

@@ -20,7 +20,7 @@ from spectrum.api import denoisers
 from spectrum.bench.calibration import calibrate, joined
 from spectrum.bench.fits import FITS
 from spectrum.bench.progress import Progress
-from spectrum.bench.prompts import read_prompts
+from spectrum.bench.prompts import read_prompts, shared_prompts
 from spectrum.commands.guard import quiet, split_options
 from spectrum.commands.help import config_help
 from spectrum.config.compose import compose
@@ -58,6 +58,7 @@ def main(words: list[str]) -> None:
     name = config.method.name
     if name not in FITS and config.method.drift is None:
         refuse(f"method={name} has nothing to fit: type one that decides by data, {USAGE}")
+    check_fit_prompts(config)
     budgets = _budgets(given.get("budgets"))
     keep = _truth("write", given)
     if keep:
@@ -87,6 +88,18 @@ def _truth(key: str, given: dict[str, str]) -> bool:
     if value not in ("true", "false"):
         refuse(f"{key}={value} is unknown: type {key}=true or {key}=false")
     return value == "true"
+
+
+def check_fit_prompts(config: RunConfig) -> None:
+    """Refuse to fit on prompts that tables are made on, wherever they were read from.
+
+    Raises:
+        SpectrumError: for a prompt of the held-out or of the sealed list.
+    """
+    prompts = read_prompts(config.prompts)
+    for name in ("heldout", "sealed"):
+        if shared_prompts(prompts, name):
+            refuse(f"nothing is fitted on the {name} prompts, which methods are compared on: type prompts=calibration")
 
 
 def kept_fits(config: RunConfig) -> tuple[Path, dict[str, Any]]:

@@ -1,16 +1,21 @@
 """Make the tables of every experiment from records alone: Markdown, LaTeX and CSV.
 
 python scripts/tables.py                      write them to outputs/tables
-python scripts/tables.py to=results/tables    write the committed ones, and the README's between its marks
+python scripts/tables.py to=results/tables    write the committed ones, those of the README and the leaderboard
 python scripts/tables.py --check              fail if what is committed does not follow from the records
 python scripts/tables.py records=FOLDER       from other records
+
+Whatever a record says is worked out again from its raw values first, and a record that does not hold is refused.
 """
 
 import re
 from pathlib import Path
 
-from eval.tables import tables
+from eval.tables import formats
 from eval.tables.experiments import load_experiment
+from eval.tables.leaderboard import MAIN, leaderboard, read_authors
+from eval.tables.tables import match_rows
+from eval.tables.verify import check_record
 from spectrum.commands.guard import options, records_folder, wants_help
 from spectrum.config.reader import RESULTS, choices
 from spectrum.core.errors import refuse
@@ -31,21 +36,30 @@ def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
     Args:
         records: the folder of the records.
         to: the folder of the tables.
-        readme: a README whose tables between marks are made of the same records; None for none.
+        readme: a README whose tables between marks, and the leaderboard, are made of the same records; None for none.
+
+    Raises:
+        SpectrumError: if a record says anything that does not follow from its raw values.
     """
     found = read_records(records)
+    by_id = {record.id: record for record in found}
+    for record in found:
+        check_record(record, by_id.get(record.reference))
     published = RESULTS / "published.csv"
     texts: dict[Path, str] = {}
     front = readme.read_text() if readme else ""
     for name in choices("experiment"):
-        table = tables.match_rows(load_experiment(name, published if published.exists() else None), found)
-        text = tables.markdown(table)
+        table = match_rows(load_experiment(name, published if published.exists() else None), found)
+        text = formats.markdown(table)
         texts[to / f"{name}.md"] = f"# {table.experiment.title}\n\n{text}"
-        texts[to / f"{name}.tex"] = tables.latex(table)
-        texts[to / f"{name}.csv"] = tables.csv_table(table)
+        texts[to / f"{name}.tex"] = formats.latex(table)
+        texts[to / f"{name}.csv"] = formats.csv_table(table)
         mark = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         front = mark.sub(lambda match, text=text: f"{match[1]}\n{text}\n{match[2]}", front)
-    return texts if readme is None else {**texts, readme: front}
+    if readme is None:
+        return texts
+    page = leaderboard(found, read_authors(RESULTS / "submissions.csv"), load_experiment(MAIN).data)
+    return {**texts, readme: front, RESULTS / "leaderboard.md": page}
 
 
 def main(words: list[str]) -> None:

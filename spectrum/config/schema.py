@@ -81,6 +81,7 @@ class PromptsConfig:
     file: str | None = None  # one prompt a line: shipped with the project, or a path
     text: Any = None  # the prompts themselves
     limit: int | None = None  # take the first ones
+    sealed: bool | None = None  # true: kept for releases and refused; false: this is a release
     source: str | None = None  # what a file has to hold that does not ship here
     download: dict[str, Any] | None = None  # where `spectrum fetch` gets it: url, sha256, size_gb, licence, page
 

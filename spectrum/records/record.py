@@ -24,6 +24,7 @@ class MetricEntry:
         mean: the figure for tables; None where it is infinite, as the PSNR of equal pictures is.
         asked: id of metric, parameters, samples and reference, by which it is known that it need not be computed again.
         id: the same with the backbone's digest.
+        parameters: the metric's parameters, as they were typed.
         provenance: what it was computed with.
         interval: half-width of the 95 % interval of the mean; None for metrics of the whole set.
         worst_5_percent: mean of the worst 5 % of the values.
@@ -36,6 +37,7 @@ class MetricEntry:
     mean: float | None
     asked: str
     id: str
+    parameters: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     interval: float | None = None
     worst_5_percent: float | None = None

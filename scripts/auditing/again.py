@@ -1,0 +1,142 @@
+"""Samples a few pictures of a record again, by `python run.py` in a process of its own, and compares them."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from auditing.findings import Findings
+from auditing.pictures import file_digest, files_of, folder_of, pixels, psnr
+from auditing.records import Record
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+OWN = ("spectrum", "baselines", "eval")
+LEAST = 60.0
+"""On another CPU a picture may differ from the stored one by this PSNR, in dB: last bits of sums."""
+GAP = 0.1
+"""On another CPU, and without the stored pictures, PSNRs to the uncached run may differ by this, in dB."""
+
+
+def sample_again(
+    record: Record, records: Mapping[str, Record], count: int, samples: Path | None, into: Findings
+) -> None:
+    """Sample the first pictures of a record and of its uncached run again.
+
+    Noise depends on a prompt's number and on the seed alone, so the first prompts by themselves give the same pictures.
+
+    Args:
+        record: the record.
+        records: all records by id.
+        count: how many samples; more where a batch is larger.
+        samples: a folder below which the stored pictures are; None for none.
+        into: what was compared.
+    """
+    count = min(record["samples"], math.ceil(count / record["batch"]) * record["batch"])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prompts = record["prompts"][: math.ceil(count / len(record["seeds"]))]
+        (folder / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
+        environment = {**os.environ, "OMP_NUM_THREADS": str(record["hardware"]["threads"])}
+        words = [sys.executable, "run.py", *words_of(record, folder)]
+        ran = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        if ran.returncode:
+            into.compare("sampled again", record["id"], ran.stderr.strip(), "a run that ends well")
+            return
+        made = [json.loads(path.read_text()) for path in sorted(folder.rglob("record.json"))]
+        again = next((one for one in made if one["id"] != one["reference"]), made[0])
+        for key in ("code", "model_identity", "method", "schedule"):
+            into.compare("sampled again, with the same settings", f"{record['id']} {key}", record[key], again[key])
+        full = records.get(record["reference"])
+        for stored, new in [(record, again["id"]), *([(full, again["reference"])] if full else [])]:
+            _compare(stored, folder_of(new, folder), count, samples, into)
+        if not same_machine(record) and samples is None:
+            _compare_psnr(record, again, count, into)
+
+
+def words_of(record: Record, folder: Path) -> list[str]:
+    """The command line that makes a record's samples, from what the record says of itself.
+
+    Args:
+        record: the record.
+        folder: has `prompts.txt`, and gets the samples.
+    """
+    model, method = record["model"], record["method"]
+    words = [f"model={model['name']}", f"method={method['name']}", f"seeds={_typed(record['seeds'])}"]
+    words += [f"model.{key}={_typed(model[key])}" for key in ("weights", "steps", "height", "width", "dtype")]
+    words += [f"++model.call.{key}={_typed(value)}" for key, value in model["call"].items()]
+    own = {key: value for key, value in method.items() if key not in ("name", "fallback")}
+    words += [f"++method.{key}={_typed(value)}" for key, value in _leaves(own)]
+    rule = record["schedule"]
+    files = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "configs" / "schedule").glob("*.yaml")}
+    words += [f"schedule={name}" for name, file in files.items() if file["_target_"] == rule["_target_"]][:1]
+    words += [f"++schedule.{key}={_typed(value)}" for key, value in rule.items()]
+    targets = [str(value) for key, value in [*_leaves(own), *_leaves(rule)] if key.endswith("_target_")]
+    plugins = sorted({target.partition(".")[0] for target in targets} - set(OWN))
+    words += [f"plugins={_typed(plugins)}"] if plugins else []
+    device = "cpu" if record["hardware"]["device"] == "cpu" else "auto"
+    words += [f"batch={record['batch']}", f"device={device}", "timing=0", "probe=0", "eval=default"]
+    return [*words, f"prompts.file={folder / 'prompts.txt'}", "prompts.sealed=false", f"out={folder / 'out'}"]
+
+
+def _leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
+
+
+def _typed(value: Any) -> str:
+    """A value as Hydra reads it on a command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_typed, value))}]"
+    if isinstance(value, str):
+        return value if value.replace("_", "").replace(".", "").isalnum() else json.dumps(value)
+    return json.dumps(value)
+
+
+def cpu() -> str:
+    """The name of this machine's CPU, as Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def same_machine(record: Record) -> bool:
+    """Whether a picture that is sampled here has to be the stored one bit by bit: same CPU, same version of torch."""
+    here = (cpu(), "cpu", version("torch"))
+    return here == (record["hardware"]["cpu"], record["hardware"]["device"], record["packages"]["torch"])
+
+
+def _compare(record: Record, made: Path | None, count: int, samples: Path | None, into: Findings) -> None:
+    """Compare new pictures with the stored digests, or on another machine with the stored pictures."""
+    stored = None if samples is None else folder_of(record["id"], samples)
+    for file, digest in list(zip(files_of(record), record["digests"], strict=True))[:count]:
+        name = f"{record['id']} {file}"
+        new = file_digest(made / file) if made else "missing"
+        if same_machine(record):
+            into.compare("digests of pictures sampled again", name, digest, new)
+        elif made is not None and stored is not None and (stored / file).exists():
+            one, other = pixels(made / file), pixels(stored / file)
+            found = psnr(one, other) if one is not None and other is not None else None
+            likeness = LEAST if new == digest or found is None else min(LEAST, found)
+            into.compare("pictures sampled again on another CPU, dB to the stored ones", name, likeness, LEAST)
+        else:
+            into.leave("digests of pictures sampled again, on another CPU or version of torch than the record's")
+
+
+def _compare_psnr(record: Record, again: Record, count: int, into: Findings) -> None:
+    """Compare PSNRs to the uncached run, where the pictures of another machine are not here."""
+    stored, made = (r["metrics"].get("psnr", {}).get("values") or [] for r in (record, again))
+    for file, own, new in list(zip(files_of(record), stored, made, strict=False))[:count]:
+        name = f"{record['id']} {file}"
+        near = own == new or (own is not None and new is not None and abs(own - new) <= GAP)
+        into.compare("PSNR of samples made again on another CPU", name, own, own if near else new)

@@ -1,0 +1,108 @@
+"""Records as the bench writes them, of runs that nobody sampled: their values and seconds are given by hand."""
+
+import dataclasses
+import hashlib
+import math
+
+import torch
+
+from eval.metrics.columns import METRICS
+from eval.metrics.ids import asked, computed
+from eval.metrics.metric import Result
+from spectrum.bench.describe import describe
+from spectrum.bench.job import Job
+from spectrum.bench.provenance import environment
+from spectrum.bench.resolve import plan_of
+from spectrum.bench.timing import timing_of
+from spectrum.config.compose import compose
+from spectrum.records.record import MetricEntry, sealed
+from spectrum.records.timing import Conditions, TimedRound, round_nfe
+
+COMMIT = {"commit": "c0ffee" * 6 + "c0ff", "dirty": False}
+HARDWARE = {"device": "cpu", "threads": 2, "cpu": "a CPU"}
+
+
+def job_of(method, *words):
+    """The job of a method on the first prompts of the embedded model's table, at batch 1."""
+    return Job.of(compose([f"method={method}", "batch=1", *words]))
+
+
+def ledger_of(job, runs):
+    """What sampling a job would have written, with these run steps for every sample."""
+    steps = job.config.method.steps or job.config.model.steps
+    return [
+        {
+            "index": s.index, "seed": s.seed, "prompt": s.prompt, "file": s.file,
+            "sha256": hashlib.sha256(f"{job.folder.name} {s.file}".encode()).hexdigest(),
+            "runs": {"cond": runs}, "calls": {"cond": steps},
+        }
+        for s in job.samples
+    ]  # fmt: skip
+
+
+def metric(record, name, values, provenance, parameters):
+    """A metric's entry, as `eval.metrics.measure` makes it of values."""
+    request = asked(name, parameters, record.id, record.reference)
+    if values is None:
+        entry = {"mean": provenance.pop("mean"), "provenance": {"samples": record.samples, **provenance}}
+    else:
+        infinite = [math.inf if value is None else float(value) for value in values]
+        per = len(record.seeds) if METRICS[name].per == "sample" else 1
+        better = METRICS[name].better == "higher"
+        entry = Result.per_sample(infinite, **provenance).record_entry(better, per)
+        entry = {
+            key: value if isinstance(value, (dict, list)) or value == value else None for key, value in entry.items()
+        }
+        entry["values"] = values
+    about = entry["provenance"]
+    return MetricEntry(asked=request, id=computed(request, about), parameters=parameters, **entry)
+
+
+def timing(record, ratios, runs=None, seconds=1.0, **conditions):
+    """A timing of one round for each ratio; the uncached run takes `seconds` a call, with no noise."""
+    steps = record.method.get("steps") or record.steps
+    full = {"denoise": seconds, "total": 1.5 * seconds}
+    rounds = []
+    for number, ratio in enumerate(ratios):
+        own = {"denoise": seconds / ratio, "total": seconds / ratio + seconds / 2}
+        masks, calls = [runs or record.runs], [dict.fromkeys(record.runs, steps)]
+        seed, index = record.seeds[0], number % len(record.prompts)
+        files = [f"{index:05d}-s{seed}.png"]
+        rounds.append(TimedRound(files, full, own, full, masks, calls, round_nfe(masks, calls)))
+    where = {"load": [0.1, 0.9], "threads": 2, "clocks_mhz": None, "date": "2026-01-01T00:00:00+00:00", "git": COMMIT}
+    where |= {"command": "scripts/timing.py", "forced": False, **conditions}
+    process = where.pop("process", "one pass")
+    return timing_of(record.id, rounds, HARDWARE, Conditions(**where), process)
+
+
+def record_of(method, *words, psnr=None, clip=None, ratios=None, runs=None, timed_runs=None, **conditions):
+    """A record with these values.
+
+    Args:
+        method: its name.
+        words: more overrides, such as `runs=14`, `prompts.limit=2` and `seeds=[0,1]`.
+        psnr: one number a sample; None for infinity.
+        clip: one number a sample.
+        ratios: the speed-up of each timed round; None for no timing.
+        runs: the run steps, where the method decides by data.
+        timed_runs: those of the timed rounds, where they are others.
+        conditions: of the timing, and its `process`.
+    """
+    job = job_of(method, *words)
+    steps = job.config.method.steps or job.config.model.steps
+    plan = plan_of(job.config, job.method)
+    own = runs or list(plan.runs) if job.method.forecast else list(range(steps))
+    full = dataclasses.replace(job, folder=job.base_folder)
+    base = ledger_of(full, list(range(job.config.model.steps)))
+    here = {**environment(torch.device("cpu")), "git": COMMIT, "command": "run.py", "hardware": HARDWARE}
+    record = describe(job, ledger_of(job, own), base, {}, here)
+    metrics = {}
+    if psnr is not None:
+        metrics["psnr"] = metric(record, "psnr", psnr, {}, {})
+    if clip is not None:
+        metrics["clip_score"] = metric(record, "clip_score", clip, {"sha256": "0" * 64}, {"model": "tiny"})
+    record = dataclasses.replace(record, metrics=metrics)
+    if ratios is not None:
+        timed = {"cond": timed_runs} if timed_runs else None
+        record = dataclasses.replace(record, timing=timing(record, ratios, timed, **conditions))
+    return sealed(record)

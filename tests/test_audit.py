@@ -1,0 +1,316 @@
+"""The audit agrees with a real run, finds what is forged in it, and samples a committed row again."""
+
+import ast
+import csv
+import dataclasses
+import itertools
+import json
+import shutil
+
+import audit
+import numpy as np
+import pytest
+from auditing.arithmetic import between, holm, order_share, psnr_of_mean_error, test_of_mean, worst_half
+from auditing.pictures import ssim, ssim_by_hand
+from auditing.records import METRICS, OF_THE_SET, short_sha256
+from command import ROOT, call
+from PIL import Image
+
+from eval.metrics import columns
+from eval.tables import formats
+from eval.tables.experiments import Row, load_experiment
+from eval.tables.tables import match_rows
+from spectrum.records.record import read_record, read_records, write_record
+
+STEPS, PROMPTS, SEEDS = 7, 3, [0, 1]
+ROWS = {"none": [None], "fewer_steps": [3, 6], "spectrum": [6], "spectrum_blend": [6]}
+LITE0 = ("lite0_distance", "frechet_lite0", "diversity")
+EVAL = ["eval=default", *(f"+eval.{name}={{}}" for name in LITE0), "+eval.clip_score.model=tiny"]
+test_of_mean.__test__ = False  # a function of the audit whose name begins with test
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Five small real runs with their pictures, records, and a table of them."""
+    folder = tmp_path_factory.mktemp("audit")
+    shared = [f"model.steps={STEPS}", f"prompts.limit={PROMPTS}", f"seeds={SEEDS}", "batch=1", "timing=1", "probe=0"]
+    shared += [*EVAL, f"out={folder / 'outputs'}"]
+    rows = []
+    for method, budgets in ROWS.items():
+        for runs in budgets:
+            words = [f"method={method}", *([f"runs={runs}"] if runs else [])]
+            assert call("run", *shared, *words, capsys=_Silent()).code == 0
+            rows.append(Row({"method": method, **({"runs": runs} if runs else {})}, "a command"))
+    (folder / "results" / "records").mkdir(parents=True)
+    for path in (folder / "outputs").rglob("record.json"):
+        record = read_record(path)
+        timing = dataclasses.replace(record.timing, conditions=dataclasses.replace(record.timing.conditions, git=CLEAN))
+        record = dataclasses.replace(record, git=CLEAN, timing=timing)
+        write_record(folder / "results" / "records" / f"{record.id}.json", record)
+    own = load_experiment("tiny_table")
+    data = {**own.data, "steps": STEPS, "limit": PROMPTS, "seeds": SEEDS}
+    table = match_rows(dataclasses.replace(own, data=data, rows=rows), read_records(folder / "results" / "records"))
+    assert not table.missing
+    (folder / "results" / "tables").mkdir()
+    for kind, text in (("md", f"# A table\n\n{formats.markdown(table)}"), ("tex", formats.latex(table)),
+                       ("csv", formats.csv_table(table))):  # fmt: skip
+        (folder / "results" / "tables" / f"small.{kind}").write_text(text)
+    front = f"# Front\n\n<!-- table small -->\n\n{formats.markdown(table)}\n<!-- end -->\n"
+    (folder / "README.md").write_text(front)
+    return folder
+
+
+CLEAN = {"commit": "0" * 40, "dirty": False}
+
+
+class _Silent:
+    """Stands for capsys, which a fixture of a module cannot have."""
+
+    def readouterr(self):
+        return type("Printed", (), {"out": "", "err": ""})
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    shutil.copytree(made, tmp_path / "made")
+    return tmp_path / "made"
+
+
+def audited(folder, capsys, *words):
+    """(exit code, what was printed) of an audit of a folder with its pictures."""
+    code = audit.main([f"records={folder / 'results' / 'records'}", f"samples={folder / 'outputs'}", *words])
+    return code, capsys.readouterr().out
+
+
+def test_the_audit_shares_no_code_with_what_it_checks():
+    files = [ROOT / "scripts" / "audit.py", *(ROOT / "scripts" / "auditing").glob("*.py")]
+    imported = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            assert not (isinstance(node, ast.ImportFrom) and node.level), path
+            imported |= {name.partition(".")[0] for name in names}
+    assert len(files) > 6 and {"numpy", "scipy", "auditing"} <= imported
+    assert not imported & {"spectrum", "eval", "baselines", "torch", "torchmetrics", "tiny"}
+
+
+def test_it_knows_every_metric_and_its_column():
+    assert set(METRICS) == set(columns.METRICS)
+    for name, column in columns.METRICS.items():
+        assert METRICS[name] == (column.title, column.digits, column.better == "higher")
+        assert (name in OF_THE_SET) == (column.identical is None)
+
+
+def test_a_real_run_agrees(made, capsys):
+    code, out = audited(made, capsys)
+    assert code == 0, out
+    for group, least in {
+        "means": 25, "worst 5 %": 25, "intervals of means": 25, "NFE": 15, "timing": 45, "digests of records": 5,
+        "numbers of tables": 100, "paired differences": 9, "cells of tables": 75, "cells in LaTeX": 1,
+        "tables in the README": 1, "digests of pictures": 30, "PSNR of pictures": 24, "SSIM of pictures": 24,
+        "Euler at this latency": 10, "p values adjusted by Holm": 5,
+    }.items():  # fmt: skip
+        (line,) = [line for line in out.splitlines() if line.startswith(f"{group}: ")]
+        assert int(line.split()[len(group.split())]) >= least, line
+    assert "frechet_lite0, a figure of the whole set" in out
+
+
+def forge(folder, change, name="spectrum-"):
+    """Change a record, and give it the digest of what it says now."""
+    (path,) = (folder / "results" / "records").glob(f"{name}*.json")
+    record = json.loads(path.read_text())
+    change(record)
+    record["digest"] = short_sha256({key: value for key, value in record.items() if key != "digest"})
+    path.write_text(json.dumps(record))
+    return path.stem
+
+
+FORGED = [
+    ("means", lambda r: r["metrics"]["psnr"].update(mean=r["metrics"]["psnr"]["mean"] + 1e-6)),
+    ("intervals of means", lambda r: r["metrics"]["ssim"].update(interval=r["metrics"]["ssim"]["interval"] * 1.001)),
+    ("worst 5 %", lambda r: r["metrics"]["lite0_distance"].update(worst_5_percent=0.001)),
+    ("PSNR of pictures", lambda r: r["metrics"]["psnr"]["values"].__setitem__(3, 40.0)),
+    ("SSIM of pictures", lambda r: r["metrics"]["ssim"]["values"].__setitem__(0, 0.99)),
+    ("NFE", lambda r: r.update(nfe=5.0)),
+    ("numbers of samples", lambda r: r["nfe_by_sample"].pop()),
+    ("timing", lambda r: r["timing"].update(speedup=r["timing"]["speedup"] + 0.01)),
+    ("timing", lambda r: r["timing"]["rounds"][0]["candidate"].update(denoise=0.001)),
+    ("timing", lambda r: r["timing"]["seconds_per_sample"]["baseline"].update(total=9.0)),
+    ("NFE", lambda r: r["timing"]["rounds"][0]["runs"][0]["cond"].pop()),
+    ("digests of pictures", lambda r: r["digests"].__setitem__(2, "0" * 16)),
+    ("digests of the uncached run", lambda r: r.update(reference_samples="0" * 16)),
+    ("made with committed code", lambda r: r["git"].update(dirty=True)),
+    ("whole records", lambda r: r["metrics"]["psnr"].pop("values")),
+]
+
+
+@pytest.mark.parametrize(("group", "change"), FORGED, ids=[f"{i}-{group}" for i, (group, _) in enumerate(FORGED)])
+def test_a_forged_value_is_named(group, change, copied, capsys):
+    name = forge(copied, change)
+    code, out = audited(copied, capsys)
+    assert code == 1
+    assert [line for line in out.splitlines() if line.startswith(f"WRONG {group}: {name}")], out
+
+
+def test_a_value_changed_without_the_records_digest_is_named(copied, capsys):
+    (path,) = (copied / "results" / "records").glob("spectrum-*.json")
+    path.write_text(path.read_text().replace('"python": "3', '"python": "4'))
+    code, out = audited(copied, capsys)
+    assert code == 1 and f"WRONG digests of records: {path.stem}" in out and out.count("WRONG") == 1
+
+
+def test_a_forged_picture_is_named(copied, capsys):
+    (path,) = (copied / "outputs").rglob("spectrum-*/images/00001-s1.png")
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[:8, :8] = 255 - pixels[:8, :8]
+    Image.fromarray(pixels).save(path)
+    code, out = audited(copied, capsys)
+    name = f"{path.parent.parent.name} {path.name}"
+    assert code == 1
+    for group in ("digests of pictures", "PSNR of pictures", "SSIM of pictures"):
+        assert f"WRONG {group}: {name}" in out
+    path.unlink()
+    assert f"WRONG digests of pictures: {name} is" in audited(copied, capsys)[1]
+
+
+def cells(text):
+    """Where each cell of a Markdown table's rows begins and ends, but for those of the first column."""
+    found, at = [], 0
+    for line in text.splitlines(keepends=True):
+        if line.startswith("| ") and not line.startswith(("| method", "| ---")):
+            bars = [number for number, letter in enumerate(line) if letter == "|"]
+            found += [(at + a + 2, at + b - 1) for a, b in itertools.pairwise(bars[1:])]
+        at += len(line)
+    return found
+
+
+def test_a_forged_cell_of_a_table_is_named_whichever_it_is(copied, capsys):
+    path = copied / "results" / "tables" / "small.md"
+    text = path.read_text()
+    places = [(a, b) for a, b in cells(text) if any(letter.isdigit() for letter in text[a:b])]
+    assert len(places) > 60
+    for a, b in places[:: 1 + len(places) // 40]:
+        digit = next(number for number in range(b - 1, a - 1, -1) if text[number].isdigit())
+        path.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :])
+        code, out = audited_tables(copied, capsys)
+        assert code == 1 and "WRONG cells of tables: small" in out, text[a:b]
+
+
+def audited_tables(folder, capsys):
+    code = audit.main([f"records={folder / 'results' / 'records'}"])
+    return code, capsys.readouterr().out
+
+
+def test_a_forged_number_of_a_csv_is_named_whichever_it_is(copied, capsys):
+    path = copied / "results" / "tables" / "small.csv"
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    (number,) = [n for n, line in enumerate(lines) if line["id"].startswith("spectrum_blend")]
+    changed = [key for key, value in lines[number].items() if value.replace(".", "").replace("-", "").isdigit()]
+    assert len(changed) > 25
+    for key in changed:
+        forged = [dict(line) for line in lines]
+        forged[number][key] = str(float(forged[number][key]) * 1.5 + 0.01)
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(forged)
+        code, out = audited_tables(copied, capsys)
+        assert code == 1, key
+        assert f": small {lines[number]['id']}" in out, key
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["records=nowhere"], "records=nowhere is no folder"),
+        (["sampel=3"], "unknown option sampel=3"),
+        (["sample=3"], "ids= the records that they are of"),
+        (["sample=0", "ids=x"], "sample= takes a number of pictures"),
+        (["samples=nowhere"], "samples=nowhere is no folder"),
+    ],
+)
+def test_what_cannot_be_done_gets_one_line(words, says, made, capsys):
+    words = words if words[0].startswith("records") else [f"records={made / 'results' / 'records'}", *words]
+    assert audit.main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and says in said and len(said.splitlines()) == 1
+
+
+def test_arithmetic_by_hand():
+    assert test_of_mean([1.0, 3.0], 1)[0] == pytest.approx(12.706, abs=1e-3), "Student's quantile of one degree"
+    assert test_of_mean([1.0, 3.0, 1.0, 3.0], 2)[0] == 0.0, "both prompts have the same mean"
+    assert worst_half([1.0, 2.0], 1, True) is None, "only one of the values is among the worst"
+    assert holm([0.25, 0.01, None, 0.125]) == [0.25, 0.03, None, 0.25]
+    assert psnr_of_mean_error([10.0, 20.0, None, None]) == pytest.approx(15.607, abs=1e-3)
+    assert between((2.5, 2.4, 2.6), [(2.0, [30.0, 30.0]), (3.0, [20.0, 20.0])], 1) == pytest.approx((25.0, 1.0))
+    assert between((3.5, 3.4, 3.6), [(2.0, [30.0, 30.0]), (3.0, [20.0, 20.0])], 1) is None
+    assert order_share([[1.0, 2.0, 3.0], [1.5, 2.5, 3.5]], 1) == 1.0
+    assert 0.2 < order_share([[1.0, 2.0, 9.0, 1.0], [2.0, 1.0, 1.0, 9.5]], 1) < 0.9
+
+
+def test_ssim_by_hand_is_scikit_images():
+    random = np.random.default_rng(0)
+    picture = random.random((24, 31, 3))
+    other = np.clip(picture + random.normal(0, 0.1, picture.shape), 0, 1)
+    assert ssim(picture, other) == pytest.approx(ssim_by_hand(picture, other), abs=1e-12) and ssim(picture, other) < 1
+
+
+def test_pictures_of_a_small_run_come_out_again(copied, capsys):
+    (name,) = [path.stem for path in (copied / "results" / "records").glob("spectrum_blend-*.json")]
+    code, out = audited(copied, capsys, "sample=3", f"ids={name}")
+    assert code == 0, out
+    assert "digests of pictures sampled again: 6 compared, largest disagreement 0" in out, "its own and the uncached"
+    forge(copied, lambda r: r["digests"].__setitem__(1, "0" * 16), name)
+    code, out = audited(copied, capsys, "sample=3", f"ids={name}")
+    assert code == 1 and f"WRONG digests of pictures sampled again: {name} 00000-s1.png is {'0' * 16}" in out
+
+
+def test_on_another_cpu_the_pictures_themselves_are_compared(copied, capsys):
+    def elsewhere(record):
+        record["hardware"]["cpu"] = "another CPU"
+
+    (full,) = [path.stem for path in (copied / "results" / "records").glob("none-*.json")]
+    name = forge(copied, elsewhere)
+    forge(copied, elsewhere, full)
+    code, out = audited(copied, capsys, "sample=2", f"ids={name}")
+    assert code == 0 and "pictures sampled again on another CPU, dB to the stored ones: 4 compared" in out, out
+    code = audit.main([f"records={copied / 'results' / 'records'}", "sample=2", f"ids={name}"])
+    out = capsys.readouterr().out
+    assert code == 0 and "PSNR of samples made again on another CPU: 2 compared" in out, out
+    forge(copied, lambda r: r["metrics"]["psnr"]["values"].__setitem__(0, 50.0), name)
+    code = audit.main([f"records={copied / 'results' / 'records'}", "sample=2", f"ids={name}"])
+    said = capsys.readouterr().out
+    assert code == 1 and f"WRONG PSNR of samples made again on another CPU: {name} 00000-s0.png" in said
+
+
+def committed():
+    """The committed record of Spectrum at 14 runs in the main table; None while there is none of this format."""
+    for path in sorted((ROOT / "results" / "records").glob("spectrum-*.json")):
+        record = json.loads(path.read_text())
+        same = record["format"] == 4 and record["prompts_from"] == {"file": "heldout.txt", "limit": None}
+        if same and record["nfe"] == 14 and record["schedule"]["growth"] == 0.75 and len(record["seeds"]) == 3:
+            return record
+    return None
+
+
+UNTIL_THEN = "results/records has no record of format 4 of method=spectrum runs=14 of tiny_table yet"
+"""To be taken out, with what skips for it, once the main table is made again."""
+
+
+@pytest.mark.skipif(committed() is None, reason=UNTIL_THEN)
+def test_the_committed_figures_are_those_that_their_raw_values_give(capsys):
+    code = audit.main([])
+    out = capsys.readouterr().out
+    assert code == 0, out
+    assert "a record of format" not in out and "numbers of tables: " in out
+
+
+@pytest.mark.skipif(committed() is None, reason=UNTIL_THEN)
+def test_a_committed_row_is_sampled_again_and_its_pictures_are_the_stored_ones(capsys):
+    record = committed()
+    code = audit.main([f"sample={2 * len(record['seeds'])}", f"ids={record['id']}"])
+    out = capsys.readouterr().out
+    assert code == 0, out
+    assert "pictures sampled again" in out or "samples made again" in out
