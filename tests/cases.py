@@ -33,6 +33,8 @@ FITTED = {
     "magcache": {"ratios": [1.0, 1.2, 1.1, 1.05, 1.0, 1.0, 0.98, 0.97, 0.95, 0.9]},
 }
 TYPED = {"dbcache": ["method.front_blocks=1", "schedule.warmup=3"], "easycache": ["schedule.warmup=3"]}
+PLUGINS = []
+"""Packages outside the project that hold the functions of a method by others: `spectrum submit` names them here."""
 TRIES = 16
 
 
@@ -63,8 +65,8 @@ def other_of(name):
 @functools.cache
 def method_of(name, *words):
     """The method of a file, with what it needs fitted for toys."""
-    config = compose([f"method={name}", f"model.steps={STEPS}", *TYPED.get(name, []), *words])
-    return build_method(config.method, config.schedule, FITTED)
+    config = compose([f"method={name}", f"model.steps={STEPS}", *TYPED.get(name, []), *words, f"plugins={PLUGINS}"])
+    return build_method(config.method, config.schedule, FITTED, plugins=config.plugins)
 
 
 @functools.cache

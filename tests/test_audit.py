@@ -10,7 +10,6 @@ import shutil
 import audit
 import numpy as np
 import pytest
-from auditing.again import words_of
 from auditing.arithmetic import between, holm, order_share, psnr_of_mean_error, test_of_mean, worst_half
 from auditing.pictures import ssim, ssim_by_hand
 from auditing.records import METRICS, OF_THE_SET, short_sha256
@@ -296,12 +295,22 @@ def committed():
     return None
 
 
+UNTIL_THEN = "results/records has no record of format 4 of method=spectrum runs=14 of tiny_table yet"
+"""To be taken out, with what skips for it, once the main table is made again."""
+
+
+@pytest.mark.skipif(committed() is None, reason=UNTIL_THEN)
+def test_the_committed_figures_are_those_that_their_raw_values_give(capsys):
+    code = audit.main([])
+    out = capsys.readouterr().out
+    assert code == 0, out
+    assert "a record of format" not in out and "numbers of tables: " in out
+
+
+@pytest.mark.skipif(committed() is None, reason=UNTIL_THEN)
 def test_a_committed_row_is_sampled_again_and_its_pictures_are_the_stored_ones(capsys):
     record = committed()
-    if record is None:  # to be taken out once the main table is made again
-        pytest.skip("results/records has no record of format 4 of method=spectrum runs=14 of tiny_table yet")
     code = audit.main([f"sample={2 * len(record['seeds'])}", f"ids={record['id']}"])
     out = capsys.readouterr().out
     assert code == 0, out
     assert "pictures sampled again" in out or "samples made again" in out
-    assert words_of(record, ROOT)

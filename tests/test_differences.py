@@ -239,7 +239,7 @@ def test_what_is_said_above_a_table_is_said_of_what_it_has(none, spectrum, fora)
     text = about(table_of(({"method": "none"}, none), (at("spectrum"), spectrum), (at("fora"), timed), full=none))
     for word in (
         "8-bit",
-        "resampling the prompts",
+        "spread over prompts",
         "In parentheses",
         "the 1 differences",
         "median of 9 rounds",

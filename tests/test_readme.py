@@ -93,6 +93,7 @@ RULES = [
     Rule("python scripts/replay.py trace=FILE records=", {"trace": "TRACE", "records": "SOME"}),
     Rule("python scripts/study.py", {"trace": "TRACE", "to": "TMP/study.json"}),
     Rule("python scripts/timing.py", how="help", reason="tests/test_timing_command.py times an experiment of its own"),
+    Rule("python scripts/audit.py", how="help", reason="tests/test_audit.py runs it on a small run of its own"),
     Rule("python3 -m venv .venv", how="files", reason="a new environment takes minutes; CI types these lines"),
     Rule("pip install .", how="files", reason="tests/test_wheel.py installs it"),
     Rule("pip install -r requirements-docs.lock", how="files", reason="CI builds the documentation"),

@@ -56,6 +56,13 @@ def test_nfe_is_the_mean_over_the_samples(path):
     assert record.nfe_by_sample == [len(record.runs["cond"])] * 4 and record.nfe == record.nfe_by_sample[0]
 
 
+def test_efficiency_counts_the_runs_of_the_timed_calls(path):
+    record = dataclasses.replace(read_record(path), nfe=5.0)
+    assert dataclasses.replace(record, timing=None).efficiency is None
+    timed = dataclasses.replace(record, timing=dataclasses.replace(record.timing, speedup=2.0, nfe=3.0))
+    assert timed.efficiency == pytest.approx(2 * 3 / 7)
+
+
 def leaves(content, where=()):
     """The place of every number, text and truth value in JSON content."""
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()

@@ -61,6 +61,34 @@ def test_the_score_is_open_clips_cosine(checkpoint):
     }
 
 
+def test_the_score_is_100_times_the_cosine_by_hand(monkeypatch):
+    """(3, 4) against (1, 0), (0, 1) and (-1, 0): cosines of .6, .8 and -.6, of which the last counts as 0."""
+    directions = {"right": [1.0, 0.0], "up": [0.0, 1.0], "left": [-1.0, 0.0]}
+    towers = text.Towers(
+        lambda images: torch.tensor([[0.6, 0.8]]).expand(len(images), -1),
+        lambda texts: torch.tensor([directions[word] for word in texts]),
+        {"sha256": "0"},
+    )
+    monkeypatch.setattr(text, "towers_of", lambda *given: towers)
+    found = text.clip_score(Pictures(torch.rand(3, 3, 8, 8)), None, list(directions))
+    assert found.values == pytest.approx([60, 80, 0]) and found.provenance == {"sha256": "0"}
+    assert text.cosines(towers, Pictures(torch.rand(3, 3, 8, 8)), list(directions)) == pytest.approx([0.6, 0.8, -0.6])
+
+
+def test_pictures_meet_their_prompts_across_batches(monkeypatch):
+    """130 pictures, of which the 64th, the 65th and the 129th alone fit their prompt: three batches, three scores."""
+    towers = text.Towers(
+        lambda images: torch.nn.functional.one_hot(images[:, 0, 0, 0].mul(200).round().long(), 200).float(),
+        lambda texts: torch.nn.functional.one_hot(torch.tensor([int(word) for word in texts]), 200).float(),
+        {},
+    )
+    monkeypatch.setattr(text, "towers_of", lambda *given: towers)
+    pictures = Pictures((torch.arange(130.0) / 200)[:, None, None, None].expand(-1, 3, 2, 2))
+    prompts = [str(number if number in (63, 64, 128) else 199) for number in range(130)]
+    values = text.clip_score(pictures, None, prompts).values
+    assert [number for number, value in enumerate(values) if value] == [63, 64, 128] and values[64] == 100
+
+
 def test_every_picture_of_a_long_set_meets_its_own_prompt():
     """70 pictures are more than a batch; each is a plain ground of the colour that its prompt names."""
     colours = [list(vocabulary.COLOURS)[number % 9] for number in range(70)]

@@ -8,12 +8,13 @@ from cases import STEPS, method_of, subject_of
 
 from eval.timing import agree, ratios, summary
 from spectrum.bench import machine, timing
+from spectrum.bench.generate import runs_of_samples
 from spectrum.bench.prompts import numbered_samples
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
 from spectrum.core.errors import SpectrumError
 from spectrum.models.layouts import denoiser_of
-from spectrum.records.timing import TimedRound
+from spectrum.records.timing import TimedRound, round_nfe
 
 BLOCKS = 5
 HEAD = 0.25
@@ -137,6 +138,17 @@ def test_a_timing_holds_the_run_mask_of_its_own_calls(subject, sides):
     assert found.seconds_per_sample["baseline"] == {"denoise": FULL / 2, "total": (FULL + 7) / 2}
 
 
+def test_each_sample_of_a_timed_call_has_its_own_runs():
+    def did(runs):
+        return {"run_steps": runs, "skipped": [{}] * (6 - len(runs))}
+
+    report = {"cond": {"samples": [did([0, 1]), did([0, 1, 4])]}, "uncond": {"samples": [did([0])]}}
+    entries = runs_of_samples(report, 2)
+    assert [entry["runs"] for entry in entries] == [{"cond": [0, 1], "uncond": [0]}, {"cond": [0, 1, 4], "uncond": [0]}]
+    runs, calls = ([entry[key] for entry in entries] for key in ("runs", "calls"))
+    assert calls == [{"cond": 6, "uncond": 6}] * 2 and round_nfe(runs, calls) == (1.5 + 2.0) / 2
+
+
 def test_batches_are_those_of_the_samples_and_spread_over_them():
     samples = numbered_samples(["a"] * 10, [0, 1, 2])
     numbers = [[samples.index(sample) for sample in batch] for batch in timing.batches_of(samples, 1, 9)]
@@ -158,10 +170,11 @@ def made(before, candidate, after, nfe=2.0):
 
 
 def test_the_summary_by_hand():
-    """Ratios 9 .. 1 in nine rounds of batch 2: median 5, second and eighth 2 and 8."""
-    rounds = [made(10.0 * ratio - 5, 10.0, 10.0 * ratio + 5, nfe=ratio) for ratio in (9, 8, 7, 6, 5, 4, 3, 2, 1)]
+    """Ratios 90, 8 .. 1 in nine rounds of batch 2: median 5, second and eighth 2 and 8; runs 10, 10, ... 28."""
+    ratio_of = (1, 90, 8, 7, 6, 5, 4, 3, 2)
+    rounds = [made(10.0 * ratio - 5, 10.0, 10.0 * ratio + 5, nfe=28 if ratio == 90 else 10) for ratio in ratio_of]
     found = summary(rounds, batch=2)
-    assert (found["speedup"], found["speedup_interval"], found["nfe"]) == (5.0, [2.0, 8.0], 5.0)
+    assert (found["speedup"], found["speedup_interval"], found["nfe"]) == (5.0, [2.0, 8.0], 12.0)
     assert found["seconds_per_sample"] == {
         "baseline": {"denoise": 25.0, "total": 25.5},
         "candidate": {"denoise": 5.0, "total": 5.5},

@@ -11,7 +11,7 @@ from spectrum.records.timing import Timing
 
 FIDELITY = (
     "Fidelity is to the uncached run on the same noise, and measured on the 8-bit pictures that are stored. Mean ± "
-    "half of its 95 % interval; intervals are made by resampling the prompts, each with all its seeds."
+    "half of its 95 % interval; intervals come from the spread over prompts, each with all its seeds."
 )
 SSIM = "SSIM is taken over windows that lie inside the picture whole, without padding."
 MEAN_ERROR = "PSNR of mean MSE averages the squared error over all samples first, and has no interval."

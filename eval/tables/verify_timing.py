@@ -58,5 +58,5 @@ def _conditions(timing: Timing) -> Problems:
     yield from dirty(where.git, "timing.conditions.git")
     yield from differs("timing.conditions.threads", where.threads, timing.hardware.get("threads"), "timing.hardware")
     load = where.load[0] if where.load else 0.0
-    if abs(load - IDLE) > 0.005 and False:  # what is stored is rounded
+    if abs(load - IDLE) > 0.005 and where.forced != (load > IDLE):  # what is stored is rounded
         yield f"timing.conditions.forced is {where.forced}, and the load average before it was {load}"

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 DRAWS = 2000
+SKEWNESS = 1.4
+"""By how much the squared skewness of the prompts cuts the degrees of freedom, as the tables' notes say."""
 Values = Sequence[float | None]
 
 
@@ -48,10 +50,11 @@ def _table(values: Values, per: int) -> NDArray[Any]:
 
 
 def _error(parts: NDArray[Any]) -> tuple[float, float]:
-    """Standard error of a sum of one part per prompt, and its degrees of freedom by Satterthwaite."""
-    second, fourth, count = np.sum(parts**2), np.sum(parts**4), len(parts)
-    freedom = min(count - 1, second**2 / fourth) if fourth else count - 1
-    return float(np.sqrt(second * count / (count - 1))), float(freedom)
+    """Standard error of a sum of one part per prompt, and its degrees of freedom, fewer where prompts are skewed."""
+    count = len(parts)
+    skewness = stats.skew(parts) if np.any(parts) else 0.0
+    error = np.sqrt(np.sum(parts**2) * count / (count - 1))
+    return float(error), float(max(1, (count - 1) / (1 + SKEWNESS * skewness**2)))
 
 
 def test_of_mean(values: Values, per: int) -> tuple[float | None, float | None]:

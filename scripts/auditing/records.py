@@ -19,10 +19,10 @@ METRICS = {
     "fid": ("FID", 2, False), "kid": ("KID x1000", 2, False), "frechet_lite0": ("Frechet (EffNet-Lite0)", 2, False),
     "clip_score": ("CLIP score", 2, True), "seed_rank": ("seed rank", 3, True), "diversity": ("diversity", 3, True),
     "image_reward": ("ImageReward", 3, True), "hpsv2": ("HPSv2", 4, True), "pick_score": ("PickScore", 3, True),
-    "vqa_score": ("VQAScore", 3, True), "vbench_quality": ("VBench quality", 2, True),
+    "vbench_quality": ("VBench quality", 2, True),
 }  # fmt: skip
 """By metric: its head in tables, its decimals there, whether higher is better."""
-OF_THE_SET = ("kid", "clip_score", "diversity", "image_reward", "hpsv2", "pick_score", "vqa_score", "vbench_quality")
+OF_THE_SET = ("kid", "clip_score", "diversity", "image_reward", "hpsv2", "pick_score", "vbench_quality")
 """The metrics that say something of the uncached run by itself."""
 
 

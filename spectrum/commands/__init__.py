@@ -15,6 +15,7 @@ COMMANDS = {
     "timing": "time all rows of tables together, into their records",
     "tables": "make the tables from records",
     "figures": "draw the figures from records",
+    "submit": "check a method by others, and put it on the leaderboard",
     "dashboard": "build the W&B workspace and report",
     "fetch": "download a model's weights, a prompt list or a metric's files",
 }

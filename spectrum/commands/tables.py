@@ -1,7 +1,7 @@
 """Make the tables of every experiment from records alone: Markdown, LaTeX and CSV.
 
 python scripts/tables.py                      write them to outputs/tables
-python scripts/tables.py to=results/tables    write the committed ones, and the README's between its marks
+python scripts/tables.py to=results/tables    write the committed ones, those of the README and the leaderboard
 python scripts/tables.py --check              fail if what is committed does not follow from the records
 python scripts/tables.py records=FOLDER       from other records
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eval.tables import formats
 from eval.tables.experiments import load_experiment
+from eval.tables.leaderboard import MAIN, leaderboard, read_authors
 from eval.tables.tables import match_rows
 from eval.tables.verify import check_record
 from spectrum.commands.guard import options, records_folder, wants_help
@@ -35,7 +36,7 @@ def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
     Args:
         records: the folder of the records.
         to: the folder of the tables.
-        readme: a README whose tables between marks are made of the same records; None for none.
+        readme: a README whose tables between marks, and the leaderboard, are made of the same records; None for none.
 
     Raises:
         SpectrumError: if a record says anything that does not follow from its raw values.
@@ -55,7 +56,10 @@ def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
         texts[to / f"{name}.csv"] = formats.csv_table(table)
         mark = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         front = mark.sub(lambda match, text=text: f"{match[1]}\n{text}\n{match[2]}", front)
-    return texts if readme is None else {**texts, readme: front}
+    if readme is None:
+        return texts
+    page = leaderboard(found, read_authors(RESULTS / "submissions.csv"), load_experiment(MAIN).data)
+    return {**texts, readme: front, RESULTS / "leaderboard.md": page}
 
 
 def main(words: list[str]) -> None:
