@@ -172,6 +172,17 @@ def test_plain_sampling_in_the_same_time_lies_between_its_measured_points():
     assert shown(table_of((at("fora"), own), controls=controls()), own)["Euler at this latency"] == "30.00 ± 3.55"
 
 
+def test_seeds_of_one_prompt_are_one_draw_for_plain_sampling_too():
+    """Each value twice, as two seeds: the half-width stays 3.549; that of eight draws would be 2.4."""
+    twice = ("prompts.limit=4", "seeds=[0,1]")
+    points = [
+        record_of("fewer_steps", f"runs={runs}", *twice, psnr=[v for v in values for _ in range(2)], ratios=[speed] * 3)
+        for runs, speed, values in ((25, 2.0, (30.0, 32.0, 34.0, 36.0)), (12, 4.0, (20.0, 20.0, 22.0, 22.0)))
+    ]
+    own = record_of("fora", "runs=14", *twice, psnr=[25.0] * 8, ratios=[2.4, 2.5, 2.6])
+    assert latency.same_latency_cell(own, points) == "30.00 ± 3.55"
+
+
 @pytest.mark.parametrize(
     ("speed", "said"), [(2.0, "33.00"), (4.0, "21.00"), (1.9, "above 33.00"), (4.1, "below 21.00"), (3.5, "24.00")]
 )
@@ -249,6 +260,22 @@ def test_records_of_two_references_are_refused(fora):
         tables.check_one_reference([fora, other, fora])
     tables.check_one_reference([fora, fora])
     tables.check_one_reference([])
+
+
+def test_a_single_prompt_has_no_intervals():
+    one = ("prompts.limit=1", "seeds=[0]")
+    none, spectrum, fora = (
+        record_of(m, *words, *one, psnr=psnr, clip=[clip])
+        for m, words, psnr, clip in (
+            ("none", (), [None], 70.0), ("spectrum", ("runs=14",), [20.0], 71.0), ("fora", ("runs=14",), [21.0], 69.0)
+        )
+    )  # fmt: skip
+    table = table_of(({"method": "none"}, none), (at("spectrum"), spectrum), (at("fora"), fora), full=none)
+    cells = shown(table, fora)
+    assert (cells["PSNR (dB)"], cells["PSNR less spectrum's"], cells["CLIP less the full run's"]) == (
+        "21.00", "(+1.00)", "-1.00"
+    )  # fmt: skip
+    assert "nan" not in formats.csv_table(table) and "nan" not in formats.markdown(table)
 
 
 def test_csv_has_what_the_table_shows_and_more(none, spectrum, fora):
