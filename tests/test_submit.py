@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from eval.tables import experiments
 from eval.tables.experiments import load_experiment
 from eval.tables.leaderboard import Author, leaderboard, read_authors
+from spectrum.bench.machine import ROUNDS
 from spectrum.bench.submission import Rules, Submission, fitted_on_calibration
 from spectrum.commands import run, submit
 from spectrum.commands.guard import guarded
@@ -22,7 +23,7 @@ from spectrum.models.identity import EMBEDDED, digest
 from spectrum.records.files import identity
 from spectrum.records.record import read_record, read_records, write_record
 
-STEPS, RUNS = 9, 5
+STEPS, RUNS = 7, 5
 WORDS = ("seeds=[0,1]", "batch=1", "eval=default", "prompts.limit=3", f"model.steps={STEPS}")
 PACKAGE = """
 def damped(times, target, span, *, damping=0.5):
@@ -74,7 +75,13 @@ def project(tmp_path_factory):
         patch.setattr(module, "CONFIGS", folder / "configs")
     forget()
     for method in ("none", "taylorseer", "mine"):
-        words = [f"method={method}", *([f"runs={RUNS}"] if method != "none" else []), *WORDS, "timing=1", "probe=0"]
+        words = [
+            f"method={method}",
+            *([f"runs={RUNS}"] if method != "none" else []),
+            *WORDS,
+            f"timing={ROUNDS}",
+            "probe=0",
+        ]
         assert call("run", *words, "plugins=users_method", f"out={folder / 'outputs'}", capsys=_Silent()).code == 0
     for path in (folder / "outputs").rglob("record.json"):
         record = cleaned(read_record(path))
@@ -119,7 +126,7 @@ def mine(project, tmp_path):
 
 def rules(**changes):
     data = {**load_experiment("tiny_table").data, "steps": STEPS, "limit": 3, "seeds": [0, 1]}
-    return Rules(**{"words": WORDS, "data": data, "budgets": (RUNS,), "rounds": 1, **changes})
+    return Rules(**{"words": WORDS, "data": data, "budgets": (RUNS,), **changes})
 
 
 def submitted(folder, capsys, *words, name="mine", **changes):
@@ -217,7 +224,7 @@ def test_a_record_that_misses_a_rule_is_refused(why, mine, capsys):
         (["who=A. Author"], {"name": "taylorseer"}, "taylorseer is a method of this project: give yours another name"),
         (["who=A|B"], {}, "leave out | < >"),
         (["who=A. Author", "link=example.org"], {}, "link=example.org is no web address"),
-        (["who=A. Author"], {"rounds": 3}, "was timed in 1 rounds, and 3 are needed"),
+        (["who=A. Author"], {"rounds": 9}, "was timed in 7 rounds, and 9 are needed"),
         (["who=A. Author"], {"budgets": (4,)}, "with 4 runs: type python run.py --multirun method=mine runs=4"),
         (["who=A. Author"], {"words": (*WORDS, "method.forecast.damping=0.5")}, "there is no record"),
         (["who=A. Author", "records=nowhere"], {}, "records is given twice"),
@@ -295,7 +302,7 @@ def test_ties_stand_in_parentheses_after_holm(project):
     page = leaderboard(shifted(records, 0.0), {}, rules().data, ["psnr"], (RUNS,))
     assert "| (-" in page
     page = leaderboard(shifted(records, 9.0), {}, rules().data, ["psnr"], (RUNS,))
-    assert "| -9.00 [-9.0" in page and "| (-" not in page
+    assert "| -9.00 [-9." in page and "| (-" not in page
 
 
 def shifted(records, gap):
