@@ -11,7 +11,7 @@ from by_hand import record_of
 
 from eval.tables import differences, formats, latency, tables
 from eval.tables.about import about, remarks
-from eval.tables.experiments import Experiment, Row
+from eval.tables.experiments import Experiment, Row, load_experiment
 from spectrum.core.errors import SpectrumError
 
 FOUR = ("prompts.limit=4", "seeds=[0]")
@@ -252,6 +252,15 @@ def test_a_batch_that_decides_together_is_named():
     together = record_of("teacache", "runs=14", *FOUR, "batch=4", "method.batch_decision=true", runs=list(range(14)))
     assert "batch_decision" in together.label
     assert "sampled at batch 4" in about(table_of((at("teacache"), together)))
+
+
+def test_a_bare_record_of_the_uncached_run_fills_no_row(spectrum):
+    """It is kept beside the records that are compared with it, before `method=none` itself is run."""
+    bare, whole = record_of("none", *FOUR), load_experiment("tiny_table")
+    experiment = dataclasses.replace(whole, data={**whole.data, "limit": 4, "seeds": [0]})
+    table = tables.match_rows(experiment, [bare, spectrum])
+    assert table.full is bare and table.records == [spectrum]
+    assert table.missing[0].keys == {"method": "none"}
 
 
 def test_records_of_two_references_are_refused(fora):
