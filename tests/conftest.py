@@ -13,8 +13,8 @@ from spectrum.config.schema import ModelConfig
 from spectrum.models.pipelines import load_pipeline
 
 FAST = {
-    "baselines", "cache_hook", "calibrate", "code", "comparison", "current_step", "distribution", "examples",
-    "fidelity", "figures", "first_user_library", "first_user_metrics", "forecast", "given_schedule", "history",
+    "audit_parts", "baselines", "cache_hook", "calibrate", "code", "comparison", "current_step", "distribution",
+    "examples", "fidelity", "figures", "first_user_library", "first_user_metrics", "forecast", "given_schedule", "history",
     "hook_parts", "imports", "lite0", "lpips", "method", "metric", "metric_files", "pick_score", "pictures",
     "preference", "private_api", "probe", "quality", "raft", "refused", "registry", "requirements", "samples",
     "schedule", "sealed", "seeds", "settings", "signals", "sites", "statistics", "table_parts", "tables", "text",

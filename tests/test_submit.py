@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from command import ROOT, call
 from hydra.core.global_hydra import GlobalHydra
+from submitted import FILE, PACKAGE, RUNS, STEPS, WORDS, cleaned, forget, rules, shifted
 
-from eval.tables import experiments
-from eval.tables.experiments import load_experiment
 from eval.tables.leaderboard import Author, leaderboard, read_authors
 from spectrum.bench.machine import ROUNDS
-from spectrum.bench.submission import Rules, Submission, fitted_on_calibration
+from spectrum.bench.submission import Submission, fitted_on_calibration
 from spectrum.commands import run, submit
 from spectrum.commands.guard import guarded
 from spectrum.config import reader
@@ -22,40 +21,6 @@ from spectrum.core.errors import SpectrumError
 from spectrum.models.identity import EMBEDDED, digest
 from spectrum.records.files import identity
 from spectrum.records.record import read_record, read_records, write_record
-
-STEPS, RUNS = 7, 5
-WORDS = ("seeds=[0,1]", "batch=1", "eval=default", "prompts.limit=3", f"model.steps={STEPS}")
-PACKAGE = """
-def damped(times, target, span, *, damping=0.5):
-    weights = [0.0] * len(times)
-    weights[-1] = 1.0
-    if len(times) > 1:
-        slope = damping * (target - times[-1]) / (times[-1] - times[-2])
-        weights[-2] -= slope
-        weights[-1] += slope
-    return weights
-
-def listed(times, target, span, *, factors):
-    return damped(times, target, span, damping=factors[0])
-
-CALLS = []
-
-def counting(times, target, span):
-    CALLS.append(target)
-    return [0.0] * (len(times) - 1) + [1.0 + len(CALLS) / 100]
-"""
-FILE = """# @package _global_
-# A straight line, damped.
-defaults:
-  - override /schedule: fixed_interval
-
-method:
-  name: {name}
-  forecast:
-    _target_: users_method.{function}
-    _partial_: true
-    {more}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -102,31 +67,12 @@ class _Silent:
         return type("Printed", (), {"out": "", "err": ""})
 
 
-def forget():
-    """What the reader of configs keeps of the files that it read."""
-    cached = (reader.group_file, reader.group_files, reader.method_file, reader.method_files, experiments._composed)
-    for function in cached:
-        function.cache_clear()
-
-
-def cleaned(record):
-    """The record as if its code were committed and the machine idle, which it is not while this is developed."""
-    git = {"commit": "0" * 40, "dirty": False}
-    where = dataclasses.replace(record.timing.conditions, git=git, forced=False, load=[0.1, 1.0])
-    return dataclasses.replace(record, git=git, timing=dataclasses.replace(record.timing, conditions=where))
-
-
 @pytest.fixture
 def mine(project, tmp_path):
     """The project's results and the submission, to be changed."""
     for name in ("results", "submission"):
         shutil.copytree(project / name, tmp_path / name)
     return tmp_path
-
-
-def rules(**changes):
-    data = {**load_experiment("tiny_table").data, "steps": STEPS, "limit": 3, "seeds": [0, 1]}
-    return Rules(**{"words": WORDS, "data": data, "budgets": (RUNS,), **changes})
 
 
 def submitted(folder, capsys, *words, name="mine", **changes):
@@ -303,18 +249,6 @@ def test_ties_stand_in_parentheses_after_holm(project):
     assert "| (-" in page
     page = leaderboard(shifted(records, 9.0), {}, rules().data, ["psnr"], (RUNS,))
     assert "| -9.00 [-9." in page and "| (-" not in page
-
-
-def shifted(records, gap):
-    """The two methods' PSNRs as 30 dB with hardly any spread, the second `gap` or next to nothing below."""
-    found = []
-    for record in records:
-        low = 30.0 - (gap or 0.001) if record.name == "mine" else 30.0
-        small = [0.01, 0.03, -0.02, -0.04, 0.05, -0.01] if record.name == "mine" else [0.0] * 6
-        values = [low + one for one in small]
-        entry = dataclasses.replace(record.metrics["psnr"], values=values, mean=sum(values) / 6)
-        found.append(dataclasses.replace(record, metrics={**record.metrics, "psnr": entry}))
-    return found
 
 
 def test_every_shipped_method_that_skips_has_a_line_in_the_submissions():
