@@ -1,6 +1,7 @@
 """Records as the bench writes them, of runs that nobody sampled: their values and seconds are given by hand."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 
@@ -9,6 +10,7 @@ import torch
 from eval.metrics.columns import METRICS
 from eval.metrics.ids import asked, computed
 from eval.metrics.metric import Result
+from eval.tables.experiments import load_experiment
 from spectrum.bench.describe import describe
 from spectrum.bench.job import Job
 from spectrum.bench.provenance import environment
@@ -75,7 +77,9 @@ def timing(record, ratios, runs=None, seconds=1.0, **conditions):
     return timing_of(record.id, rounds, HARDWARE, Conditions(**where), process)
 
 
-def record_of(method, *words, psnr=None, clip=None, ratios=None, runs=None, timed_runs=None, **conditions):
+def record_of(
+    method, *words, psnr=None, clip=None, ratios=None, runs=None, timed_runs=None, probed=False, **conditions
+):
     """A record with these values.
 
     Args:
@@ -86,6 +90,7 @@ def record_of(method, *words, psnr=None, clip=None, ratios=None, runs=None, time
         ratios: the speed-up of each timed round; None for no timing.
         runs: the run steps, where the method decides by data.
         timed_runs: those of the timed rounds, where they are others.
+        probed: whether forecast errors were measured; the one of step 5 is 0.05.
         conditions: of the timing, and its `process`.
     """
     job = job_of(method, *words)
@@ -95,7 +100,10 @@ def record_of(method, *words, psnr=None, clip=None, ratios=None, runs=None, time
     full = dataclasses.replace(job, folder=job.base_folder)
     base = ledger_of(full, list(range(job.config.model.steps)))
     here = {**environment(torch.device("cpu")), "git": COMMIT, "command": "run.py", "hardware": HARDWARE}
-    record = describe(job, ledger_of(job, own), base, {}, here)
+    skipped = sorted(set(range(steps)) - set(own)) if probed and job.method.forecast else []
+    errors = [{"step": step, "feature": step / 100, "velocity": step / 100} for step in skipped]
+    report = {"cond": {"errors": errors, "cache_bytes": 1000}} if errors else {}
+    record = describe(job, ledger_of(job, own), base, report, here)
     metrics = {}
     if psnr is not None:
         metrics["psnr"] = metric(record, "psnr", psnr, {}, {})
@@ -106,3 +114,40 @@ def record_of(method, *words, psnr=None, clip=None, ratios=None, runs=None, time
         timed = {"cond": timed_runs} if timed_runs else None
         record = dataclasses.replace(record, timing=timing(record, ratios, timed, **conditions))
     return sealed(record)
+
+
+@functools.cache
+def records_of(name):
+    """A record for each row of an experiment.
+
+    The n-th row's PSNR is 40 - n dB in the mean, from 2 dB below it to 2 above; a method's speed-up is 0.9 of the ideal
+    one, with one round 1 % off in each direction.
+    """
+    found = []
+    for number, row in enumerate(load_experiment(name).rows):
+        keys = {key: "null" if value is None else value for key, value in row.keys.items()}
+        words = [f"{key}={value}".replace(", ", ",") for key, value in keys.items() if key != "method"]
+        words = [f"experiment={name}", *words]
+        job = job_of(keys["method"], *words)
+        count, steps = len(job.samples), job.config.model.steps
+        budget = int(keys.get("runs", steps))
+        own = None
+        if job.method.forecast and not job.method.time_only:
+            own = sorted({step * steps // budget for step in range(budget)})
+        plain = keys["method"] == "none"
+        values = [None if plain else 40.0 - number + 4 * i / (count - 1) - 2 for i in range(count)]
+        clip = [70.0 + i % 7 for i in range(count)]
+        ideal = 1.0 if plain else 0.9 * steps / budget
+        ratios = [ideal * share for share in (0.99, *[1.0] * 7, 1.01)]
+        record = record_of(keys["method"], *words, psnr=values, clip=clip, ratios=ratios, runs=own, probed=True)
+        found.append(record)
+    return found
+
+
+def records_of_all(*names):
+    """The records of several experiments; a run that stands in two of them is the first one's."""
+    found = {}
+    for name in names:
+        for record in records_of(name):
+            found.setdefault(record.id, record)
+    return list(found.values())

@@ -2,15 +2,13 @@
 
 import dataclasses
 import io
-from pathlib import Path
 
 import pytest
+from by_hand import records_of
 from rich.console import Console
 
 from eval.tables import comparison
-from spectrum.records.record import MetricEntry, read_records
-
-RECORDS = Path(__file__).resolve().parent.parent / "results" / "records"
+from spectrum.records.record import MetricEntry
 
 
 def entry(mean, interval=None, worst=None):
@@ -20,7 +18,7 @@ def entry(mean, interval=None, worst=None):
 @pytest.fixture(scope="module")
 def pair():
     """The uncached run and one of Spectrum, with round numbers."""
-    found = [r for r in read_records(RECORDS) if r.timing]
+    found = records_of("tiny_table")
     none, own = (next(r for r in found if r.name == name) for name in ("none", "spectrum"))
 
     def timed(record, seconds, speedup, interval, nfe):

@@ -11,7 +11,7 @@ from by_hand import record_of
 
 from eval.tables import differences, formats, latency, tables
 from eval.tables.about import about, remarks
-from eval.tables.experiments import Experiment, Row
+from eval.tables.experiments import Experiment, Row, load_experiment
 from spectrum.core.errors import SpectrumError
 
 FOUR = ("prompts.limit=4", "seeds=[0]")
@@ -172,6 +172,17 @@ def test_plain_sampling_in_the_same_time_lies_between_its_measured_points():
     assert shown(table_of((at("fora"), own), controls=controls()), own)["Euler at this latency"] == "30.00 ± 3.55"
 
 
+def test_seeds_of_one_prompt_are_one_draw_for_plain_sampling_too():
+    """Each value twice, as two seeds: the half-width stays 3.549; that of eight draws would be 2.4."""
+    twice = ("prompts.limit=4", "seeds=[0,1]")
+    points = [
+        record_of("fewer_steps", f"runs={runs}", *twice, psnr=[v for v in values for _ in range(2)], ratios=[speed] * 3)
+        for runs, speed, values in ((25, 2.0, (30.0, 32.0, 34.0, 36.0)), (12, 4.0, (20.0, 20.0, 22.0, 22.0)))
+    ]
+    own = record_of("fora", "runs=14", *twice, psnr=[25.0] * 8, ratios=[2.4, 2.5, 2.6])
+    assert latency.same_latency_cell(own, points) == "30.00 ± 3.55"
+
+
 @pytest.mark.parametrize(
     ("speed", "said"), [(2.0, "33.00"), (4.0, "21.00"), (1.9, "above 33.00"), (4.1, "below 21.00"), (3.5, "24.00")]
 )
@@ -228,7 +239,7 @@ def test_what_is_said_above_a_table_is_said_of_what_it_has(none, spectrum, fora)
     text = about(table_of(({"method": "none"}, none), (at("spectrum"), spectrum), (at("fora"), timed), full=none))
     for word in (
         "8-bit",
-        "resampling the prompts",
+        "spread over prompts",
         "In parentheses",
         "the 1 differences",
         "median of 9 rounds",
@@ -243,12 +254,37 @@ def test_a_batch_that_decides_together_is_named():
     assert "sampled at batch 4" in about(table_of((at("teacache"), together)))
 
 
+def test_a_bare_record_of_the_uncached_run_fills_no_row(spectrum):
+    """It is kept beside the records that are compared with it, before `method=none` itself is run."""
+    bare, whole = record_of("none", *FOUR), load_experiment("tiny_table")
+    experiment = dataclasses.replace(whole, data={**whole.data, "limit": 4, "seeds": [0]})
+    table = tables.match_rows(experiment, [bare, spectrum])
+    assert table.full is bare and table.records == [spectrum]
+    assert table.missing[0].keys == {"method": "none"}
+
+
 def test_records_of_two_references_are_refused(fora):
     other = dataclasses.replace(fora, id="fora-other", reference="none-other")
     with pytest.raises(SpectrumError, match=f"{fora.id} and fora-other .* {fora.reference} and none-other"):
         tables.check_one_reference([fora, other, fora])
     tables.check_one_reference([fora, fora])
     tables.check_one_reference([])
+
+
+def test_a_single_prompt_has_no_intervals():
+    one = ("prompts.limit=1", "seeds=[0]")
+    none, spectrum, fora = (
+        record_of(m, *words, *one, psnr=psnr, clip=[clip])
+        for m, words, psnr, clip in (
+            ("none", (), [None], 70.0), ("spectrum", ("runs=14",), [20.0], 71.0), ("fora", ("runs=14",), [21.0], 69.0)
+        )
+    )  # fmt: skip
+    table = table_of(({"method": "none"}, none), (at("spectrum"), spectrum), (at("fora"), fora), full=none)
+    cells = shown(table, fora)
+    assert (cells["PSNR (dB)"], cells["PSNR less spectrum's"], cells["CLIP less the full run's"]) == (
+        "21.00", "(+1.00)", "-1.00"
+    )  # fmt: skip
+    assert "nan" not in formats.csv_table(table) and "nan" not in formats.markdown(table)
 
 
 def test_csv_has_what_the_table_shows_and_more(none, spectrum, fora):

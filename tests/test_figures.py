@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
+from by_hand import records_of_all
 
 from eval.figures import figures, sheets
 from eval.figures.plotting import drawable, pyplot, save, set_heading, set_legend, spread
@@ -17,7 +18,6 @@ from eval.figures.styles import METHODS, line_styles
 from eval.tables.experiments import load_experiment
 from eval.tables.tables import match_rows
 from spectrum.config.reader import choices, compose_raw, group_file, group_files, method_file, method_files
-from spectrum.records.record import read_records
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = [
@@ -34,7 +34,7 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def records():
-    return read_records(ROOT / "results" / "records")
+    return records_of_all("tiny_baselines", "tiny_blend")
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,11 @@ from rich.console import Console
 
 from eval.metrics.measure import measure
 from eval.metrics.pictures import Pictures
+from eval.tables.comparison import comparison_csv
 from spectrum.bench import machine
+from spectrum.bench.loggers import per_sample, scalars
 from spectrum.bench.progress import Progress
+from spectrum.records.record import read_record
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,9 +42,28 @@ def test_one_picture_leaves_only_the_metrics_out_that_need_two(tmp_path, capsys)
     assert f"frechet_lite0 is left out: {reason}" in " ".join(said.out.split())
 
 
+def test_three_seeds_give_metrics_of_a_prompt_and_every_reader_of_the_record_copes(tmp_path, capsys):
+    for package in ("timm", "open_clip"):
+        pytest.importorskip(package)
+    words = ["seeds=[0,1,2]", "method=fora", "schedule.interval=3", "+eval.diversity={}", "+eval.seed_rank={}"]
+    said = call("run", *QUICK, *words, f"out={tmp_path}", capsys=capsys)
+    assert said.code == 0, said.err
+    record = read_record(next(path for path in tmp_path.glob("tiny/fora-*/record.json")))
+    assert len(record.metrics["psnr"].values) == 6
+    for name in ("diversity", "seed_rank"):
+        assert len(record.metrics[name].values) == 2 and record.metrics[name].interval > 0
+    heads, rows = per_sample(record)
+    assert heads == ["prompt", "seed", "psnr", "ssim"] and len(rows) == 6
+    assert {"diversity", "seed_rank_worst_5_percent"} <= scalars(record).keys()
+    assert "diversity_mean" in comparison_csv([record]).splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("metric", "says"),
     [
+        ("frechet_lite0={dimensions: 0}", "eval.frechet_lite0.dimensions must be at least 1, got 0"),
+        ("diversity={seeds: 3}", "eval.diversity.seeds is no parameter of diversity: it takes none"),
+        ("seed_rank={model: ViT-Z-1}", "eval.seed_rank.model=ViT-Z-1 is unknown to open_clip: type for example ViT-B"),
         ("lpips={net: squeeze}", "eval.lpips.net=squeeze is unknown: type alex or vgg"),
         ("st_lpips={net: squeeze}", "eval.st_lpips.net=squeeze is unknown: type alex or vgg"),
         ("lpips={weights: mine.pth}", "torchmetrics does not read eval.lpips.weights=mine.pth: copy the file to "),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Page, browser
+from by_hand import records_of
 from PIL import Image
 
 from eval.reports import gallery
@@ -20,7 +21,7 @@ from eval.tables.comparison import comparison_csv
 from spectrum.bench.comparison import write_comparison
 from spectrum.bench.run import run
 from spectrum.config.compose import compose
-from spectrum.records.record import read_record, read_records
+from spectrum.records.record import read_record
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = [
@@ -36,8 +37,7 @@ def picture(value, size=(8, 8)):
 
 @pytest.fixture(scope="module")
 def stored():
-    records = [r for r in read_records(ROOT / "results" / "records") if r.timing and any(r.forecast_errors.values())]
-    found = {record.name: record for record in records if abs(record.nfe - 14) < 0.5}
+    found = {record.name: record for record in records_of("tiny_table") if record.nfe == 14}
     return {name: found[name] for name in ("spectrum", "fora")}
 
 
@@ -189,7 +189,7 @@ def test_the_reference_alone_is_shown_without_a_slider(made, tmp_path):
 
 
 def test_11_csv_has_full_numbers(stored):
-    none = next(r for r in read_records(ROOT / "results" / "records") if r.is_reference and r.timing)
+    none = next(record for record in records_of("tiny_table") if record.is_reference)
     lines = list(csv.DictReader(io.StringIO(comparison_csv([none, *stored.values()]))))
     for line, record in zip(lines, (none, *stored.values()), strict=True):
         assert line["id"] == record.id and float(line["speedup"]) == record.timing.speedup

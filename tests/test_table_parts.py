@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from by_hand import records_of_all
 
 from eval.tables import formats, tables
 from eval.tables.about import about
 from eval.tables.experiments import Row, find_record, load_experiment, made_on_same_data
-from spectrum.records.record import read_records
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORDS = ROOT / "results" / "records"
 MINE = """\
 # @package _global_
 prompts: {limit: 8}
@@ -31,7 +30,7 @@ LOAD += "print(json.dumps([e.name, e.data, [[dict(row.keys), row.command] for ro
 
 @pytest.fixture(scope="module")
 def records():
-    return read_records(RECORDS)
+    return records_of_all("tiny_table", "tiny_growth")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from by_hand import records_of_all
 
 from eval.tables import formats, tables
 from eval.tables.differences import clip_difference, psnr_of_mean_error
@@ -16,7 +17,7 @@ from eval.tables.experiments import find_record, load_experiment, made_on_same_d
 from spectrum.commands.tables import main
 from spectrum.config.reader import choices
 from spectrum.core.errors import SpectrumError
-from spectrum.records.record import PromptSource, read_record, read_records
+from spectrum.records.record import PromptSource, read_record
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "results" / "records"
@@ -24,7 +25,7 @@ RECORDS = ROOT / "results" / "records"
 
 @pytest.fixture(scope="module")
 def records():
-    return read_records(RECORDS)
+    return records_of_all("tiny_table", "tiny_growth")
 
 
 @pytest.fixture

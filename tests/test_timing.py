@@ -108,17 +108,18 @@ def test_a_slow_warm_up_leaves_no_trace(subject, sides, clock, monkeypatch):
 
 
 def test_a_round_is_the_mean_of_before_and_after_over_the_method(subject, sides, clock, monkeypatch):
-    """The machine gets slower from call to call: 1, 2 and 3 times, so the mean of before and after is twice FULL."""
-    real, factors = timing.time_call, iter([1.0, 1.0, 1.0, 2.0, 3.0])
+    """The machine gets slower from call to call: 1, 2 .. 5 times, so the mean of before and after fits the method."""
+    real, factors = timing.time_call, iter([1.0, 1.0, 1.0, 1.0, 2.0, 3.0, 4.0, 5.0])
 
     def slower(*args):
         clock.slow = next(factors)
         return real(*args)
 
     monkeypatch.setattr(timing, "time_call", slower)
-    ((one,),) = timing.timed_rounds(subject.pipe, sides[0], sides[1:], [SAMPLES[:2], SAMPLES[2:4]])
+    (one,), (two,) = timing.timed_rounds(subject.pipe, sides[0], sides[1:] * 2, [SAMPLES[:2], SAMPLES[2:4]])
     assert (one.before["denoise"], one.candidate["denoise"], one.after["denoise"]) == (FULL, 2 * CACHED, 3 * FULL)
-    assert ratios([one]) == [pytest.approx(FULL / CACHED)]
+    assert (two.before["denoise"], two.candidate["denoise"], two.after["denoise"]) == (3 * FULL, 4 * CACHED, 5 * FULL)
+    assert ratios([one, two]) == pytest.approx([FULL / CACHED] * 2)
 
 
 def test_a_timing_holds_the_run_mask_of_its_own_calls(subject, sides):

@@ -21,6 +21,8 @@ Stages = Callable[[Tensor], list[Tensor]]
 """From pictures (n, 3, height, width), float in [0, 1], to unit vectors (n, channels, rows, columns) of each stage."""
 WIDTH = 1280
 """Pooled features of a picture."""
+AT_ONCE = 4
+"""Pictures of 224x224 pixels that go through the network together: so few stay in a CPU's cache, in half the time."""
 LEAST = 32
 """The smallest side, in pixels, of a picture whose stages are compared: the last stage has a 32nd of it."""
 
@@ -56,7 +58,11 @@ def lite0_features(logits: bool = False) -> tuple[Features, str]:
     model, digest, mean, deviation = _loaded("frechet_lite0")
     if not logits:
         model.reset_classifier(0)
-    return lambda images: model((_resized(images, 224) - mean) / deviation), digest
+
+    def features(images: Tensor) -> Tensor:
+        return torch.cat([model((_resized(some, 224) - mean) / deviation) for some in images.split(AT_ONCE)])
+
+    return features, digest
 
 
 def _timm_names(stored: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ def seed_rank(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns of equal scores, and gives NaN
-        values = [float(spearmanr(a, b)[0]) for a, b in zip(ours, theirs, strict=True)]
+        values = [float(np.asarray(spearmanr(a, b))[0]) for a, b in zip(ours, theirs, strict=True)]
     return Result.per_sample(values, seeds=seeds, **towers.about)
 
 

@@ -16,7 +16,7 @@ CSV_MORE = (
     "clip_difference_interval", "timing_pass", "timing_forced", "missing_command",
 )  # fmt: skip
 """The columns of a table's CSV file behind those of its metrics."""
-DIGITS = 6
+DIGITS = 12
 """Significant digits of what is worked out for a table: the last ones of a sum differ between machines."""
 
 
@@ -48,7 +48,7 @@ def latex(table: ExperimentTable) -> str:
 
 
 def csv_table(table: ExperimentTable) -> str:
-    """The table as CSV: the records' numbers in full, and what is worked out for the table to six digits.
+    """The table as CSV: the records' numbers in full, and what is worked out for the table to twelve digits.
 
     A row without a record has the command that makes it in the last column.
     """
@@ -67,12 +67,12 @@ def csv_table(table: ExperimentTable) -> str:
 def _more_numbers(table: ExperimentTable, record: Record) -> list[Any]:
     """A record's numbers for the columns of `CSV_MORE` but the last, None where it has no such number."""
     psnr = record.metrics.get("psnr")
-    mean_error = finite(psnr_of_mean_error(psnr.values)) if psnr is not None and psnr.values else None
+    mean_error = psnr_of_mean_error(psnr.values) if psnr is not None and psnr.values else None
     at_latency = same_latency(record, table.controls) or (None, None)
     own, clip = table.differences.get(record.id), clip_difference(record, table.full)
     gap = own and own.difference
     difference = [gap.mean, gap.low, gap.high, gap.p, own.p] if own and gap else [None] * 5
     timing = record.timing
     passed = (timing.process, timing.conditions.forced) if timing else (None, None)
-    numbers = [mean_error, *at_latency, *difference, *((clip.mean, clip.half) if clip else (None, None))]
+    numbers = finite([mean_error, *at_latency, *difference, *((clip.mean, clip.half) if clip else (None, None))])
     return [*(None if number is None else float(f"{number:.{DIGITS}g}") for number in numbers), *passed]

@@ -75,13 +75,16 @@ def match_rows(experiment: Experiment, records: Sequence[Record]) -> ExperimentT
         records: any records.
 
     Returns:
-        Its rows with their records: the uncached run first, then those with most runs, as the experiment lists them.
+        Its rows with their records: the uncached run first, then those with most runs, as the experiment lists them. A
+        record with neither metrics nor a timing, such as that of an uncached run which others are checked against,
+        does not fill a row.
 
     Raises:
         SpectrumError: if the records of two rows are compared with different uncached runs.
     """
     same = made_on_same_data(records, experiment.data)
-    matched = [(row, find_record(row, same)) for row in experiment.rows]
+    found = [(row, find_record(row, same)) for row in experiment.rows]
+    matched = [(row, record if record and (record.metrics or record.timing) else None) for row, record in found]
 
     def order(match: tuple[Row, Record | None]) -> tuple[bool, float]:
         row, record = match
