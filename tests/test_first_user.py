@@ -1,5 +1,6 @@
 """What a first user met, an item a test. Items 5 and 6 have files of their own beside this one."""
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -10,6 +11,7 @@ import sys
 
 import pytest
 import torch
+from by_hand import records_of
 from command import QUICK, ROOT, call, error_line
 from rich.console import Console
 
@@ -19,6 +21,7 @@ from spectrum.bench.progress import Progress
 from spectrum.config.compose import compose
 from spectrum.models.fitted import fits_of
 from spectrum.models.identity import EMBEDDED
+from spectrum.records.record import write_record
 
 
 def typed(*words, path=""):
@@ -91,16 +94,14 @@ def trace(tmp_path_factory):
 
 def test_2_a_replay_of_records_skips_what_a_trace_cannot_score(trace, tmp_path):
     """Records of methods that store at the exit, at other places, and of one that names a function of nobody's."""
-    for path in sorted((ROOT / "results" / "records").glob("*.json")):
-        record = json.loads(path.read_text())
-        if record["method"]["name"] in ("fora", "dbcache", "fora_modules") and record["model"]["name"] == "tiny":
-            shutil.copy(path, tmp_path)
-    names = sorted(path.stem for path in tmp_path.glob("*.json"))
+    chosen = [record for record in records_of("tiny_baselines") if record.name in ("fora", "dbcache", "fora_modules")]
+    names = sorted(record.id for record in chosen)
     scored = [name for name in names if name.startswith("fora-")]
     assert scored and any(name.startswith("dbcache-") for name in names)
-    strange = json.loads((tmp_path / f"{scored[0]}.json").read_text())
-    strange["method"]["forecast"]["_target_"] = "os.system"
-    (tmp_path / "strange.json").write_text(json.dumps({**strange, "id": "strange"}))
+    own = next(record for record in chosen if record.id == scored[0])
+    planted = {**own.method, "forecast": {**own.method["forecast"], "_target_": "os.system"}}
+    for record in (*chosen, dataclasses.replace(own, id="strange", method=planted)):
+        write_record(tmp_path / f"{record.id}.json", record)
     code, out, err = typed("scripts/replay.py", f"trace={trace}", f"records={tmp_path}", "format=json")
     assert code == 0, err
     assert len(json.loads(out)) == len(scored)
