@@ -127,7 +127,7 @@ def test_pictures_that_were_made_again_void_the_metrics_and_the_timing_of_the_ot
 def test_a_short_timing_does_not_get_into_the_folder_of_all_records(run, path, capsys, tmp_path):
     timed = read_record(path)
     run(f"records={tmp_path}", capsys=capsys)
-    (shared,) = tmp_path.glob("*.json")
+    (shared,) = tmp_path.glob("fora-*.json")
     assert timed.timing is not None and read_record(shared).timing is None
     assert read_record(shared).metrics == timed.metrics
     long = dataclasses.replace(timed.timing, rounds=timed.timing.rounds * 7)
