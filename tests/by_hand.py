@@ -10,7 +10,8 @@ import torch
 from eval.metrics.columns import METRICS
 from eval.metrics.ids import asked, computed
 from eval.metrics.metric import Result
-from eval.tables.experiments import load_experiment
+from eval.tables import tables
+from eval.tables.experiments import Experiment, Row, load_experiment
 from spectrum.bench.describe import describe
 from spectrum.bench.job import Job
 from spectrum.bench.provenance import environment
@@ -151,3 +152,29 @@ def records_of_all(*names):
         for record in records_of(name):
             found.setdefault(record.id, record)
     return list(found.values())
+
+
+FOUR = ("prompts.limit=4", "seeds=[0]")
+
+
+def table_of(*rows, against="spectrum", controls=(), full=None):
+    """A table of (keys, record)."""
+    experiment = Experiment("mine", "Mine", against, None, {}, [Row(keys, "the command") for keys, _ in rows])
+    matched = [(row, record) for row, (_, record) in zip(experiment.rows, rows, strict=True)]
+    return tables.ExperimentTable(experiment, matched, list(controls), full)
+
+
+def shown(table, record):
+    return tables.measured(table, record)
+
+
+def at(method, runs=14):
+    return {"method": method, "runs": runs}
+
+
+def controls(fast=(20.0, 20.0, 22.0, 22.0), slow=(30.0, 32.0, 34.0, 36.0)):
+    made = [
+        record_of("fewer_steps", f"runs={runs}", *FOUR, psnr=list(values), ratios=[speed] * 3)
+        for runs, speed, values in ((25, 2.0, slow), (12, 4.0, fast))
+    ]
+    return made[::-1]

@@ -15,9 +15,9 @@ from spectrum.models.pipelines import load_pipeline
 FAST = {
     "audit_parts", "baselines", "cache_hook", "calibrate", "code", "comparison", "current_step", "differences",
     "distribution", "examples", "fidelity", "figures", "first_user_library", "first_user_metrics", "forecast",
-    "given_schedule", "history", "hook_parts", "imports", "lite0", "lpips", "method", "metric", "metric_files",
-    "pick_score", "pictures", "preference", "private_api", "probe", "quality", "raft", "refused", "registry",
-    "requirements", "samples", "schedule", "sealed", "seeds", "settings", "signals", "sites", "statistics",
+    "given_schedule", "history", "hook_parts", "imports", "latency", "lite0", "lpips", "method", "metric",
+    "metric_files", "pick_score", "pictures", "preference", "private_api", "probe", "quality", "raft", "refused",
+    "registry", "requirements", "samples", "schedule", "sealed", "seeds", "settings", "signals", "sites", "statistics",
     "table_parts", "tables", "text", "timing", "vbench", "video",
 }  # fmt: skip
 """The files whose tests a developer runs at each save; of tests/test_hook.py those on toy FLUX are added."""
