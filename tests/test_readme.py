@@ -62,7 +62,7 @@ RULES = [
             "hydra.sweeper.params.method": "'none,fora'",
             "hydra.sweeper.params.runs": "3",
         },
-        "all its rows take an hour",
+        "each of its rows takes minutes",
     ),
     Rule("python run.py --multirun", SMALL),
     Rule(
