@@ -48,6 +48,23 @@ def test_a_budget_that_the_first_steps_already_pass_is_left_out(capsys):
     assert "no threshold runs 5 steps" in call("calibrate", *TOY, *words, capsys=capsys).out
 
 
+@pytest.mark.parametrize("budget", [8, 14, 30, 40])
+def test_a_threshold_is_found_in_few_tries(budget):
+    tried, said = {}, []
+    found = calibration.threshold_for(lambda threshold: 50 / (1 + 15 * threshold), budget, said.append, tried)
+    assert abs(50 / (1 + 15 * found) - budget) <= calibration.CLOSE and len(tried) == len(said) <= 7
+    calls = []
+    assert calibration.threshold_for(calls.append, budget, said.append, tried) == found and not calls
+
+
+@pytest.mark.parametrize(("budget", "found"), [(9, 1.0), (20, None), (2, None)])
+def test_a_threshold_where_runs_jump(budget, found):
+    tried = {}
+    runs_at = lambda threshold: 12.0 if threshold < 0.2 else 9.2 if threshold < 2 else 4.0  # noqa: E731
+    assert calibration.threshold_for(runs_at, budget, print, tried) == found
+    assert found or len(tried) == calibration.TRIES
+
+
 def test_ratios_are_means_of_the_residual_s_size():
     fit = fits.Ratios(None)
     for step, rows in enumerate([[(3, 0), (0, 5), (0, 2)], [(3, 4), (6, 8), (0, 1)]]):

@@ -206,7 +206,7 @@ def attention_alone(site, model):
 
 def test_first_block_cache_agrees_with_diffusers_own_hook():
     subject = fresh()
-    method = skipping("flux", "first_block_cache")
+    method = dataclasses.replace(skipping("flux", "first_block_cache"), batch_decision=True)
     threshold = method.schedule.keywords["threshold"]
     subject.pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
     theirs = subject.sample()

@@ -40,7 +40,7 @@ def test_a_sweep_ends_with_one_comparison(launcher, tmp_path):
     job = start(*words, f"out={tmp_path}/o", f"records={tmp_path}/r")
     out, err = job.communicate(timeout=500)
     assert job.returncode == 0, err
-    assert sorted(record.name for record in read_records(tmp_path / "r")) == ["fewer_steps", "fora"]
+    assert sorted(record.name for record in read_records(tmp_path / "r")) == ["fewer_steps", "fora", "none"]
     (table,) = (tmp_path / "o" / "multirun").rglob("comparison.md")
     assert len(table.read_text().splitlines()) == 4 and (table.parent / "sheet.png").exists()
     assert len(list((tmp_path / "o" / "tiny").glob("none-*"))) == 1
@@ -52,7 +52,7 @@ def test_two_processes_asked_for_the_same_run_share_it(tmp_path):
     jobs = [start(*words, python=["-X", "importtime"]) for _ in range(2)]
     said = [job.communicate(timeout=500) for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], said
-    assert len(read_records(tmp_path / "r")) == 1
+    assert sorted(record.name for record in read_records(tmp_path / "r")) == ["fora", "none"]
     assert not list(tmp_path.rglob(".draft-*"))
     ledgers = list((tmp_path / "o").rglob("samples.jsonl"))
     assert [len(ledger.read_text().splitlines()) for ledger in ledgers] == [2, 2]
@@ -64,7 +64,7 @@ def test_what_has_a_record_is_not_sampled_again(tmp_path):
     words = ["method=fora", *QUICK, f"out={tmp_path}/o", f"records={tmp_path}/r"]
     _, err = (job := start(*words)).communicate(timeout=300)
     assert job.returncode == 0, err
-    (path,) = (tmp_path / "r").glob("*.json")
+    (path,) = (tmp_path / "r").glob("fora-*.json")
     before = path.read_text()
     _, err = (job := start(*words, f"out={tmp_path}/elsewhere")).communicate(timeout=300)
     assert job.returncode == 0, err

@@ -20,8 +20,8 @@ from spectrum.core.schedule import always, plan
 from spectrum.models.identity import model_identity
 from spectrum.records.files import identity
 
-HALVINGS = 10
-"""How often a bisection halves the range in which a threshold lies, at most."""
+TRIES = 11
+"""How many thresholds are tried for a budget, at most."""
 CLOSE = 0.1
 """How near to its budget a mean number of runs is near enough."""
 CAPS = range(1, 16)
@@ -63,30 +63,55 @@ def mean_runs(
     return float(np.mean(counts))
 
 
-def threshold_for(runs_at: Callable[[float], float], budget: int, say: Callable[[str], None]) -> float | None:
-    """Find the threshold with the mean number of runs nearest to a budget, by bisection.
+def next_threshold(tried: dict[float, float], budget: int) -> float:
+    """The threshold to try next: between the two nearest to a budget, on a line of runs over the logarithm.
 
     Args:
-        runs_at: the mean number of runs with a threshold; the larger the threshold, the fewer. It is called at least
-            once to find a range, then at most `HALVINGS` times.
+        tried: the mean number of runs of each threshold that was tried; the larger the threshold, the fewer.
+        budget: the number of runs that is wanted.
+
+    Returns:
+        The threshold; four times the largest, or a quarter of the smallest, where all lie on one side of the budget.
+    """
+    enough = [threshold for threshold, runs in tried.items() if runs <= budget]
+    if not enough:
+        return 4 * max(tried, default=0.25)
+    high = min(enough)
+    low = max((threshold for threshold in tried if threshold < high), default=None)
+    if low is None:
+        return high / 4
+    part = (tried[low] - budget) / (tried[low] - tried[high])
+    part = 0.5 if len(tried) % 3 == 0 else min(max(part, 0.1), 0.9)
+    return low * (high / low) ** part
+
+
+def threshold_for(
+    runs_at: Callable[[float], float], budget: int, say: Callable[[str], None], tried: dict[float, float] | None = None
+) -> float | None:
+    """Find the threshold with the mean number of runs nearest to a budget.
+
+    Args:
+        runs_at: the mean number of runs with a threshold. It is called at most `TRIES` times.
         budget: the number of runs that is wanted.
         say: told of each threshold that was tried.
+        tried: what earlier budgets tried, as runs by threshold; what is tried here is added.
 
     Returns:
         The threshold, to six digits; None if none was found whose mean number of runs is within 0.5 of the budget.
     """
-    low, high, best = 0.0, 1.0, (float("inf"), 0.0)
-    while runs_at(high) > budget and high < 1e6:
-        low, high = high, 4 * high
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        runs = runs_at(middle)
-        best = min(best, (abs(runs - budget), middle))
-        low, high = (middle, high) if runs > budget else (low, middle)
-        say(f"threshold {middle:.5g}: {runs:.2f} runs")
-        if abs(runs - budget) <= CLOSE:
+    tried = {} if tried is None else tried
+
+    def off(threshold: float) -> float:
+        return abs(tried[threshold] - budget)
+
+    for _ in range(TRIES):
+        if tried and min(map(off, tried)) <= CLOSE:
             break
-    return float(f"{best[1]:.6g}") if best[0] <= 0.5 else None
+        threshold = float(f"{next_threshold(tried, budget):.6g}")
+        tried[threshold] = runs_at(threshold)
+        say(f"threshold {threshold:.5g}: {tried[threshold]:.2f} runs")
+    best = min(tried, key=off)
+    return best if off(best) <= 0.5 else None
 
 
 def thresholds_by_runs(
@@ -130,14 +155,15 @@ def thresholds_by_runs(
 
     typed = {key: config.schedule[key] for key in config.method.fallback if config.schedule.get(key)}
     found: dict[int, dict[str, Any]] = {}
+    tried: dict[float, float] = {}
     for budget in budgets:
-        total = (HALVINGS + 1) * sum(map(len, grid)) * sampling.steps
+        total = TRIES * sum(map(len, grid)) * sampling.steps
         count = _Counter(begin(f"{budget} runs", total), total)
 
         def runs_at(threshold: float, count: _Counter = count) -> float:
             return mean_runs(pipe, grid, sampling, built(threshold=threshold), count)
 
-        threshold = threshold_for(runs_at, budget, say)
+        threshold = threshold_for(runs_at, budget, say, tried)
         count.end()
         if threshold is None:
             say(f"no threshold runs {budget} steps: type for example a smaller schedule.warmup=")
@@ -147,7 +173,7 @@ def thresholds_by_runs(
 
 
 class _Counter:
-    """Tells a stage of its sample steps, no more of them than it has; a bisection can take more or fewer runs.
+    """Tells a stage of its sample steps, no more of them than it has; a search can take fewer runs.
 
     Args:
         advance: the stage.
