@@ -16,8 +16,14 @@ COMMITTED = {
 }
 
 
-WEIGHTS_ALONE = {"spectrum_blend", "hicache", "resilphase", "foca", "lagrange"}
-"""Methods that differ from spectrum or taylorseer in the weights of their forecast alone."""
+ANOTHER_S_PATH = {
+    "spectrum": ("spectrum_blend", "hicache", "resilphase", "foca", "lagrange"),
+    "taylorseer_modules": ("fora_modules",),
+    "teacache": ("seacache", "magcache"),
+    "first_block_cache": ("dbcache",),
+}
+"""Methods that take another's path through the hook, and differ from it in weights, signal or threshold alone."""
+SHORT = {name for names in ANOTHER_S_PATH.values() for name in names}
 WHOLE = {"flux", "sdxl", "wan21_14b"}
 """The models on which these go through every case here; scripts/conformance.py runs every case of every pair."""
 
@@ -26,7 +32,7 @@ WHOLE = {"flux", "sdxl", "wan21_14b"}
 @pytest.mark.parametrize("model", cases.MODELS)
 def test_every_case_has_its_committed_outcome(model, method):
     assert (model, method) in COMMITTED, f"{AGAIN}: it lacks {model} with {method}"
-    wanted = ("1", "2") if method in WEIGHTS_ALONE and model not in WHOLE else tuple(cases.CASES)
+    wanted = ("1", "2", "9") if method in SHORT and model not in WHOLE else tuple(cases.CASES)
     expected = {case: COMMITTED[model, method][case] for case in wanted}
     assert cases.outcomes(model, method, wanted) == expected, AGAIN
 

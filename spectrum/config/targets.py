@@ -6,6 +6,7 @@ record or a trace names is never imported unless a shipped config names it too (
 
 import difflib
 import functools
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -99,7 +100,9 @@ def bound_function(
     from hydra.utils import instantiate
 
     inside = f"{function.__module__}.{function.__qualname__}"
-    return instantiate({"_target_": inside, "_partial_": True, **parameters}, _convert_="all")
+    made = instantiate({"_target_": inside, "_partial_": True, **parameters}, _convert_="all")
+    # Hydra's own partial inspects each call again, over a millisecond a time: it was checked above, once.
+    return functools.partial(made.func, *made.args, **made.keywords)
 
 
 def _targets_in(value: Any) -> Iterator[str]:
