@@ -6,7 +6,6 @@ record or a trace names is never imported unless a shipped config names it too (
 
 import difflib
 import functools
-import functools
 import importlib
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
