@@ -48,6 +48,17 @@ def test_case_19_every_prompt_has_its_own_file_and_noise(_tiny, tmp_path):
     assert Sample(3, "x", 1).noise_seed == Sample(3, "y", 1).noise_seed
 
 
+def test_samples_keep_their_order_whatever_that_of_the_seeds(_tiny, tmp_path):
+    method, sampling = job("batch=1")
+    samples = numbered_samples(["a cat on blue", "a key on red"], [1, 0])
+    g.generate(_tiny, method, samples[2:3], sampling, tmp_path)
+    ledger = g.generate(_tiny, method, samples, sampling, tmp_path)
+    assert [(entry["index"], entry["seed"]) for entry in ledger] == [(0, 1), (0, 0), (1, 1), (1, 0)]
+    assert ledger == g.whole_ledger(tmp_path, samples)
+    lines = (tmp_path / "samples.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == ledger
+
+
 @pytest.mark.parametrize("stage", ["first", "middle", "ledger"])
 def test_case_20_a_broken_run_resumes_byte_equal(_tiny, tmp_path, monkeypatch, stage):
     method, sampling = job()

@@ -81,7 +81,7 @@ def generate(
         on_step: told after each denoising step how many samples advanced by one.
 
     Returns:
-        The ledger: a dict for each sample, in order, with its file, digest, run steps and calls by CFG branch.
+        The ledger: a dict for each sample, in their order, with its file, digest, run steps and calls by CFG branch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{folder.name}.lock"):
@@ -101,8 +101,8 @@ def _generate(
     have = finished_samples(folder)
     grid = [samples[i : i + sampling.batch] for i in range(0, len(samples), sampling.batch)]
     kept = [b for b in grid if all(s.file in have for s in b)]
-    _rewrite(folder, [have[s.file] for b in kept for s in b])
-    ledger = [have[s.file] for b in kept for s in b]
+    made = {s.file: have[s.file] for b in kept for s in b}
+    _rewrite(folder, list(made.values()))
     pipe = with_solver(pipe, sampling.solver)
     with Accelerated(pipe, method) as handle:
         for batch in grid:
@@ -112,8 +112,8 @@ def _generate(
             images = sample_batch(pipe, batch, sampling, _counting(on_step, len(batch)))
             entries = _store(folder, batch, images, handle.report(), sampling.fps)
             _append(folder, entries)
-            ledger += entries
-    ledger.sort(key=lambda entry: (entry["index"], entry["seed"]))
+            made |= {entry["file"]: entry for entry in entries}
+    ledger = [made[s.file] for s in samples]
     _rewrite(folder, ledger)
     return ledger
 
