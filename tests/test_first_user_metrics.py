@@ -95,6 +95,7 @@ def test_samples_and_timing_survive_an_error_in_a_metric(tmp_path, capsys, monke
     (tmp_path / "ImageReward.pt").write_bytes(b"torn")
     (tmp_path / "vocab.txt").write_text("[PAD]\n")
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(machine, "cores_of_others", lambda: 0.0)
     machine.load_at_start.cache_clear()
     words = [*QUICK, "batch=1", "timing=7", f"out={tmp_path / 'out'}", f"records={tmp_path / 'records'}"]
     torn = f"+eval.image_reward={{checkpoint: {tmp_path / 'ImageReward.pt'}}}"

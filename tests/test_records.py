@@ -2,15 +2,17 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from command import QUICK, call
+from command import QUICK, call, error_line
 from digests import sha256
 
 from spectrum.bench import machine, provenance
+from spectrum.bench import run as bench
 from spectrum.core.errors import SpectrumError
 from spectrum.records.digests import record_digest, samples_digest
 from spectrum.records.files import write_together
@@ -169,6 +171,41 @@ def test_a_checkout_is_dirty_if_any_file_of_its_code_is_changed_or_new(tmp_path,
         assert provenance.git_state() == clean
     here.write_text("changed")
     assert provenance.git_state()["dirty"] is True
+
+
+def test_a_record_tells_the_code_that_was_loaded_and_not_what_was_committed_since(tmp_path, capsys, monkeypatch):
+    """A start on a changed tree that is committed while the run samples."""
+    state = {"commit": "a" * 40, "dirty": True}
+    real = bench.generate
+
+    def committed_meanwhile(*args):
+        state.update(commit="b" * 40, dirty=False)
+        return real(*args)
+
+    monkeypatch.setattr(provenance, "git_state", lambda: dict(state))
+    monkeypatch.setattr(bench, "generate", committed_meanwhile)
+    provenance.git_at_start.cache_clear()
+    said = call("run", "method=fora", *QUICK, "timing=1", f"out={tmp_path}", capsys=capsys)
+    provenance.git_at_start.cache_clear()
+    assert said.code == 0, said
+    (path,) = tmp_path.glob("tiny/fora-*/record.json")
+    record = read_record(path)
+    assert record.git == record.timing.conditions.git == {"commit": "a" * 40, "dirty": True}
+
+
+def test_other_work_that_began_while_a_run_sampled_stops_its_timing_and_keeps_its_samples(
+    tmp_path, capsys, monkeypatch
+):
+    words = ["method=fora", *QUICK, "timing=7", f"out={tmp_path / 'out'}", f"records={tmp_path / 'records'}"]
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(machine, "cores_of_others", lambda: 2.0)
+    machine.load_at_start.cache_clear()
+    said = call("run", *words, capsys=capsys)
+    machine.load_at_start.cache_clear()
+    assert "other processes keep 2.00 cores busy" in error_line(said)
+    (path,) = tmp_path.glob("out/tiny/fora-*/record.json")
+    assert read_record(path).timing is None and len(images(path)) == 2
+    assert not list((tmp_path / "records").glob("*.json"))
 
 
 def test_files_are_written_together_or_not_at_all(tmp_path):

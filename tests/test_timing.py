@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from types import SimpleNamespace
 
 import pytest
 from cases import STEPS, method_of, subject_of
@@ -237,3 +238,30 @@ def test_a_record_for_the_shared_folder_needs_seven_rounds_and_an_idle_machine(l
         machine.check_shared_timing(compose(words), None)
     with pytest.raises(SpectrumError, match=r"loaded: .* type timing=0, and then python scripts/timing.py .*records=r"):
         machine.check_shared_timing(compose(["records=r", "timing=7"]), None)
+
+
+def test_the_cores_that_other_processes_keep_busy_by_hand(monkeypatch):
+    """From reading to reading 1.5 + 0.1 + 0.2 + 0.05 + 0.15 s of work in 2 s, of which 0.5 s are this process's own."""
+    tick = os.sysconf("SC_CLK_TCK") / 100
+    texts = iter([(1000, 20, 30, 999, 9, 1, 4, 7, 0, 0), (1150, 30, 50, 1900, 99, 6, 19, 57, 0, 0)])
+    stat = SimpleNamespace(read_text=lambda: f"cpu  {' '.join(str(int(n * tick)) for n in next(texts))}\ncpu0 1\n")
+    monkeypatch.setattr(machine, "Path", {"/proc/stat": stat}.__getitem__)
+    clocks = {"monotonic": iter([5.0, 7.0]).__next__, "process_time": iter([3.0, 3.5]).__next__, "sleep": int}
+    monkeypatch.setattr(machine, "time", SimpleNamespace(**clocks))
+    assert machine.cores_of_others() == pytest.approx(0.75)
+    monkeypatch.undo()
+    monkeypatch.setattr(machine, "_busy_seconds", lambda: None)
+    assert machine.cores_of_others() is None
+
+
+def test_other_work_that_began_after_the_process_counts_as_load(load, monkeypatch):
+    load(0.25)
+    shared, own = compose(["records=r", "timing=7"]), compose(["timing=7"])
+    monkeypatch.setattr(machine, "cores_of_others", lambda: 1.25)
+    with pytest.raises(SpectrumError, match=r"keep 1\.25 cores busy, .*or type timing=0, and then .*records=r"):
+        machine.load_before_timing(shared)
+    loaded = machine.conditions(machine.load_before_timing(own))
+    assert loaded.load[0] == 1.25 and loaded.forced
+    for others in (0.0, 0.1, None):
+        monkeypatch.setattr(machine, "cores_of_others", lambda others=others: others)
+        assert machine.load_before_timing(shared) == 0.25

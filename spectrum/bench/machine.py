@@ -4,12 +4,13 @@ import datetime
 import functools
 import os
 import re
+import time
 from pathlib import Path
 
 import torch
 
 from eval.timing import IDLE, ROUNDS
-from spectrum.bench.provenance import command_line, git_state
+from spectrum.bench.provenance import command_line, git_at_start
 from spectrum.config.schema import RunConfig
 from spectrum.core.errors import refuse
 from spectrum.records.record import Record
@@ -31,6 +32,36 @@ def load_average() -> float | None:
 def load_at_start() -> float | None:
     """The load average when a process first asked for it: before its own work is part of it."""
     return load_average()
+
+
+def note_start() -> None:
+    """Read what a record says of the start of its process: the load average, and the commit of the loaded code."""
+    load_at_start()
+    git_at_start()
+
+
+def cores_of_others(seconds: float = 1.0) -> float | None:
+    """How many cores other processes keep busy now; None where the system does not say.
+
+    Args:
+        seconds: for how long to look.
+    """
+    before, began, own = _busy_seconds(), time.monotonic(), time.process_time()
+    if before is None:
+        return None
+    time.sleep(seconds)
+    after, ended = _busy_seconds() or before, time.monotonic()
+    return max(0.0, after - before - (time.process_time() - own)) / (ended - began)
+
+
+def _busy_seconds() -> float | None:
+    """Seconds that all cores together have worked since the machine began; None where it cannot be read."""
+    try:
+        line = Path("/proc/stat").read_text().splitlines()[0].split()
+    except (OSError, IndexError):
+        return None
+    user, nice, system, _, _, irq, softirq = map(int, line[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def loaded(load: float | None) -> bool:
@@ -72,13 +103,39 @@ def check_shared_timing(config: RunConfig, record: Record | None) -> None:
     """
     if not config.records or not config.timing or (record is not None and record.timing is not None):
         return
-    later = f"timing=0, and then {COMMAND} experiment=NAME records={config.records}"
     if config.timing < ROUNDS:
         refuse(
             f"timing={config.timing}: a record in records={config.records} is timed in at least {ROUNDS} rounds: type "
-            f"timing={ROUNDS}, or {later}"
+            f"timing={ROUNDS}, or {_later(config)}"
         )
-    check_idle(load_at_start(), later)
+    check_idle(load_at_start(), _later(config))
+
+
+def load_before_timing(config: RunConfig) -> float | None:
+    """What loads the machine just before a run is timed; since its process began, other work may have started.
+
+    Args:
+        config: the config of the run.
+
+    Returns:
+        The load average at the process's start, or how many cores other processes keep busy now if those are more;
+        None where the system tells neither.
+
+    Raises:
+        SpectrumError: if others keep more than `IDLE` cores busy and the timing is for the folder of all records.
+    """
+    others = cores_of_others()
+    if config.records and others is not None and others > IDLE:
+        refuse(
+            f"the machine is loaded: other processes keep {others:.2f} cores busy, and timing needs at most {IDLE}: "
+            f"end what else runs and type it again (the samples are kept), or type {_later(config)}"
+        )
+    return max((load for load in (load_at_start(), others) if load is not None), default=None)
+
+
+def _later(config: RunConfig) -> str:
+    """What to type to time the rows of a table together, instead of a single run now."""
+    return f"timing=0, and then {COMMAND} experiment=NAME records={config.records}"
 
 
 def clocks_mhz() -> list[float] | None:
@@ -95,7 +152,7 @@ def conditions(before: float | None) -> Conditions:
     """The conditions of a pass that has just ended.
 
     Args:
-        before: the load average before the process began to work.
+        before: the load before the pass, without the process's own.
     """
     loads = before, load_average()
     return Conditions(
@@ -103,7 +160,7 @@ def conditions(before: float | None) -> Conditions:
         threads=torch.get_num_threads(),
         clocks_mhz=clocks_mhz(),
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        git=git_state(),
+        git=git_at_start(),
         command=command_line(),
         forced=loaded(before),
     )

@@ -1,5 +1,6 @@
 """Where a record comes from: command line, commit, versions, hardware."""
 
+import functools
 import importlib.metadata
 import platform
 import subprocess
@@ -27,7 +28,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "command": command_line(),
         "spectrum": spectrum.__version__,
-        "git": git_state(),
+        "git": git_at_start(),
         "python": platform.python_version(),
         "packages": versions,
         "hardware": hardware(device),
@@ -55,6 +56,12 @@ def git_state() -> dict[str, Any]:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--", *CODE))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
+
+
+@functools.cache
+def git_at_start() -> dict[str, Any]:
+    """`git_state` when a process first asked for it: of the code that it has loaded, whatever is committed later."""
+    return git_state()
 
 
 def hardware(device: torch.device) -> dict[str, Any]:

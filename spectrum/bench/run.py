@@ -24,7 +24,7 @@ from spectrum.bench.drawing import draw_pictures, wanted_pictures
 from spectrum.bench.generate import generate, whole_ledger
 from spectrum.bench.job import Job
 from spectrum.bench.loggers import logger_of
-from spectrum.bench.machine import check_shared_timing, conditions, load_at_start, shareable
+from spectrum.bench.machine import check_shared_timing, conditions, load_before_timing, note_start, shareable
 from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import Sample, check_length
 from spectrum.bench.provenance import environment, hardware
@@ -60,10 +60,10 @@ def run(config: RunConfig, group: str | None = None) -> Path:
     Raises:
         SpectrumError: for every setting that cannot be run.
     """
+    note_start()
     console = Console()
     check_prompts(config)
     job = Job.of(config)
-    load_at_start()
     here = device_of(config.device).type == "cpu"
     check_memory(Sampling.of(job.config), batch_size(job), features_bytes(job) if here else 0)
     logger = logger_of(config.logger, config.out, config.plugins)
@@ -208,6 +208,7 @@ def _do_what_lacks(job: Job, record: Record | None, console: Console) -> Record:
         if record is None or not fits(record, ledger, base):
             here = environment(device_of(config.device))
             record = describe(job, ledger, base, _probe(loaded, job, sampling), here)
+            write_record(job.record_path, record)
         check_shared_timing(config, record)
         seconds = record.timing or (_time(progress, loaded(), job) if config.timing else None)
         record = dataclasses.replace(record, timing=seconds)
@@ -265,11 +266,12 @@ def _probe(loaded: Callable[[], Any], job: Job, sampling: Sampling) -> dict[str,
 
 
 def _time(progress: Progress, pipe: Any, job: Job) -> Timing:
+    load = load_before_timing(job.config)
     reference, own = timing.Side(job.uncached, Sampling.of(job.base)), timing.Side(job.method, Sampling.of(job.config))
     batches = timing.batches_of(job.samples, batch_size(job), job.config.timing)
     advance = progress.start("timing", timing.sample_steps(reference, [own], batches))
     (rounds,) = timing.timed_rounds(pipe, reference, [own], batches, advance)
-    where, machine = conditions(load_at_start()), hardware(device_of(job.config.device))
+    where, machine = conditions(load), hardware(device_of(job.config.device))
     return timing.timing_of(job.folder.name, rounds, machine, where, timing.process_id(where))
 
 

@@ -22,7 +22,7 @@ from eval.tables.experiments import Row, load_experiment
 from eval.tables.tables import match_rows
 from spectrum.bench import timing
 from spectrum.bench.job import Job
-from spectrum.bench.machine import COMMAND, ROUNDS, check_idle, conditions, load_at_start
+from spectrum.bench.machine import COMMAND, ROUNDS, check_idle, conditions, load_at_start, note_start
 from spectrum.bench.progress import Progress
 from spectrum.bench.provenance import hardware
 from spectrum.bench.run import batch_size, pipeline_of
@@ -59,6 +59,7 @@ def main(words: list[str]) -> int:
         return 0
     given = options(words, OPTIONS, USAGE)
     rounds, force = _checked(given)
+    note_start()
     load = load_at_start()
     folder = records_folder(Path(given.get("records", RESULTS / "records")))
     earlier = read_pass(Path(given["compare"])) if "compare" in given else None
