@@ -149,6 +149,28 @@ def test_a_signal_that_all_samples_share_is_shown_to_each():
         rows_of(torch.ones(3, 1), slice(0, None, 2), 2)
 
 
+@pytest.mark.parametrize(("rows", "counts"), [(STEPS[:2], [2, 1]), (STEPS, [2, 2])])
+def test_what_is_kept_of_a_sample_does_not_keep_the_whole_batch(rows, counts):
+    model = denoiser()
+    hook, scheduler = put_on(model, deciding())
+    walk(model, scheduler, rows)
+    (branch,) = hook._trajectory.branches.values()
+    kept = [own.at_runs for own in branch.samples]
+    assert [len(pairs) for pairs in kept] == counts
+    for value in [value for pairs in kept for pair in pairs for value in pair]:
+        assert value.untyped_storage().nbytes() == value.nbytes
+
+
+def test_a_lone_sample_is_kept_without_a_copy():
+    model = denoiser()
+    hook, scheduler = put_on(model, deciding())
+    for scheduler.step_index, value in enumerate((1, 5, 9)):
+        latents = batch(value, 0)[:1]
+        model(latents)
+    (branch,) = hook._trajectory.branches.values()
+    assert branch.at_runs[-1][0] is latents
+
+
 def test_what_has_no_row_for_each_sample_is_refused_with_what_to_type():
     class Flat(Block):
         def forward(self, x):

@@ -16,6 +16,7 @@ from spectrum.core.history import History
 from spectrum.core.method import Method, Site
 from spectrum.hooks.signals import SignalReader
 from spectrum.hooks.step import CurrentStep, DenoiserCall
+from spectrum.hooks.tensors import without_batch
 from spectrum.hooks.trajectory import Branch, Trajectory
 
 _MOST_COPIES = 3
@@ -70,7 +71,7 @@ def split(method: Method, branch: Branch, latents: Tensor) -> None:
         own = Branch(branch.name, branch.origin, branch.max_features, grid=branch.grid, rows=rows)
         own.runs, own.level = list(branch.runs), branch.level
         own.signal = None if branch.signal is None else rows_of(branch.signal, rows, total)
-        own.at_runs = [(rows_of(s, rows, total), rows_of(v, rows, total)) for s, v in branch.at_runs]
+        own.at_runs = [(_kept(s, rows, total), _kept(v, rows, total)) for s, v in branch.at_runs]
         for slot, history in branch.histories.items():
             own.histories[slot] = History(branch.max_features)
             for time, feature in zip(history.times, history.features, strict=True):
@@ -96,6 +97,11 @@ def rows_of(value: Tensor, rows: slice, total: int) -> Tensor:
             "sample one at a time, or type method.batch_decision=true"
         )
     return value[rows] if len(value) == total else value
+
+
+def _kept(value: Tensor, rows: slice, total: int) -> Tensor:
+    """One sample's rows of a tensor, to be held for several steps."""
+    return without_batch(rows_of(value, rows, total))
 
 
 class SampleSteps:

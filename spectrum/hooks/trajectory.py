@@ -9,6 +9,7 @@ from torch import Tensor
 from spectrum.core.history import History
 from spectrum.core.method import DriftContext, SkippedStep
 from spectrum.hooks.finite import FiniteCheck
+from spectrum.hooks.tensors import without_batch
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,12 @@ class Branch:
 
     def remember_run(self, velocity: Tensor) -> None:
         """Remember the signal and the velocity of a run step; those of the two newest are held."""
-        if self.signal is not None:
-            self.at_runs = [*self.at_runs[-1:], (self.signal, velocity)]
+        if self.signal is None:
+            return
+        seen = self.signal, velocity
+        if self.rows is not None:
+            seen = without_batch(self.signal), without_batch(velocity)
+        self.at_runs = [*self.at_runs[-1:], seen]
 
 
 @dataclass
