@@ -24,6 +24,8 @@ SKEWNESS = 1.4
 """0.9 by the expansion, more because few prompts show less skewness than there is; chosen by scripts/coverage.py."""
 
 Values = Sequence[float | None]
+Measured = tuple[float, float, float]
+"""A figure with the lower and upper end of its interval."""
 
 
 @dataclass(frozen=True)
@@ -262,29 +264,31 @@ def median_interval(values: Values, level: float = 0.95) -> tuple[float, float, 
 
 
 def interpolated(
-    at: tuple[float, float, float], points: Sequence[tuple[float, Values]], per: int = 1, level: float = 0.95
+    at: Measured, points: Sequence[tuple[Measured, Values]], per: int = 1, level: float = 0.95
 ) -> tuple[float, float] | None:
     """The mean that a control has at a given speed-up, on the line between its two measured neighbours.
 
     Args:
-        at: the speed-up and the lower and upper end of its interval.
-        points: speed-up and values of each measured control, all on the same samples, by rising speed-up.
+        at: the speed-up with its interval.
+        points: speed-up with its interval and values of each measured control, all on the same samples, by rising
+            speed-up.
         per: samples of one prompt.
         level: how often the interval is to hold the mean over all prompts and seeds.
 
     Returns:
         The mean and the half-width of its interval, in the unit of the values: what the samples leave open, and what
-        the speed-up does, through the slope between the neighbours. None if `at` lies outside the points.
+        the three speed-ups do, through the slope between the neighbours. None if `at` lies outside the points.
 
     Example:
-        >>> at = interpolated((2.5, 2.4, 2.6), [(2.0, [30.0, 30.0]), (3.0, [20.0, 20.0])])
+        >>> at = interpolated((2.5, 2.4, 2.6), [((2.0, 2.0, 2.0), [30.0] * 2), ((3.0, 3.0, 3.0), [20.0] * 2)])
         >>> at and (at[0], round(at[1], 3))  # 0.1 x 10 dB
         (25.0, 1.0)
     """
     for (slow, above), (fast, below) in itertools.pairwise(points):
-        if slow <= at[0] <= fast and slow < fast:
-            share = (at[0] - slow) / (fast - slow)
+        if slow[0] <= at[0] <= fast[0] and slow[0] < fast[0]:
+            share = (at[0] - slow[0]) / (fast[0] - slow[0])
             mean, half = interval(_gaps(above, below, (1 - share, share)), per, level)
-            slope = paired(below, above, per).mean / (fast - slow)
-            return mean, float(np.hypot(half, slope * (at[2] - at[1]) / 2))
+            slope = paired(below, above, per).mean / (fast[0] - slow[0])
+            widths = [part * (high - low) / 2 for part, (_, low, high) in ((1, at), (1 - share, slow), (share, fast))]
+            return mean, float(np.linalg.norm([half, *(slope * width for width in widths)]))
     return None

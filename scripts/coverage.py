@@ -197,7 +197,7 @@ def timing_lines(psnr: Law) -> Iterator[Line]:
             shared, points = rng.standard_normal((64, 3)) + rng.standard_normal((64, 1)) / 2, []
             for speedup, more in lift.items():
                 values = psnr((shared + 0.5 * rng.standard_normal((64, 3))) / np.sqrt(1.5)) + more
-                points.append((speedup, values.ravel().tolist()))
+                points.append((statistics.median_interval(slowed(rng, scale, speedup)), values.ravel().tolist()))
             found = statistics.interpolated(statistics.median_interval(slowed(rng, scale)), points, 3)
             return _ends(*(found or (np.nan, np.nan)))
 

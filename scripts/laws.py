@@ -105,6 +105,6 @@ def seed_ranks(rng: np.random.Generator, prompts: int) -> NDArray[Any]:
     return 1 - (gaps**2).sum(1) / 4
 
 
-def slowed(rng: np.random.Generator, scale: float) -> list[float]:
-    """Speed-ups of the rounds of a row whose true median is 3: a few rounds are far off, as with other work beside."""
-    return (3 * np.exp(scale * rng.standard_t(3, ROUNDS))).tolist()
+def slowed(rng: np.random.Generator, scale: float, median: float = 3.0) -> list[float]:
+    """Speed-ups of the rounds of a row, by its true median: a few rounds are far off, as with other work beside."""
+    return (median * np.exp(scale * rng.standard_t(3, ROUNDS))).tolist()

@@ -15,9 +15,9 @@ from eval.tables.experiments import Experiment, Row, load_experiment
 from spectrum.bench.describe import describe
 from spectrum.bench.job import Job
 from spectrum.bench.provenance import environment
-from spectrum.bench.resolve import plan_of
 from spectrum.bench.timing import timing_of
 from spectrum.config.compose import compose
+from spectrum.models.plans import plan_of
 from spectrum.records.record import MetricEntry, sealed
 from spectrum.records.timing import Conditions, TimedRound, round_nfe
 

@@ -12,7 +12,6 @@ import torch
 from spectrum.api import Accelerated, denoisers
 from spectrum.bench.generate import sample_report
 from spectrum.bench.prompts import Sample
-from spectrum.bench.resolve import cache_bytes
 from spectrum.bench.sampling import sample_batch
 from spectrum.config.compose import compose
 from spectrum.config.methods import build_method
@@ -23,6 +22,7 @@ from spectrum.core.method import Site, plan_method
 from spectrum.hooks.discovery import site_modules
 from spectrum.models.layouts import denoiser_of
 from spectrum.models.pipelines import load_pipeline
+from spectrum.models.plans import cache_bytes
 
 STEPS = 10
 PROMPTS = [Sample(i, text, 0) for i, text in enumerate(("a cat on blue", "two pears", "a drum"))]

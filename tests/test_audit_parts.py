@@ -40,10 +40,11 @@ def test_arithmetic_by_hand():
     assert arithmetic.worst_half([1.0, 2.0], 1, True) is None, "only one of the values is among the worst"
     assert arithmetic.holm([0.25, 0.01, None, 0.125]) == [0.25, 0.03, None, 0.25]
     assert arithmetic.psnr_of_mean_error([10.0, 20.0, None, None]) == pytest.approx(15.607, abs=1e-3)
-    assert arithmetic.between((2.5, 2.4, 2.6), [(2.0, [30.0, 30.0]), (3.0, [20.0, 20.0])], 1) == pytest.approx(
-        (25.0, 1.0)
-    )
-    assert arithmetic.between((3.5, 3.4, 3.6), [(2.0, [30.0, 30.0]), (3.0, [20.0, 20.0])], 1) is None
+    points = [((2.0, 2.0, 2.0), [30.0, 30.0]), ((3.0, 3.0, 3.0), [20.0, 20.0])]
+    assert arithmetic.between((2.5, 2.4, 2.6), points, 1) == pytest.approx((25.0, 1.0))
+    assert arithmetic.between((3.5, 3.4, 3.6), points, 1) is None
+    points = [((2.0, 1.7, 2.3), [30.0, 30.0]), ((3.0, 2.6, 3.4), [20.0, 20.0])]  # half of each weighs: 1.5 and 2 dB
+    assert arithmetic.between((2.5, 2.5, 2.5), points, 1) == pytest.approx((25.0, 2.5))
     assert arithmetic.order_share([[1.0, 2.0, 3.0], [1.5, 2.5, 3.5]], 1) == 1.0
     assert 0.2 < arithmetic.order_share([[1.0, 2.0, 9.0, 1.0], [2.0, 1.0, 1.0, 9.5]], 1) < 0.9
 

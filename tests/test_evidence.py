@@ -12,7 +12,9 @@ import re
 import pytest
 from by_hand import COMMIT, metric
 
-from eval.tables.verify import check_record
+from eval.tables import verify
+from eval.tables.verify import check_record, check_records
+from eval.tables.verify_timing import timing_problems
 from spectrum.bench.run import run
 from spectrum.config.compose import compose
 from spectrum.core.errors import SpectrumError
@@ -23,7 +25,7 @@ FOLLOWS = (
     "format", "id", "reference", "settings", "code", "label", "model_kind", "model_identity", "spectrum",
     r"model(?!\.(licence|size_gb)$)\..*", r"method\..*", r"schedule\..*",
     r"prompts\.\d+", r"seeds\.\d+", "batch", "samples", "steps", "nfe", r"nfe_by_sample\.\d+", "reference_samples",
-    r"runs\.\w+\.\d+", r"weights\.\d+\.step", r"git\.dirty",
+    r"runs\.\w+\.\d+", r"weights\.\d+\.(step|sum|l1)", r"cache_bytes\.predicted_per_sample", r"git\.dirty",
     r"metrics\.(?!frechet)\w+\.mean", r"metrics\.\w+\.(asked|id|interval|worst_5_percent|worst_interval)",
     r"metrics\.\w+\.values(\.\d+)?",
     r"metrics\.\w+\.parameters\..*", r"metrics\.\w+\.provenance\.(sha256|samples|reference)",
@@ -34,7 +36,6 @@ FOLLOWS = (
 """Fields, as patterns of their paths, of which the check refuses any that is changed alone."""
 SEEN_ONCE = {
     "for people": (r"model\.(licence|size_gb)", r"prompts_from\..*", r"metrics\.\w+\.warning"),
-    "only planning again shows it": (r"weights\.\d+\.(sum|l1)", r"cache_bytes\.predicted_per_sample"),
     "only sampling again shows it": (
         r"digests\.\d+", r"forecast_errors\.\w+\.\d+\.\w+", r"cache_bytes\.seen_per_sample",
         r"metrics\.frechet_lite0\.mean", r"metrics\.\w+\.provenance\.backbone",
@@ -191,6 +192,68 @@ def test_a_record_of_changed_code_is_refused(pair):
         git["dirty"] = True
         assert "dirty is true: it was made with code that no commit holds" in str(refused(sealed_again(own), none))
         git["dirty"] = False
+
+
+def test_a_metric_of_each_sample_has_its_values(pair):
+    none, own = copy.deepcopy(pair)
+    gone = dict.fromkeys(("values", "interval", "worst_5_percent", "worst_interval"))
+    for name, mean in (("psnr", 45.0), ("ssim", 0.99)):
+        entry = own["metrics"][name]
+        made = {**entry, **gone, "mean": mean, "provenance": {**entry["provenance"], "samples": own["samples"]}}
+        forged_one = sealed_again({**own, "metrics": {**own["metrics"], name: made}})
+        assert f"metrics.{name}.values is missing" in str(refused(forged_one, none))
+
+
+def test_fewer_runs_than_planned_are_refused_though_all_else_fits_them(pair):
+    none, own = copy.deepcopy(pair)
+    (branch, runs), *_ = own["runs"].items()
+    own["runs"] = {name: runs[:-1] for name in own["runs"]}
+    own["nfe_by_sample"], own["nfe"] = [len(runs) - 1.0] * own["samples"], len(runs) - 1.0
+    said = str(refused(sealed_again({**own, "timing": None}), none))
+    assert f"runs is {runs[:-1]}, and the plan gives {runs}" in said and branch
+
+
+def test_a_method_of_time_alone_stays_one_without_its_weights(pair):
+    none, own = copy.deepcopy(pair)
+    own["weights"], own["nfe_by_sample"][1] = [], own["nfe_by_sample"][1] - 1
+    own["nfe"] = sum(own["nfe_by_sample"]) / own["samples"]
+    assert "nfe_by_sample is " in str(refused(sealed_again(own), none))
+
+
+def test_prompts_of_another_list_are_not_those_of_the_file_that_is_named(pair):
+    none, own = copy.deepcopy(pair)
+    own["prompts_from"] = {"file": "heldout.txt", "limit": 2}
+    assert "the list heldout.txt gives" in str(refused(sealed_again(own), none))
+
+
+def test_a_timing_is_at_the_batch_of_the_samples_and_of_several_batches(pair):
+    none, own = copy.deepcopy(pair)
+    files = own["timing"]["rounds"][0]["samples"]
+    for timed in own["timing"]["rounds"]:
+        timed["samples"] = files
+    assert "timing.rounds are of 1 batches" in str(refused(sealed_again(own), none))
+    two = forged(pair[1], ("timing", "batch"))
+    assert "timing.batch is 2, and batch and samples gives 1" in str(refused(sealed_again(two), none))
+
+
+def test_a_timed_sample_ran_as_often_as_when_it_was_sampled(pair):
+    """Where the data decide, the plan says nothing of it, and the samples do."""
+    own = copy.deepcopy(pair[1])
+    own["timing"]["rounds"][0]["runs"][0] = {name: [0] for name in own["runs"]}
+    record = parse_record(sealed_again(own), "a file")
+    said = " ".join(timing_problems(record, record.timing))
+    assert "timing.rounds.0.runs is [1.0], and nfe_by_sample gives" in said
+
+
+def test_the_timings_of_one_pass_agree_on_the_machine(pair):
+    none, own = (parse_record(content, "a file") for content in pair)
+    check_records([none, own])
+    where = dataclasses.replace(own.timing.conditions, load=[0.0, 0.0])
+    other = dataclasses.replace(own, id="fora-2", timing=dataclasses.replace(own.timing, conditions=where))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "check_record", lambda *records: None)
+        with pytest.raises(SpectrumError, match=r"are of one pass and say different things of the machine"):
+            check_records([none, own, other])
 
 
 def test_a_record_without_its_uncached_run_is_refused(pair):

@@ -12,7 +12,6 @@ from toys import BlockCounter
 
 from spectrum.api import Accelerated, denoisers
 from spectrum.bench.prompts import check_length
-from spectrum.bench.resolve import cache_bytes, plan_of
 from spectrum.bench.sampling import sample_batch
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
@@ -21,6 +20,7 @@ from spectrum.core.history import History
 from spectrum.models.identity import model_identity
 from spectrum.models.layouts import denoiser_of
 from spectrum.models.pipelines import load_pipeline
+from spectrum.models.plans import cache_bytes, plan_of
 from spectrum.models.solvers import with_solver
 from spectrum.named_methods import load_method
 

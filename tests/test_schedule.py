@@ -2,11 +2,12 @@ import functools
 
 import pytest
 
-from spectrum.bench.resolve import plan_of, resolve
+from spectrum.bench.resolve import resolve
 from spectrum.config.compose import compose
 from spectrum.core import schedule
 from spectrum.core.errors import SpectrumError
 from spectrum.core.schedule import check_schedule, plan
+from spectrum.models.plans import plan_of
 
 
 def runs(function, steps=50, **parameters):

@@ -5,8 +5,9 @@ import shutil
 import pytest
 from command import QUICK, call, error_line
 
-from spectrum.bench.prompts import PROMPTS, read_prompts, shipped_prompts
+from spectrum.bench.prompts import read_prompts
 from spectrum.config.compose import compose
+from spectrum.config.prompt_lists import PROMPTS, shipped_prompts
 from spectrum.core.errors import SpectrumError
 
 SEALED = shipped_prompts("sealed")

@@ -216,7 +216,7 @@ def test_the_median_of_few_values():
 
 def test_a_control_at_a_speed_up_between_two_of_its_own():
     above, below = [30.0, 31.0, 32.0, 33.0, 34.0], [20.0, 21.0, 22.0, 23.0, 24.0]
-    points = [(2.0, above), (3.0, below), (5.0, [0.0] * 5)]
+    points = [((2.0, 2.0, 2.0), above), ((3.0, 3.0, 3.0), below), ((5.0, 5.0, 5.0), [0.0] * 5)]
     found = statistics.interpolated((2.25, 2.0, 2.5), points)
     # 0.75 x 32 + 0.25 x 22; 1.96324 of the samples, and 10 dB a unit times 0.25
     assert found == pytest.approx((29.5, math.hypot(1.96324, 2.5)), abs=1e-4)
@@ -227,11 +227,16 @@ def test_a_control_at_a_speed_up_between_two_of_its_own():
     assert statistics.interpolated((1.99, 1.9, 2.1), points) is None
     assert statistics.interpolated((5.01, 5.0, 5.1), points) is None
     assert statistics.interpolated((2.5, 2.4, 2.6), points[:1]) is None
+    points[:2] = [((2.0, 1.8, 2.2), above), ((3.0, 2.6, 3.4), below)]
+    # the neighbours' speed-ups are off by 0.2 and 0.4, and weigh 0.75 and 0.25
+    found = statistics.interpolated((2.25, 2.25, 2.25), points)
+    assert found == pytest.approx((29.5, math.hypot(1.96324, 10 * 0.75 * 0.2, 10 * 0.25 * 0.4)), abs=1e-4)
 
 
 def test_a_control_between_two_is_paired_by_sample():
     # one rises where the other falls, so each sample has 27 half-way
-    points = [(2.0, [30.0, 31.0, 32.0, 33.0, 34.0]), (3.0, [24.0, 23.0, 22.0, 21.0, 20.0])]
+    two, three = (2.0, 2.0, 2.0), (3.0, 3.0, 3.0)
+    points = [(two, [30.0, 31.0, 32.0, 33.0, 34.0]), (three, [24.0, 23.0, 22.0, 21.0, 20.0])]
     assert statistics.interpolated((2.5, 2.5, 2.5), points) == (27.0, 0.0)
     doubled = [(speedup, [value for value in values for _ in range(2)]) for speedup, values in points]
     assert statistics.interpolated((2.25, 2.0, 2.5), doubled, per=2) == pytest.approx(

@@ -17,8 +17,9 @@ class Column:
         identical: the value that two equal sets of samples get, where it is infinite or trivial; shown as `same`.
         check: path of a function that gets the parameters alone, before anything is sampled, and refuses those that the
             metric cannot be computed with; empty if their types say it all.
-        per: what the metric has one value of, if it has values: `sample`, or `prompt` for one that compares the seeds
-            of a prompt.
+        per: what the metric has one value of: `sample`, `prompt` for one that compares the seeds of a prompt, or `set`
+            for one of all samples together, which has a mean alone.
+        elsewhere: it can be read from the results file of another package, which has the mean alone.
     """
 
     title: str
@@ -27,7 +28,8 @@ class Column:
     better: str = "higher"
     identical: float | None = None
     check: str = ""
-    per: Literal["sample", "prompt"] = "sample"
+    per: Literal["sample", "prompt", "set"] = "sample"
+    elsewhere: bool = False
 
 
 METRICS: Mapping[str, Column] = {
@@ -37,8 +39,8 @@ METRICS: Mapping[str, Column] = {
     "lpips": Column("LPIPS", "fidelity.lpips", 3, "lower", identical=0.0, check="fidelity.check_lpips"),
     "st_lpips": Column("ST-LPIPS", "fidelity.st_lpips", 3, "lower", identical=0.0),
     "lite0_distance": Column("Lite0 distance", "lite0.lite0_distance", 3, "lower", identical=0.0),
-    "fid": Column("FID", "distribution.fid", 2, "lower", identical=0.0),
-    "kid": Column("KID x1000", "distribution.kid", 2, "lower"),
+    "fid": Column("FID", "distribution.fid", 2, "lower", identical=0.0, per="set"),
+    "kid": Column("KID x1000", "distribution.kid", 2, "lower", per="set"),
     "frechet_lite0": Column(
         "Frechet (EffNet-Lite0)",
         "distribution.frechet_lite0",
@@ -46,6 +48,7 @@ METRICS: Mapping[str, Column] = {
         "lower",
         identical=0.0,
         check="distribution.check_frechet_lite0",
+        per="set",
     ),
     "clip_score": Column("CLIP score", "text.clip_score", 2, check="text.check_clip_score"),
     "seed_rank": Column("seed rank", "seeds.seed_rank", 3, identical=1.0, check="seeds.check_seed_rank", per="prompt"),
@@ -54,6 +57,10 @@ METRICS: Mapping[str, Column] = {
     "hpsv2": Column("HPSv2", "preference.hpsv2", 4, check="preference.check_hpsv2"),
     "pick_score": Column("PickScore", "preference.pick_score", 3),
     "vbench_quality": Column(
-        "VBench quality", "vbench_quality.vbench_quality", 2, check="vbench_quality.check_vbench_quality"
+        "VBench quality",
+        "vbench_quality.vbench_quality",
+        2,
+        check="vbench_quality.check_vbench_quality",
+        elsewhere=True,
     ),
 }

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from eval.metrics.columns import METRICS
 from eval.tables.comparison import shown_metrics
 from eval.tables.differences import orders
-from eval.tables.tables import ExperimentTable
+from eval.tables.tables import ExperimentTable, is_video
 from spectrum.records.record import Record
 from spectrum.records.timing import Timing
 
@@ -25,7 +25,7 @@ TIMED = (
     "its 95 % interval; a round is the uncached run before and after over the method, on the same samples in the same "
     "process. Efficiency is the speed-up over steps / runs of the runs that were timed. Euler at this latency is the "
     "PSNR of plain sampling with as many steps as take the same time, between the measured controls; its interval "
-    "carries that of the speed-up."
+    "carries those of the speed-ups, the row's and the controls'."
 )
 ORDER = "The whole order by PSNR comes back in"
 
@@ -45,7 +45,7 @@ def about(table: ExperimentTable) -> str:
     )
     shown = shown_metrics(records)
     parts = [made, FIDELITY if any(METRICS[name].identical is not None for name in shown) else ""]
-    parts += [SSIM if "ssim" in shown else "", MEAN_ERROR if "psnr" in shown else ""]
+    parts += [SSIM if "ssim" in shown else "", MEAN_ERROR if "psnr" in shown and not is_video(first) else ""]
     parts += [DIFFERENCES.format(count=len(table.differences)) if table.differences else ""]
     parts += [CLIP if table.compares_clip else ""]
     parts += [TIMED.format(rounds=_listed(str(len(t.rounds)) for t in timings)) if timings else ""]

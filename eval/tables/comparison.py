@@ -53,12 +53,15 @@ def with_half(mean: float, half: float | None, digits: int) -> str:
 
 
 def metric_cell(name: str, record: Record) -> str:
-    """A metric's mean ± half of its interval; `same` for the reference itself, empty where it was not computed."""
+    """A metric's mean ± half of its interval; `same` for what equals the reference, empty where there is no figure."""
     entry = record.metrics.get(name)
     if entry is None:
         return ""
-    if entry.mean is None or (record.is_reference and METRICS[name].identical is not None):
+    identical = METRICS[name].identical
+    if (record.is_reference and identical is not None) or (entry.mean is None and identical == math.inf):
         return "same"
+    if entry.mean is None:
+        return ""
     return with_half(entry.mean, entry.interval, METRICS[name].digits)
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from spectrum.config.targets import locate, shipped_targets
+from spectrum.core.schedule import needs_drift
 from spectrum.records.files import finite
 from spectrum.records.record import Record
 
@@ -50,8 +52,20 @@ def dirty(git: Mapping[str, Any], field: str) -> Problems:
         yield f"{field}.commit is {git.get('commit')}, and {field}.dirty is {git.get('dirty')}"
 
 
+def targets(record: Record) -> set[str]:
+    """The paths of the functions that a record's method and schedule name."""
+    nodes = [record.schedule, *(record.method.get(key) for key in ("forecast", "drift", "correct"))]
+    return {str(node["_target_"]) for node in nodes if node is not None and "_target_" in node}
+
+
 def by_time_alone(record: Record) -> bool:
-    """Whether a record's method runs the same steps for every sample: its plan is known, or it skips none."""
+    """Whether a record's method runs the same steps for every sample, because its schedule looks at no data.
+
+    A schedule from outside the project is judged by what the record holds: only a plan has weights.
+    """
+    target = str(record.schedule.get("_target_", ""))
+    if target in shipped_targets():
+        return not needs_drift(locate(target, "schedule"))
     return bool(record.weights) or not record.caches
 
 

@@ -51,7 +51,7 @@ class Experiment:
         title: heading.
         against: the method that differences are taken to; None for none.
         varies: the key of an ablation; None for a comparison of methods.
-        data: what all rows are made on: model, prompts, seeds, steps and size, as records name them.
+        data: what all rows are made on: model, prompts, seeds, batch, steps and size, as records name them.
         rows: its rows.
     """
 
@@ -97,7 +97,7 @@ def load_experiment(name: str, published: Path | None = None) -> Experiment:
         rows.setdefault(words, Row(keys, command, _published(published, about.get("published"), keys)))
     model: Any = OmegaConf.to_container(composed.model)
     data = {"name": model["name"], "steps": model["steps"], "file": composed.prompts.get("file"), "limit": limit}
-    data |= {"seeds": list(seeds or [0]), **{key: model[key] for key in _SIZE}}
+    data |= {"seeds": list(seeds or [0]), "batch": batch or model["batch"], **{key: model[key] for key in _SIZE}}
     return Experiment(name, about["title"], about.get("against"), about.get("varies"), data, list(rows.values()))
 
 
@@ -163,7 +163,7 @@ _SIZE = ("height", "width", "dtype", "call")
 
 
 def made_on_same_data(records: Sequence[Record], data: Mapping[str, Any]) -> list[Record]:
-    """The records made with the model, prompts, seeds, steps and size that all rows of an experiment share.
+    """The records made with the model, prompts, seeds, batch, steps and size that all rows of an experiment share.
 
     Args:
         records: any records.
@@ -173,7 +173,7 @@ def made_on_same_data(records: Sequence[Record], data: Mapping[str, Any]) -> lis
     def data_of(record: Record) -> dict[str, Any]:
         own, source = record.model, record.prompts_from
         found = {"name": own["name"], "steps": record.steps, "file": source.file, "limit": source.limit}
-        return {**found, "seeds": record.seeds, **{key: own[key] for key in _SIZE}}
+        return {**found, "seeds": record.seeds, "batch": record.batch, **{key: own[key] for key in _SIZE}}
 
     return [record for record in records if data_of(record) == data]
 

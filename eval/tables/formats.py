@@ -6,7 +6,7 @@ from eval.tables.about import about, remarks
 from eval.tables.comparison import csv_cells, csv_heads, csv_text, markdown_table, shown_metrics
 from eval.tables.differences import clip_difference, psnr_of_mean_error
 from eval.tables.latency import same_latency
-from eval.tables.tables import ExperimentTable, heads
+from eval.tables.tables import ExperimentTable, heads, is_video
 from spectrum.records.files import finite
 from spectrum.records.record import Record
 
@@ -67,7 +67,7 @@ def csv_table(table: ExperimentTable) -> str:
 def _more_numbers(table: ExperimentTable, record: Record) -> list[Any]:
     """A record's numbers for the columns of `CSV_MORE` but the last, None where it has no such number."""
     psnr = record.metrics.get("psnr")
-    mean_error = psnr_of_mean_error(psnr.values) if psnr is not None and psnr.values else None
+    mean_error = psnr_of_mean_error(psnr.values) if psnr is not None and psnr.values and not is_video(record) else None
     at_latency = same_latency(record, table.controls) or (None, None)
     own, clip = table.differences.get(record.id), clip_difference(record, table.full)
     gap = own and own.difference

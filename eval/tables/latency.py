@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 
 from eval import statistics
+from eval.statistics import Measured
 from eval.tables.comparison import with_half
 from eval.tables.differences import has_values
 from spectrum.records.record import Record
+from spectrum.records.timing import Timing
 
 
 def same_latency(record: Record, controls: Sequence[Record]) -> tuple[float, float] | None:
@@ -19,14 +21,13 @@ def same_latency(record: Record, controls: Sequence[Record]) -> tuple[float, flo
         controls: records of plain sampling with fewer steps on the same samples.
 
     Returns:
-        The mean in dB and the half-width of its interval, which carries that of the speed-up; None where the speed-up
+        The mean in dB and the half-width of its interval, which carries those of the speed-ups; None where the speed-up
         lies outside the points, and where it says nothing.
     """
     points = _points(controls)
     if not _says_something(record, points) or record.timing is None:
         return None
-    low, high = record.timing.speedup_interval
-    return statistics.interpolated((record.timing.speedup, low, high), points, len(record.seeds))
+    return statistics.interpolated(_measured(record.timing), points, len(record.seeds))
 
 
 def same_latency_cell(record: Record, controls: Sequence[Record]) -> str:
@@ -46,21 +47,26 @@ def same_latency_cell(record: Record, controls: Sequence[Record]) -> str:
     found = same_latency(record, controls)
     if found is not None:
         return with_half(*found, digits=2)
-    beyond = record.timing.speedup > points[-1][0]
+    beyond = record.timing.speedup > points[-1][0][0]
     mean, _ = statistics.interval(points[-1 if beyond else 0][1], len(record.seeds))
     return f"{'below' if beyond else 'above'} {mean:.2f}"
 
 
-def _points(controls: Sequence[Record]) -> list[tuple[float, list[float | None]]]:
-    """Speed-up and PSNR of each sample of the controls that have both, the slowest first."""
+def _measured(timing: Timing) -> Measured:
+    low, high = timing.speedup_interval
+    return timing.speedup, low, high
+
+
+def _points(controls: Sequence[Record]) -> list[tuple[Measured, list[float | None]]]:
+    """Speed-up with its interval, and PSNR of each sample of the controls that have both, the slowest first."""
     found = [
-        (record.timing.speedup, record.metrics["psnr"].values or [])
+        (_measured(record.timing), record.metrics["psnr"].values or [])
         for record in controls
         if record.timing is not None and has_values(record, "psnr")
     ]
     return sorted(found, key=lambda point: point[0])
 
 
-def _says_something(record: Record, points: Sequence[tuple[float, list[float | None]]]) -> bool:
+def _says_something(record: Record, points: Sequence[tuple[Measured, list[float | None]]]) -> bool:
     timed = record.timing is not None and math.isfinite(record.timing.speedup)
     return timed and record.name not in ("none", "fewer_steps") and len(points) > 1

@@ -147,7 +147,7 @@ def measured(table: ExperimentTable, record: Record) -> dict[str, str]:
     shown = record_cells(record, shown_metrics(table.records))
     for title, cell in zip(column_titles(table.records), shown, strict=True):
         found[title] = cell
-        if title == METRICS["psnr"].title:
+        if title == METRICS["psnr"].title and not is_video(record):
             found[MEAN_ERROR] = mean_error_cell(record)
     found[WORST] = worst_cell(record)
     found[AT_LATENCY] = same_latency_cell(record, table.controls)
@@ -157,6 +157,11 @@ def measured(table: ExperimentTable, record: Record) -> dict[str, str]:
     if table.compares_clip:
         found[CLIP_LESS] = clip_cell(record, table.full)
     return found
+
+
+def is_video(record: Record) -> bool:
+    """Whether the samples are videos; the PSNR of one is the mean of its frames', and does not give a mean error."""
+    return (record.model.get("frames") or 1) > 1
 
 
 def mean_error_cell(record: Record) -> str:

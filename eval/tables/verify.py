@@ -4,13 +4,18 @@ What it cannot know is what was measured: the digests of the samples, the value 
 call. Only sampling again shows those.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from eval import statistics
 from eval.metrics.columns import METRICS
 from eval.metrics.ids import asked, computed
 from eval.tables.derived import Problems, by_time_alone, differs, dirty, rising
+from eval.tables.planned import planned_problems
 from eval.tables.verify_timing import timing_problems
 from spectrum.config.identity import ALWAYS, reference_of, settings_digest
 from spectrum.config.labels import label_of
+from spectrum.config.prompt_lists import PROMPTS, shipped_prompts
 from spectrum.config.reader import method_files
 from spectrum.config.schema import ModelConfig, PromptsConfig, RunConfig, method_from
 from spectrum.core.errors import refuse
@@ -42,10 +47,39 @@ def check_record(record: Record, reference: Record | None) -> None:
         refuse(f"the record {record.id} does not hold: {problem}: delete it and run its command again")
 
 
+def check_records(records: Sequence[Record]) -> None:
+    """Refuse records of which one does not hold, and timings of one pass that do not say the same of it.
+
+    Args:
+        records: all records of a folder.
+
+    Raises:
+        SpectrumError: with the record and the field that is off.
+    """
+    by_id = {record.id: record for record in records}
+    passes: dict[str, Record] = {}
+    for record in records:
+        check_record(record, by_id.get(record.reference))
+        if record.timing is None:
+            continue
+        first = passes.setdefault(record.timing.process, record)
+        own, other = ((r.timing.hardware, r.timing.conditions) for r in (record, first) if r.timing is not None)
+        if own != other:
+            refuse(
+                f"the timings of {first.id} and {record.id} are of one pass and say different things of the machine: "
+                "time them again, see docs/results.md"
+            )
+
+
 def problems(record: Record, reference: Record) -> Problems:
     """What does not hold in a record, the first first. See `check_record`."""
-    yield from _settings(record)
+    config = _config(record)
+    if config is None:
+        yield "model or method has settings that are none"
+        return
+    yield from _settings(record, config)
     yield from _counts(record)
+    yield from planned_problems(record, config)
     yield from _runs(record)
     yield from _against(record, reference)
     for name, entry in record.metrics.items():
@@ -55,14 +89,18 @@ def problems(record: Record, reference: Record) -> Problems:
         yield from timing_problems(record, record.timing)
 
 
-def _settings(record: Record) -> Problems:
-    """The digests of all settings, of the code and of the reference, and the label."""
+def _config(record: Record) -> RunConfig | None:
+    """The config that a record says it was made with; None if its model or method is none."""
     try:
         model, method = ModelConfig(**record.model), method_from(record.method)
-    except (TypeError, ValueError) as error:
-        yield f"model or method has settings that are none ({error})"
-        return
-    config = RunConfig(model, method, record.schedule, PromptsConfig(), {}, seeds=record.seeds, batch=record.batch)
+    except (TypeError, ValueError):
+        return None
+    return RunConfig(model, method, record.schedule, PromptsConfig(), {}, seeds=record.seeds, batch=record.batch)
+
+
+def _settings(record: Record, config: RunConfig) -> Problems:
+    """The digests of all settings, of the code and of the reference, and the label."""
+    model, method = config.model, config.method
     made = [
         settings_digest(each, record.prompts, record.model_identity, record.spectrum)
         for each in (config, reference_of(config))
@@ -88,9 +126,12 @@ def _counts(record: Record) -> Problems:
         yield from differs(f"number of {name}", len(getattr(record, name)), count, "prompts x seeds")
     by_sample = record.nfe_by_sample
     yield from differs("nfe", record.nfe, sum(by_sample) / max(1, len(by_sample)), "nfe_by_sample")
-    limit = record.prompts_from.limit
-    if limit is not None and len(record.prompts) > limit:
-        yield f"prompts_from.limit is {limit}, and there are {len(record.prompts)} prompts"
+    source = record.prompts_from
+    if source.limit is not None and len(record.prompts) > source.limit:
+        yield f"prompts_from.limit is {source.limit}, and there are {len(record.prompts)} prompts"
+    if source.file is not None and (PROMPTS / source.file).is_file():
+        listed = shipped_prompts(Path(source.file).stem)[: source.limit]
+        yield from differs("prompts", record.prompts, listed, f"the list {source.file}")
     if record.batch < 1:
         yield f"batch is {record.batch}, and no call has so few samples"
 
@@ -105,9 +146,6 @@ def _runs(record: Record) -> Problems:
     first = record.nfe_by_sample[0]
     if not lengths or not min(lengths) <= first <= max(lengths):
         yield f"runs has {lengths} steps by CFG branch, and nfe_by_sample says {first} for the first sample"
-    if record.weights:
-        skipped = set(range(steps)) - set().union(*record.runs.values())
-        yield from differs("weights.step", [w["step"] for w in record.weights], sorted(skipped), "runs")
     if by_time_alone(record) and any(count != first for count in record.nfe_by_sample):
         yield "nfe_by_sample differs between samples, and the method decides by time alone"
     if not record.caches:
@@ -143,17 +181,21 @@ def _metric(record: Record, name: str, entry: MetricEntry) -> Problems:
     request = asked(name, entry.parameters, record.id, record.reference)
     yield from differs(f"{field}.asked", entry.asked, request, "metric, parameters, id and reference")
     yield from differs(f"{field}.id", entry.id, computed(entry.asked, entry.provenance), "asked and sha256")
-    if entry.values is None:
+    column = METRICS[name]
+    if column.per == "set" or (column.elsewhere and "source" in entry.provenance):
         yield from _whole_set(record, field, entry)
         return
-    of_samples, count = METRICS[name].per == "sample", len(entry.values)
+    if entry.values is None:
+        yield f"{field}.values is missing, and the metric has one for each {column.per}"
+        return
+    of_samples, count = column.per == "sample", len(entry.values)
     wanted = record.samples if of_samples else len(record.prompts)
     if count != wanted:
         yield from differs(f"number of {field}.values", count, wanted, "samples" if of_samples else "prompts")
         return
     per = len(record.seeds) if of_samples else 1
     mean, half = statistics.interval(entry.values, per)
-    lowest, lowest_half = statistics.worst(entry.values, per, higher_is_better=METRICS[name].better == "higher")
+    lowest, lowest_half = statistics.worst(entry.values, per, higher_is_better=column.better == "higher")
     made = {"mean": mean, "interval": half, "worst_5_percent": lowest, "worst_interval": lowest_half}
     for key, value in made.items():
         yield from differs(f"{field}.{key}", getattr(entry, key), value, "values")
@@ -162,12 +204,12 @@ def _metric(record: Record, name: str, entry: MetricEntry) -> Problems:
 def _whole_set(record: Record, field: str, entry: MetricEntry) -> Problems:
     """What can be said of a metric of the whole set: from how many samples it is, and that nothing else is claimed."""
     if entry.mean is None:
-        yield f"{field}.mean is missing, and there are no values"
-    for key in ("interval", "worst_5_percent", "worst_interval"):
+        yield f"{field}.mean is missing"
+    for key in ("values", "interval", "worst_5_percent", "worst_interval"):
         if getattr(entry, key) is not None:
-            yield f"{field}.{key} is {getattr(entry, key)}, and there are no values that it follows from"
+            yield f"{field}.{key} is {getattr(entry, key)}, and a metric of the whole set has none"
     pictures = record.samples * (record.model.get("frames") or 1)
-    if "source" in entry.provenance:  # a results file of another package, which says nothing of the samples
+    if "source" in entry.provenance:  # the other package says nothing of the samples
         return
     for key in sorted({"samples", "reference"} & {"samples", *entry.provenance}):
         if entry.provenance.get(key) not in (record.samples, pictures):

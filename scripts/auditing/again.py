@@ -21,8 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 OWN = ("spectrum", "baselines", "eval")
 LEAST = 60.0
 """On another CPU a picture may differ from the stored one by this PSNR, in dB: last bits of sums."""
-GAP = 0.1
-"""On another CPU, and without the stored pictures, PSNRs to the uncached run may differ by this, in dB."""
+GAPS = {"psnr": 0.1, "ssim": 0.005}
+"""On another CPU the metrics of a sample may differ by this, PSNR in dB."""
+SAME = 1e-4
+"""On the same machine they may differ by this."""
 
 
 def sample_again(
@@ -57,8 +59,8 @@ def sample_again(
         full = records.get(record["reference"])
         for stored, new in [(record, again["id"]), *([(full, again["reference"])] if full else [])]:
             _compare(stored, folder_of(new, folder), count, samples, into)
-        if not same_machine(record) and samples is None:
-            _compare_psnr(record, again, count, into)
+        _compare_runs(record, again, count, into)
+        _compare_values(record, again, count, into)
 
 
 def words_of(record: Record, folder: Path) -> list[str]:
@@ -133,10 +135,22 @@ def _compare(record: Record, made: Path | None, count: int, samples: Path | None
             into.leave("digests of pictures sampled again, on another CPU or version of torch than the record's")
 
 
-def _compare_psnr(record: Record, again: Record, count: int, into: Findings) -> None:
-    """Compare PSNRs to the uncached run, where the pictures of another machine are not here."""
-    stored, made = (r["metrics"].get("psnr", {}).get("values") or [] for r in (record, again))
-    for file, own, new in list(zip(files_of(record), stored, made, strict=False))[:count]:
-        name = f"{record['id']} {file}"
-        near = own == new or (own is not None and new is not None and abs(own - new) <= GAP)
-        into.compare("PSNR of samples made again on another CPU", name, own, own if near else new)
+def _compare_runs(record: Record, again: Record, count: int, into: Findings) -> None:
+    """Compare how often the blocks ran. On another CPU a decision by the data may fall otherwise."""
+    if not same_machine(record):
+        into.leave("runs of samples made again, on another CPU or version of torch than the record's")
+        return
+    into.compare("runs of samples made again", record["id"], record["runs"], again["runs"])
+    pairs = zip(files_of(record), record["nfe_by_sample"], again["nfe_by_sample"], strict=False)
+    for file, own, new in list(pairs)[:count]:
+        into.compare("runs of samples made again", f"{record['id']} {file}", own, new)
+
+
+def _compare_values(record: Record, again: Record, count: int, into: Findings) -> None:
+    """Compare the PSNR and SSIM of each sample to the uncached run."""
+    for metric, gap in GAPS.items():
+        stored, made = (r["metrics"].get(metric, {}).get("values") or [] for r in (record, again))
+        allowed = SAME if same_machine(record) else gap
+        for file, own, new in list(zip(files_of(record), stored, made, strict=False))[:count]:
+            near = own == new or (own is not None and new is not None and abs(own - new) <= allowed)
+            into.compare(f"{metric} of samples made again", f"{record['id']} {file}", own, own if near else new)

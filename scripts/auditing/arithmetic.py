@@ -12,6 +12,8 @@ DRAWS = 2000
 SKEWNESS = 1.4
 """By how much the squared skewness of the prompts cuts the degrees of freedom, as the tables' notes say."""
 Values = Sequence[float | None]
+Speedup = tuple[float, float, float]
+"""A speed-up with the lower and upper end of its interval."""
 
 
 def finite(values: Values) -> NDArray[Any]:
@@ -85,17 +87,16 @@ def worst_half(values: Values, per: int, higher_is_better: bool) -> float | None
     return float(stats.t.ppf(0.975, freedom) * error)
 
 
-def between(
-    at: tuple[float, float, float], points: Sequence[tuple[float, Values]], per: int
-) -> tuple[float, float | None] | None:
+def between(at: Speedup, points: Sequence[tuple[Speedup, Values]], per: int) -> tuple[float, float | None] | None:
     """The mean at a speed-up, on the line between two measured ones, and half of its interval; None outside of them.
 
     Args:
-        at: the speed-up with the lower and upper end of its interval.
+        at: the speed-up.
         points: speed-ups with the values there, the smallest first.
         per: values of one prompt.
     """
-    for (slow, first), (fast, second) in itertools.pairwise(points):
+    for (left, first), (right, second) in itertools.pairwise(points):
+        slow, fast = left[0], right[0]
         if slow <= at[0] <= fast and slow < fast:
             share = (at[0] - slow) / (fast - slow)
             both = zip(first, second, strict=True)
@@ -104,7 +105,13 @@ def between(
             middle = mean(mixed)
             if middle is None or half is None or drop is None:
                 return None if middle is None else (middle, None)
-            return middle, float(np.sqrt(half**2 + (drop / (fast - slow) * (at[2] - at[1]) / 2) ** 2))
+            slope = drop / (fast - slow) / 2
+            ends = [
+                slope * (at[2] - at[1]),
+                slope * (1 - share) * (left[2] - left[1]),
+                slope * share * (right[2] - right[1]),
+            ]
+            return middle, float(np.sqrt(half**2 + sum(end**2 for end in ends)))
     return None
 
 

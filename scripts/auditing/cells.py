@@ -26,6 +26,9 @@ def cells_of(line: Mapping[str, str], record: Record, head: str, beyond: str) ->
     metric = next((name for name, (title, *_) in METRICS.items() if title == head), None)
     if metric is not None:
         return _metric(own, record, metric)
+    if head == "PSNR of mean MSE":
+        values = record["metrics"].get("psnr", {}).get("values")
+        return f"{own['psnr_of_mean_mse']:.2f}" if "psnr_of_mean_mse" in own else "same" if values else NOTHING
     if head == "Euler at this latency":
         return with_half(own, "psnr_at_latency", "psnr_at_latency_interval", 2) or beyond
     if head.startswith("PSNR less "):
@@ -53,8 +56,10 @@ def with_half(own: Numbers, mean: str, half: str, digits: int, sign: str = "") -
 def _metric(own: Numbers, record: Record, metric: str) -> str:
     if metric not in record["metrics"]:
         return NOTHING
-    if (metric not in OF_THE_SET and record["id"] == record["reference"]) or f"{metric}_mean" not in own:
+    if metric not in OF_THE_SET and record["id"] == record["reference"]:
         return "same"
+    if f"{metric}_mean" not in own:
+        return "same" if metric == "psnr" else NOTHING
     return with_half(own, f"{metric}_mean", f"{metric}_interval", METRICS[metric][1])
 
 
@@ -87,9 +92,6 @@ _CELLS: Mapping[str, Callable[[Numbers, Mapping[str, str]], str]] = {
     "latency": _latency,
     "speed-up": _speedup,
     "efficiency": lambda own, line: f"{100 * own['efficiency']:.0f} %" if "efficiency" in own else "",
-    "PSNR of mean MSE": lambda own, line: (
-        f"{own['psnr_of_mean_mse']:.2f}" if "psnr_of_mean_mse" in own else "same" if "psnr_mean" in line else ""
-    ),
     "PSNR, worst 5 %": lambda own, line: with_half(own, "psnr_worst_5_percent", "psnr_worst_interval", 2),
     "CLIP less the full run's": lambda own, line: with_half(
         own, "clip_difference", "clip_difference_interval", 2, sign="+"

@@ -24,6 +24,8 @@ METRICS = {
 """By metric: its head in tables, its decimals there, whether higher is better."""
 OF_THE_SET = ("kid", "clip_score", "diversity", "image_reward", "hpsv2", "pick_score", "vbench_quality")
 """The metrics that say something of the uncached run by itself."""
+WITHOUT_VALUES = ("fid", "kid", "frechet_lite0", "vbench_quality")
+"""The metrics that can be of the whole set, without a value for each sample or prompt."""
 
 
 def read_records(folder: Path, findings: Findings) -> dict[str, Record]:
@@ -94,8 +96,11 @@ def seeds_of(record: Record, metric: str) -> int:
 def _metric(name: str, record: Record, metric: str, entry: Mapping[str, Any], findings: Findings) -> None:
     """Mean, worst 5 % and intervals of one metric, from its values."""
     values = entry["values"]
-    if values is None:
+    if values is None and metric in WITHOUT_VALUES:
         findings.leave(f"{metric}, a figure of the whole set")
+        return
+    if values is None:
+        findings.compare("means", name, "no values", "a value for each sample or prompt")
         return
     per = seeds_of(record, metric)
     findings.compare("numbers of samples", name, len(values), len(record["prompts"]) * per)

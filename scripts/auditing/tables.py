@@ -100,7 +100,7 @@ def numbers_of(record: Record) -> dict[str, float | None]:
         found[f"{metric}_mean"] = entry["mean"] if values is None else own.mean(values)
         higher = METRICS.get(metric, ("", 0, True))[2]
         found[f"{metric}_worst_5_percent"] = None if values is None else own.worst_mean(values, higher)
-    if "psnr" in record["metrics"]:
+    if "psnr" in record["metrics"] and record["metrics"]["psnr"]["values"] and (record["model"]["frames"] or 1) == 1:
         found["psnr_of_mean_mse"] = own.psnr_of_mean_error(record["metrics"]["psnr"]["values"])
     return found
 
@@ -155,15 +155,13 @@ def beyond_controls(record: Record, records: Iterable[Record]) -> str:
     at, points = _points(record, records)
     if at is None or len(points) < 2:
         return "-"
-    beyond = at[0] > points[-1][0]
+    beyond = at[0] > points[-1][0][0]
     return f"{'below' if beyond else 'above'} {own.mean(points[-1 if beyond else 0][1]):.2f}"
 
 
-Speedup = tuple[float, float, float]
-"""A speed-up with the lower and upper end of its interval."""
-
-
-def _points(record: Record, records: Iterable[Record]) -> tuple[Speedup | None, list[tuple[float, own.Values]]]:
+def _points(
+    record: Record, records: Iterable[Record]
+) -> tuple[own.Speedup | None, list[tuple[own.Speedup, own.Values]]]:
     """(a row's speed-up, speed-up and PSNRs of plain sampling with fewer steps on the same data, slowest first)."""
     if record["timing"] is None or record["method"]["name"] in ("none", "fewer_steps"):
         return None, []
@@ -172,18 +170,18 @@ def _points(record: Record, records: Iterable[Record]) -> tuple[Speedup | None, 
         psnr = other["metrics"].get("psnr", {}).get("values") or []
         control = other["method"]["name"] == "fewer_steps" and other["timing"] is not None
         if control and same_data(other, record) and any(value is not None for value in psnr):
-            points.append((_speedup(other)[0], psnr))
-    return _speedup(record), sorted(points, key=lambda point: point[0])
+            points.append((_speedup(other), psnr))
+    return _speedup(record), sorted(points, key=lambda point: point[0][0])
 
 
-def _speedup(record: Record) -> Speedup:
+def _speedup(record: Record) -> own.Speedup:
     made = timing_figures(record["timing"]["rounds"], record["timing"]["batch"])
     return made["speedup"], made["low"], made["high"]
 
 
 def same_data(record: Record, other: Record) -> bool:
-    """Whether two records were made with the same model, size, steps, prompts and seeds."""
-    keys = ("prompts", "seeds", "steps", "model_identity")
+    """Whether two records were made with the same model, size, steps, prompts, seeds and batch."""
+    keys = ("prompts", "seeds", "batch", "steps", "model_identity")
     model = ("name", "height", "width", "dtype", "call")
     return all(record[key] == other[key] for key in keys) and all(
         record["model"][k] == other["model"][k] for k in model

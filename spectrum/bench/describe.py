@@ -4,11 +4,12 @@ import dataclasses
 from typing import Any
 
 from spectrum.bench.job import Job
-from spectrum.bench.resolve import cache_bytes, label, plan_of
+from spectrum.bench.resolve import label
 from spectrum.config.code import method_code
 from spectrum.config.identity import schedule_settings
 from spectrum.config.schema import changed_settings
 from spectrum.models.identity import model_identity, model_kind
+from spectrum.models.plans import cache_bytes, plan_of
 from spectrum.records.digests import sample_digests, samples_digest
 from spectrum.records.record import FORMAT, CacheBytes, PromptSource, Record
 from spectrum.records.timing import block_runs

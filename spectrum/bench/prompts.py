@@ -1,6 +1,5 @@
 """Reads prompts, checks them and numbers them. A sample is named by its prompt's index, never by its text."""
 
-import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from spectrum.config.prompt_lists import PROMPTS, shipped_prompts
 from spectrum.config.schema import PromptsConfig
 from spectrum.core.errors import check_number, refuse
 from spectrum.models.sources import COMMAND
-
-PROMPTS = Path(__file__).resolve().parent.parent / "assets" / "prompts"
-"""The folder of the prompt lists that ship with the project."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +73,6 @@ def read_prompts(config: PromptsConfig) -> list[str]:
     if config.sealed or (config.sealed is None and shared_prompts(lines, "sealed")):
         refuse("these prompts are kept for releases: type prompts=heldout, or prompts.sealed=false if this is one")
     return lines
-
-
-@functools.cache
-def shipped_prompts(name: str) -> tuple[str, ...]:
-    """The prompts of a list that ships with the project: `calibration`, `development`, `heldout`, `sealed`."""
-    return tuple((PROMPTS / f"{name}.txt").read_text(encoding="utf-8").split("\n")[:-1])
 
 
 def shared_prompts(prompts: Sequence[str], name: str) -> list[str]:

@@ -30,7 +30,7 @@ from spectrum.bench.prompts import Sample, check_length
 from spectrum.bench.provenance import environment, hardware
 from spectrum.bench.reference import keep_reference
 from spectrum.bench.requirements import check_prompts, missing_line
-from spectrum.bench.resolve import cache_bytes, feature_bytes, label, plan_of
+from spectrum.bench.resolve import label
 from spectrum.bench.sampling import check_arguments, check_memory, sample_batch
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import RunConfig
@@ -38,6 +38,7 @@ from spectrum.core.errors import SpectrumError
 from spectrum.core.method import Method
 from spectrum.models.identity import model_kind
 from spectrum.models.pipelines import AbsentWeightsError, device_of, load_pipeline
+from spectrum.models.plans import cache_bytes, feature_bytes, plan_of
 from spectrum.models.solvers import with_solver
 from spectrum.records.files import writable
 from spectrum.records.record import MetricEntry, Record, parse_record, read_record, record_content, write_record

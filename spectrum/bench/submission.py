@@ -13,11 +13,11 @@ from eval.tables.verify import check_record
 from spectrum.api import Accelerated
 from spectrum.bench.job import Job
 from spectrum.bench.machine import ROUNDS
-from spectrum.bench.prompts import shipped_prompts
 from spectrum.bench.provenance import hardware
 from spectrum.bench.sampling import encoded, sample_batch
 from spectrum.config.compose import compose
 from spectrum.config.methods import uses_fit
+from spectrum.config.prompt_lists import shipped_prompts
 from spectrum.config.reader import choices, method_file
 from spectrum.config.sampling import Sampling
 from spectrum.core.errors import refuse

@@ -10,13 +10,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from spectrum.bench.resolve import cache_bytes, plan_of, resolve
+from spectrum.bench.resolve import resolve
 from spectrum.commands.guard import split_options
 from spectrum.commands.help import config_help
 from spectrum.config.compose import compose
 from spectrum.config.schema import RunConfig
 from spectrum.core.errors import refuse
 from spectrum.core.method import Plan
+from spectrum.models.plans import cache_bytes, plan_of
 
 
 def as_json(config: RunConfig, plan: Plan, size: int | None) -> str:

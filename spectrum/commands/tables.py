@@ -15,7 +15,7 @@ from eval.tables import formats
 from eval.tables.experiments import load_experiment
 from eval.tables.leaderboard import MAIN, leaderboard, read_authors
 from eval.tables.tables import match_rows
-from eval.tables.verify import check_record
+from eval.tables.verify import check_records
 from spectrum.commands.guard import options, records_folder, wants_help
 from spectrum.config.reader import RESULTS, choices
 from spectrum.core.errors import refuse
@@ -42,9 +42,7 @@ def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
         SpectrumError: if a record says anything that does not follow from its raw values.
     """
     found = read_records(records)
-    by_id = {record.id: record for record in found}
-    for record in found:
-        check_record(record, by_id.get(record.reference))
+    check_records(found)
     published = RESULTS / "published.csv"
     texts: dict[Path, str] = {}
     front = readme.read_text() if readme else ""

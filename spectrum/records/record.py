@@ -21,7 +21,7 @@ class MetricEntry:
     """One metric of a record.
 
     Attributes:
-        mean: the figure for tables; None where it is infinite, as the PSNR of equal pictures is.
+        mean: the figure for tables; None where it is infinite, as the PSNR of equal pictures is, or not defined.
         asked: id of metric, parameters, samples and reference, by which it is known that it need not be computed again.
         id: the same with the backbone's digest.
         parameters: the metric's parameters, as they were typed.
@@ -29,7 +29,8 @@ class MetricEntry:
         interval: half-width of the 95 % interval of the mean; None for metrics of the whole set.
         worst_5_percent: mean of the worst 5 % of the values.
         worst_interval: half-width of the 95 % interval of that; None where there is none.
-        values: one number a sample, or one a prompt, in order; None in it stands for infinity.
+        values: one number a sample, or one a prompt, in order; None in it stands for one that is infinite or not
+            defined.
         warning: what a reader of the figure has to know.
     """
 
@@ -237,8 +238,17 @@ def read_record(path: Path) -> Record:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """Every record in a folder, by file name."""
-    return [read_record(path) for path in sorted(folder.glob("*.json"))]
+    """Every record in a folder, by file name.
+
+    Raises:
+        SpectrumError: for a file that is no whole record, or is not named by its record's id.
+    """
+    paths = sorted(folder.glob("*.json"))
+    found = [read_record(path) for path in paths]
+    for path, record in zip(paths, found, strict=True):
+        if path.stem != record.id:
+            refuse(f"{path} holds the record {record.id}: rename it to {record.id}.json, or delete it")
+    return found
 
 
 def sealed(record: Record) -> Record:

@@ -1,0 +1,54 @@
+"""Plans a config's method over its model's steps, and tells the bytes it stores; without torch for one denoiser."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from spectrum.config.reader import group_file
+from spectrum.config.sampling import Sampling
+from spectrum.config.schema import BYTES, RunConfig
+from spectrum.core.method import Method, Plan, Site, plan_method
+
+
+def plan_of(config: RunConfig, method: Method) -> Plan:
+    """What a method will do over the steps of a config; each denoiser of the pipeline begins its own history."""
+    steps = Sampling.of(config).steps
+    settings = (config.model.architecture or {}).get("settings", {})
+    if settings.get("boundary_ratio") is None:
+        return plan_method(method, steps)
+    from spectrum.models.architectures import starts_of
+
+    return plan_method(method, steps, starts=starts_of(config.model, steps))
+
+
+def cache_bytes(config: RunConfig, plan: Plan, batch: int = 1) -> int | None:
+    """Bytes that the stored features of a plan take at most: features held x CFG branches x batch x one feature.
+
+    Another height or width than the model's own changes the number of tokens with the area.
+
+    Args:
+        config: the config.
+        plan: its plan.
+        batch: samples per call.
+
+    Returns:
+        The bytes; None where a method stores elsewhere than at the exit of the blocks, or the number of frames is not
+        the model's own. They are known from the first run step on.
+    """
+    if config.method.site != Site.exit or config.model.frames != _own_settings(config).get("frames"):
+        return None
+    return plan.features_held * config.model.branches * batch * feature_bytes(config)
+
+
+def feature_bytes(config: RunConfig) -> int:
+    """Bytes of one sample's feature at the height and width of a config, with the model's own number of frames."""
+    model, own = config.model, _own_settings(config)
+    tokens, width = model.feature
+    tokens = math.ceil(tokens * model.height * model.width / (own["height"] * own["width"]))
+    return tokens * width * BYTES[model.dtype]
+
+
+def _own_settings(config: RunConfig) -> Mapping[str, Any]:
+    """What the model's file says, for `weights=tiny` with the settings of its toy."""
+    own: Mapping[str, Any] = group_file("model", config.model.name)
+    return {**own, **(own.get("tiny") or {})} if config.model.weights == "tiny" else own
