@@ -139,6 +139,23 @@ def test_a_short_timing_does_not_get_into_the_folder_of_all_records(run, path, c
     assert not machine.shareable(dataclasses.replace(long, rounds=long.rounds[:6], conditions=calm))
 
 
+def test_rows_are_not_mixed_with_those_that_are_compared_with_other_uncached_pictures(run, path, capsys, tmp_path):
+    run(f"records={tmp_path}", capsys=capsys)
+    (shared,) = tmp_path.glob("none-*.json")
+    own = read_record(shared)
+    write_record(shared, dataclasses.replace(own, digests=["0" * 16, *own.digests[1:]]))
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    words = [*QUICK, "seeds=[0,1]", f"out={run.out}", f"records={tmp_path}"]
+    for more in ([], ["redo=[metrics]"]):
+        said = call("run", "method=fora", *words, *more, capsys=capsys)
+        assert f"{path.parent.parent / own.id} are other ones than those of {shared}" in error_line(said)
+        assert "records=FOLDER with an empty folder, or delete" in said.err
+        assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert call("run", "method=none", *words, capsys=capsys).code == 0
+    assert read_record(shared).digests == own.digests
+    run(f"records={tmp_path}", capsys=capsys)
+
+
 def test_a_checkout_is_dirty_if_any_file_of_its_code_is_changed_or_new(tmp_path, monkeypatch):
     def git(*words):
         who = ["-c", "user.name=a", "-c", "user.email=a@b"]

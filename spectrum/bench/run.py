@@ -28,7 +28,7 @@ from spectrum.bench.machine import check_shared_timing, conditions, load_before_
 from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import Sample, check_length
 from spectrum.bench.provenance import environment, hardware
-from spectrum.bench.reference import keep_reference
+from spectrum.bench.reference import check_reference, keep_reference
 from spectrum.bench.requirements import check_prompts, missing_line
 from spectrum.bench.resolve import label
 from spectrum.bench.sampling import check_arguments, check_memory, sample_batch
@@ -188,8 +188,8 @@ def _write(job: Job, record: Record) -> None:
     """Write the record to the samples' folder, and to the folder of all records where one is named."""
     write_record(job.record_path, record)
     if job.shared_record_path is not None:
-        write_record(job.shared_record_path, record)
         keep_reference(job)
+        write_record(job.shared_record_path, record)
 
 
 def _draw_missing(job: Job, record: Record) -> None:
@@ -205,6 +205,7 @@ def _do_what_lacks(job: Job, record: Record | None, console: Console) -> Record:
     loaded = functools.cache(lambda: pipeline_of(job, console))
     with Progress(console) as progress:
         base = _sample(progress, "reference", loaded, job.uncached, Sampling.of(job.base), job.samples, job.base_folder)
+        check_reference(job)
         ledger = _sample(progress, config.method.name, loaded, job.method, sampling, job.samples, job.folder)
         if record is None or not fits(record, ledger, base):
             here = environment(device_of(config.device))
