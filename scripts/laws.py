@@ -1,8 +1,7 @@
 """The laws that scripts/coverage.py draws tables from: invented ones, and ones made of the values in records."""
 
 import itertools
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from spectrum.core.errors import refuse
+from spectrum.records.record import Record, read_records
 
 LIKENESS = 0.2
 """Correlation of the seeds of one prompt, on the scale on which the values are normal."""
@@ -43,15 +43,15 @@ SCALES: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
 LOWER_IS_BETTER = ("LPIPS-like", "ST-LPIPS of records")
 
 
-def measured(folder: Path, metric: str, scale: Callable[[Any], Any]) -> list[NDArray[Any]]:
-    """The values of a metric in each record that is compared with another one, on a scale, if all are finite there."""
+def measured(records: Sequence[Record], metric: str, scale: Callable[[Any], Any]) -> list[NDArray[Any]]:
+    """The values of a metric in each record of a caching method, on a scale, if all are finite there."""
     found = []
-    for path in sorted(folder.glob("*.json")):
-        record = json.loads(path.read_text())
-        entry = record.get("metrics", {}).get(metric) or {}
+    for record in (record for record in records if record.caches):
+        entry = record.metrics.get(metric)
+        stored = (entry.values if entry else None) or []
         with np.errstate(divide="ignore", invalid="ignore"):
-            values = scale(np.array([np.nan if v is None else v for v in entry.get("values") or []], dtype=np.float64))
-        if record.get("method") != "none" and len(values) > 1 and np.isfinite(values).all():
+            values = scale(np.array([np.nan if value is None else value for value in stored], dtype=np.float64))
+        if len(values) > 1 and np.isfinite(values).all():
             found.append(values)
     return found
 
@@ -71,14 +71,25 @@ def pooled(samples: list[NDArray[Any]], back: Callable[[Any], Any] = np.asarray)
 
 
 def laws_of_records(folder: Path) -> tuple[dict[str, Law], dict[str, Law]]:
-    """The laws of the metrics' values, and of the differences between two methods on the same samples."""
+    """The laws of the metrics' values, and of the differences between two methods on the same samples.
+
+    Args:
+        folder: the folder of the records; those of caching methods are taken.
+
+    Raises:
+        SpectrumError: for a file that is no whole record, and where fewer than two have values of a metric.
+    """
+    records = read_records(folder)
     values: dict[str, Law] = {}
     differences: dict[str, Law] = {}
     for metric, (name, scale, back) in SCALES.items():
-        samples = measured(folder, metric, scale)
+        samples = measured(records, metric, scale)
         pairs = [back(a) - back(b) for a, b in itertools.pairwise(samples) if len(a) == len(b)]
         if not pairs:
-            refuse(f"records={folder} has no two records with values of {metric}: type records=FOLDER with both")
+            refuse(
+                f"records={folder} has no two records of caching methods with values of {metric}: type records=FOLDER "
+                "with both"
+            )
         values[name] = pooled(samples, back)
         differences[name] = pooled(pairs)
     return values, differences

@@ -4,8 +4,10 @@ import json
 import math
 
 import coverage
+import laws
 import numpy as np
 import pytest
+from by_hand import record_of
 from command import error_line, script
 
 from eval import statistics
@@ -67,6 +69,27 @@ def test_an_interval_that_ignores_prompts_is_noticed(monkeypatch):
     real = statistics.interval
     monkeypatch.setattr(statistics, "interval", lambda values, per: real(values, 1))
     assert not coverage.covered(line, 400, 0).inside
+
+
+def test_the_laws_of_records_are_made_of_caching_methods_alone():
+    """Not of the uncached run, whose CLIP scores are finite too, and not of plain sampling with fewer steps."""
+    rows = [("none", 70.0), ("fewer_steps", 71.0), ("fora", 72.0), ("taylorseer", 73.0)]
+    records = [
+        record_of(name, "prompts.limit=2", *(["runs=14"] if name != "none" else []), clip=[value, value + 0.5])
+        for name, value in rows
+    ]
+    found = laws.measured(records, "clip_score", np.asarray)
+    assert np.array_equal(found, [[72.0, 72.5], [73.0, 73.5]])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "cannot be read"), ("[]", "is no record of run.py: take it out"), ('{"format": 3}', "is no record")],
+)
+def test_a_damaged_record_is_refused_in_one_line(content, message, capsys, monkeypatch, tmp_path):
+    (tmp_path / "fora-1.json").write_text(content)
+    said = script(coverage, f"records={tmp_path}", f"to={tmp_path / 'to'}", capsys=capsys, monkeypatch=monkeypatch)
+    assert f"{tmp_path / 'fora-1.json'} {message}" in error_line(said)
 
 
 @pytest.mark.parametrize(
