@@ -8,7 +8,9 @@ of run.py, writes nothing.
 """
 
 import io
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,25 @@ def compared(own: Tensor, other: Tensor) -> list[tuple[float, float]]:
     return list(zip(psnr_of(own, other), psnr_of(stored(own), stored(other)), strict=True))
 
 
+def summary(pairs: Sequence[tuple[float, float]]) -> str:
+    """The mean and the largest change of some pairs, and how many are left out because their pictures are equal.
+
+    Args:
+        pairs: the PSNR of each as float and as 8-bit pictures; infinite for equal ones.
+
+    Example:
+        >>> summary([(30.0, 30.5), (math.inf, math.inf)])
+        'mean change +0.5000 dB, largest +0.5000 dB, over 1 samples; 1 left out, whose pictures are equal'
+    """
+    changes = [rounded - exact for exact, rounded in pairs if math.isfinite(rounded - exact)]
+    equal = len(pairs) - len(changes)
+    if not changes:
+        return f"all {equal} samples are left out: their pictures are equal"
+    left = f"; {equal} left out, whose pictures are equal" if equal else ""
+    figures = f"mean change {np.mean(changes):+.4f} dB, largest {max(changes, key=abs):+.4f} dB"
+    return f"{figures}, over {len(changes)} samples{left}"
+
+
 def main() -> None:
     """Sample both, and print the PSNR of each pair and what 8 bits change."""
     words = sys.argv[1:]
@@ -74,12 +95,11 @@ def main() -> None:
     pairs = compared(sampled(pipe, job, job.method, Sampling.of(job.config)), other)
     table = Table("sample", "float", "8 bits", "change", box=None, pad_edge=False)
     for sample, (exact, rounded) in zip(job.samples, pairs, strict=True):
-        table.add_row(sample.file, f"{exact:.4f} dB", f"{rounded:.4f} dB", f"{rounded - exact:+.4f} dB")
+        change = f"{rounded - exact:+.4f} dB" if math.isfinite(rounded - exact) else "-"
+        table.add_row(sample.file, f"{exact:.4f} dB", f"{rounded:.4f} dB", change)
     console = Console()
     console.print(table)
-    changes = [rounded - exact for exact, rounded in pairs]
-    largest = max(changes, key=abs)
-    console.print(f"mean change {np.mean(changes):+.4f} dB, largest {largest:+.4f} dB, over {len(pairs)} samples")
+    console.print(summary(pairs))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What 8-bit pictures cost, on pictures whose error is known, and the script as a user types it."""
 
+import math
+
 import eight_bits
 import pytest
 import torch
@@ -20,6 +22,20 @@ def test_the_change_by_hand():
     ((exact, rounded),) = eight_bits.compared(own, other)
     assert rounded - exact == pytest.approx(-2.694, abs=1e-3)
     assert rounded == pytest.approx(38.588, abs=1e-3)
+
+
+def test_equal_pictures_are_left_out_and_counted():
+    pairs = [(30.0, 30.5), (40.0, 38.5), (math.inf, math.inf), (90.0, math.inf)]
+    said = eight_bits.summary(pairs)
+    assert said == "mean change -0.5000 dB, largest -1.5000 dB, over 2 samples; 2 left out, whose pictures are equal"
+    assert eight_bits.summary(pairs[:2]).endswith("over 2 samples")
+    assert eight_bits.summary(pairs[2:]) == "all 2 samples are left out: their pictures are equal"
+
+
+def test_the_uncached_run_itself_has_no_change(capsys, monkeypatch, tmp_path):
+    words = ["model.steps=2", "prompts.limit=1", "method=none", f"out={tmp_path}"]
+    said = script(eight_bits, *words, capsys=capsys, monkeypatch=monkeypatch)
+    assert said.code == 0 and "nan" not in said.out and "all 1 samples are left out" in said.out
 
 
 def test_the_script_prints_a_line_for_each_sample(capsys, monkeypatch, tmp_path):
