@@ -13,7 +13,7 @@ from submitted import FILE, PACKAGE, RUNS, STEPS, WORDS, cleaned, forget, rules,
 
 from eval.tables.leaderboard import Author, leaderboard, read_authors
 from spectrum.bench.machine import ROUNDS
-from spectrum.bench.submission import Submission, fitted_on_calibration
+from spectrum.bench.submission import Submission, fitted_on_calibration, runs_here
 from spectrum.commands import run, submit
 from spectrum.commands.guard import guarded
 from spectrum.config import reader
@@ -201,6 +201,14 @@ def test_records_of_a_machine_with_other_uncached_pictures_are_not_mixed_in(mine
     write_record(path, dataclasses.replace(own, digests=["0" * 16, *own.digests[1:]]))
     code, _, err = submitted(mine, capsys, "who=A. Author")
     assert code == 2 and "the uncached pictures of this machine are other ones" in err
+
+
+def test_another_version_of_torch_may_make_another_first_picture(mine):
+    def elsewhere(record):
+        return dataclasses.replace(record, digests=["0" * 16, *record.digests[1:]], packages={"torch": "0.0"})
+
+    changed(mine, elsewhere)
+    runs_here(Submission("mine", ("users_method",), mine / "submission", mine / "results" / "records", rules()))
 
 
 def test_a_method_that_remembers_its_calls_does_not_conform(project, mine):

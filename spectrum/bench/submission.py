@@ -4,6 +4,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def _again(submission: Submission, part: str = "samples") -> str:
 
 
 def runs_here(submission: Submission) -> None:
-    """It samples on the embedded model, and on the record's machine its first picture is the record's."""
+    """It samples on the embedded model; on the record's machine, with its torch, its first picture is the record's."""
     pipe = None
     for runs, job in submission.jobs.items():
         pipe = pipe or load_pipeline(job.config.model, device_of(job.config.device))
@@ -183,8 +184,8 @@ def runs_here(submission: Submission) -> None:
             refuse(f"{submission.name} with runs={runs} skipped no step on the embedded model")
         record = submission.records[runs]
         digest = hashlib.sha256(encoded(picture, job.config.model.fps)).hexdigest()[:LENGTH]
-        same = record.hardware == hardware(device_of(job.config.device))
-        if same and digest != record.digests[0]:
+        here = hardware(device_of(job.config.device)), version("torch")
+        if here == (record.hardware, record.packages.get("torch")) and digest != record.digests[0]:
             refuse(
                 f"{submission.name} with runs={runs} makes another first picture here than the record {record.id} has: "
                 f"type {_again(submission)}"
