@@ -104,10 +104,10 @@ def test_a_method_that_meets_every_rule_is_checked_and_then_added(mine, capsys):
     assert {row[0].split()[0] for row in rows} == {"mine", "taylorseer"}
     values = [float(row[2].split()[0]) for row in rows]
     assert values == sorted(values, reverse=True)
-    assert rows[0][5] == "-" and rows[1][5].strip("(").startswith("-"), "the first row has none above it"
+    assert rows[0][6] == "-" and rows[1][6].strip("(").startswith("-"), "the first row has none above it"
     by_name = {row[0].split()[0]: row for row in rows}
-    assert by_name["mine"][6:] == ["A. Author", "<https://example.org/mine>"]
-    assert by_name["taylorseer"][6:] == ["this project", "[arXiv 2503.06923](https://arxiv.org/abs/2503.06923)"]
+    assert by_name["mine"][7:] == ["A. Author", "<https://example.org/mine>"]
+    assert by_name["taylorseer"][7:] == ["this project", "[arXiv 2503.06923](https://arxiv.org/abs/2503.06923)"]
     after = content(mine)
     code, out, err = submitted(mine, capsys, "who=A. Author", "link=https://example.org/mine")
     assert code == 0 and "no new record" in out and content(mine) == after
@@ -257,6 +257,15 @@ def test_ties_stand_in_parentheses_after_holm(project):
     assert "| (-" in page
     page = leaderboard(shifted(records, 9.0), {}, rules().data, ["psnr"], (RUNS,))
     assert "| -9.00 [-9." in page and "| (-" not in page
+
+
+def test_a_row_of_the_leaderboard_has_the_efficiency_of_its_speed_up(project):
+    """The efficiency is that of the timed calls: a speed-up of 1.2 at 5 of 7 runs is 86 %."""
+    records = read_records(project / "results" / "records")
+    page = leaderboard([timed(r, speedup=1.2, nfe=5.0) for r in records], {}, rules().data, ["psnr"], (RUNS,))
+    heads, _, row = [line.strip("| ").split(" | ") for line in page.splitlines() if line[:1] == "|"]
+    assert dict(zip(heads, row, strict=True))["efficiency"] == "86 %"
+    assert "`none`" not in page
 
 
 def test_every_shipped_method_that_skips_has_a_line_in_the_submissions():

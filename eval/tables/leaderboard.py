@@ -9,7 +9,7 @@ from typing import Any
 
 from eval import statistics
 from eval.metrics.columns import METRICS
-from eval.tables.comparison import markdown_table, metric_cell, speedup_cell
+from eval.tables.comparison import markdown_table, metric_cell, record_cells
 from eval.tables.differences import Comparison, less
 from eval.tables.experiments import Row, find_record, made_on_same_data
 from eval.tables.tables import NONE, worst_cell
@@ -22,7 +22,7 @@ BUDGETS = (14, 10)
 MAIN = "tiny_table"
 """The experiment whose data the leaderboard is made on."""
 ABOVE = "PSNR less the row above's"
-HEADS = ("method", "NFE", METRICS["psnr"].title, "PSNR, worst 5 %", "speed-up", ABOVE, "who", "link")
+HEADS = ("method", "NFE", METRICS["psnr"].title, "PSNR, worst 5 %", "speed-up", "efficiency", ABOVE, "who", "link")
 TITLE = "# Leaderboard"
 EXPLAINED = (
     "Every method with a complete record on the embedded model, at {budgets} of {steps} block runs: {samples} samples "
@@ -30,8 +30,9 @@ EXPLAINED = (
     "the nearest to the uncached run stands first. The difference to the row above is on the same samples, with its 95 "
     "% interval; in parentheses stand those that are not significant at 5 % once p values are adjusted for the {count} "
     "differences of this page (Holm). Such rows are ties, and their order says nothing. Rows of different people were "
-    "timed on their machines: compare speed-ups with the efficiency in mind. `none` and the controls `fewer_steps` are "
-    "what a method has to beat. How a method gets here: [Submit a method](../docs/submit.md)."
+    "timed on their machines: compare speed-ups with the efficiency in mind, which is the speed-up over steps / runs. "
+    "Plain sampling with fewer steps, `fewer_steps` and `fewer_steps_unipc`, is what a method has to beat. How a "
+    "method gets here: [Submit a method](../docs/submit.md)."
 )
 
 
@@ -148,8 +149,9 @@ def leaderboard(
     lines = []
     for (name, record, _), gap, p in zip(rows, gaps, adjusted, strict=True):
         author = authors.get(name, Author(NONE))
-        cells = [record.label, f"{record.nfe:.3g} / {record.steps}", metric_cell("psnr", record), worst_cell(record)]
-        cells += [speedup_cell(record), Comparison(gap, p).cell if gap else "", author.who, author.link_cell]
+        label, nfe, _, speedup, efficiency = record_cells(record, ())
+        cells = [label, nfe, metric_cell("psnr", record), worst_cell(record), speedup, efficiency]
+        cells += [Comparison(gap, p).cell if gap else "", author.who, author.link_cell]
         lines.append([cell or NONE for cell in cells])
     first = rows[0][1]
     text = EXPLAINED.format(
