@@ -13,6 +13,7 @@ It prints for each kind of figure the largest disagreement, relative to the figu
 where one is above its tolerance: 1e-9 for arithmetic, 5e-4 for pictures.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -62,7 +63,11 @@ def main(words: list[str]) -> int:
     records = check_records(records, findings)
     tables = Path(given.get("tables", folder.parent / "tables"))
     if tables.is_dir():
-        check_tables(records, tables, findings)
+        try:
+            check_tables(records, tables, findings)
+        except (OSError, LookupError, ValueError) as error:
+            print(f"error: {_table_problem(tables, folder, error)}", file=sys.stderr)
+            return 2
     samples = Path(given["samples"]) if "samples" in given else None
     if samples is not None:
         check_pictures(records, samples, findings)
@@ -87,7 +92,32 @@ def _problem(words: list[str], given: dict[str, str], folder: Path) -> str | Non
         or given.get("sample") == "0"
     ):
         return f"sample= takes a number of pictures, and ids= the records that they are of: {USAGE}"
+    return next((problem for path in sorted(folder.glob("*.json")) if (problem := _record_problem(path))), None)
+
+
+def _record_problem(path: Path) -> str | None:
+    """Why a file in the folder of the records is none, with what to do; None if it is one."""
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        return f"the record {path} cannot be read ({reason}): delete it and run its command again"
+    if not isinstance(record, dict) or "id" not in record:
+        return f"{path} is no record of run.py: take it out of the folder"
     return None
+
+
+def _table_problem(tables: Path, records: Path, error: Exception) -> str:
+    """What is wrong with the tables, from the error that reading them ended with, and what to type."""
+    again = f"type python scripts/tables.py records={records} to={tables}"
+    if isinstance(error, KeyError):
+        column = str(error.args[0])
+        heads = {path: path.read_text().partition("\n")[0].split(",") for path in sorted(tables.glob("*.csv"))}
+        where = next((path for path, names in heads.items() if column not in names), f"a table in {tables}")
+        return f"{where} has no column {column}: {again}"
+    if isinstance(error, OSError):
+        return f"{error.filename} cannot be read ({error.strerror}): {again}"
+    return f"a table in {tables} is damaged ({error}): {again}"
 
 
 if __name__ == "__main__":
