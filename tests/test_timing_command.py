@@ -155,6 +155,7 @@ def test_a_record_that_its_row_does_not_make_any_more_is_refused(project, tmp_pa
     for record in read_records(tmp_path / "records"):
         if record.name == "fora":
             (tmp_path / "records" / f"{record.id}.json").unlink()
-            write_record(tmp_path / "records" / "other.json", dataclasses.replace(record, id="fora-0123456789ab"))
+            other = dataclasses.replace(record, id="fora-0123456789ab")
+            write_record(tmp_path / "records" / f"{other.id}.json", other)
     code, _, err = run(project, *TIME, f"records={tmp_path / 'records'}")
     assert code == 2 and "fora-0123456789ab is not what its row in mine makes now, which is fora-" in err
