@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from spectrum.config.targets import locate, shipped_targets
+from spectrum.config.targets import locate, own_targets
 from spectrum.core.schedule import needs_drift
 from spectrum.records.files import finite
 from spectrum.records.record import Record
@@ -64,7 +64,7 @@ def by_time_alone(record: Record) -> bool:
     A schedule from outside the project is judged by what the record holds: only a plan has weights.
     """
     target = str(record.schedule.get("_target_", ""))
-    if target in shipped_targets():
+    if target in own_targets():
         return not needs_drift(locate(target, "schedule"))
     return bool(record.weights) or not record.caches
 

@@ -6,7 +6,7 @@ from eval.tables.derived import Problems, by_time_alone, differs, targets
 from spectrum.config.methods import build_method
 from spectrum.config.reader import choices
 from spectrum.config.schema import RunConfig
-from spectrum.config.targets import shipped_targets
+from spectrum.config.targets import own_targets
 from spectrum.core.errors import SpectrumError
 from spectrum.models.plans import cache_bytes, plan_of
 from spectrum.records.record import Record
@@ -16,17 +16,18 @@ def planned_problems(record: Record, config: RunConfig) -> Problems:
     """What in a record is otherwise than its method's plan says.
 
     Args:
-        record: the record. One whose functions do not ship with the project cannot be planned here.
+        record: the record. One that names functions from outside the project is not planned: nothing that a
+            record names is imported.
         config: its model, method and schedule.
     """
     if not by_time_alone(record):
         yield from differs("weights", record.weights, [], "a method that decides by the data")
         return
-    if not targets(record) <= set(shipped_targets()) or record.model.get("name") not in choices("model"):
+    if not targets(record) <= own_targets() or record.model.get("name") not in choices("model"):
         return
     timing = dataclasses.replace(config.method, drift=None, correct=None)  # neither changes a plan; both need torch
     try:
-        plan = plan_of(config, build_method(timing, record.schedule, allowed=shipped_targets()))
+        plan = plan_of(config, build_method(timing, record.schedule, allowed=own_targets()))
     except SpectrumError as error:
         yield f"method or schedule cannot be planned: {error}"
         return

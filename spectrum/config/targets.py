@@ -116,6 +116,11 @@ def _targets_in(value: Any) -> Iterator[str]:
             yield from _targets_in(inner)
 
 
+def own_targets() -> frozenset[str]:
+    """Those of `shipped_targets` that are code of the project, not of a package that a config brought with it."""
+    return frozenset(target for target in shipped_targets() if target.partition(".")[0] in ROOMS)
+
+
 @functools.cache
 def shipped_targets() -> frozenset[str]:
     """Every function that a shipped config of a method or a schedule names."""
