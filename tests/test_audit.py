@@ -234,11 +234,28 @@ def test_on_another_cpu_the_pictures_themselves_are_compared(copied, capsys):
     assert code == 0 and "pictures sampled again on another CPU, dB to the stored ones: 4 compared" in out, out
     code = audit.main([f"records={copied / 'results' / 'records'}", "sample=2", f"ids={name}"])
     out = capsys.readouterr().out
-    assert code == 0 and "PSNR of samples made again on another CPU: 2 compared" in out, out
+    assert (
+        code == 0
+        and "psnr of samples made again: 2 compared" in out
+        and "runs of samples made again, on another CPU" in out
+    ), out
     forge(copied, lambda r: r["metrics"]["psnr"]["values"].__setitem__(0, 50.0), name)
     code = audit.main([f"records={copied / 'results' / 'records'}", "sample=2", f"ids={name}"])
     said = capsys.readouterr().out
-    assert code == 1 and f"WRONG PSNR of samples made again on another CPU: {name} 00000-s0.png" in said
+    assert code == 1 and f"WRONG psnr of samples made again: {name} 00000-s0.png" in said
+
+
+def test_runs_and_values_are_those_of_samples_made_again(copied, capsys):
+    def better(record):
+        record["nfe_by_sample"][0] -= 1
+        record["metrics"]["ssim"]["values"][1] += 0.001
+
+    name = forge(copied, better)
+    code = audit.main([f"records={copied / 'results' / 'records'}", "sample=2", f"ids={name}"])
+    said = capsys.readouterr().out
+    assert code == 1 and f"WRONG runs of samples made again: {name} 00000-s0.png" in said
+    assert f"WRONG ssim of samples made again: {name} 00000-s1.png" in said, said
+    assert "WRONG psnr of samples" not in said
 
 
 def committed():
