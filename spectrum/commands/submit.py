@@ -98,13 +98,17 @@ def conforms(submission: Submission) -> str:
     if str(tests) not in sys.path:
         sys.path.insert(0, str(tests))
     cases = importlib.import_module("cases")
-    cases.PLUGINS[:] = submission.plugins
     job = next(iter(submission.jobs.values()))
     fit = fits_of(job.config.model).get(submission.name, {})
     cases.FITTED.setdefault(submission.name, {key: fit[key] for key in fit if key not in ("by_runs", "fitted_on")})
     refused = []
     for model in TOYS:
-        for case, outcome in cases.outcomes(model, submission.name).items():
+        cases.PLUGINS[:] = submission.plugins
+        try:
+            outcomes = cases.outcomes(model, submission.name)
+        finally:
+            cases.PLUGINS.clear()
+        for case, outcome in outcomes.items():
             if outcome.startswith("failed"):
                 refuse(f"{submission.name} fails case {case} of tests/cases.py on {model}: {outcome}")
             refused += [model] if outcome.startswith("refused") and model not in refused else []
