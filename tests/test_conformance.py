@@ -17,9 +17,9 @@ COMMITTED = {
 
 
 ANOTHER_S_PATH = {
-    "spectrum": ("spectrum_blend", "hicache", "resilphase", "foca", "lagrange"),
+    "spectrum": ("spectrum_blend", "hicache", "resilphase", "foca", "lagrange", "magcache"),
     "taylorseer_modules": ("fora_modules",),
-    "teacache": ("seacache", "magcache"),
+    "teacache": ("seacache",),
     "first_block_cache": ("dbcache",),
 }
 """Methods that take another's path through the hook, and differ from it in weights, signal or threshold alone."""

@@ -75,7 +75,7 @@ def problems(record: Record, reference: Record) -> Problems:
     """What does not hold in a record, the first first. See `check_record`."""
     config = _config(record)
     if config is None:
-        yield "model or method has settings that are none"
+        yield "model or method has a setting that this version does not know"
         return
     yield from _settings(record, config)
     yield from _counts(record)
@@ -90,7 +90,8 @@ def problems(record: Record, reference: Record) -> Problems:
 
 
 def _config(record: Record) -> RunConfig | None:
-    """The config that a record says it was made with; None if its model or method is none."""
+    """The config that a record says it was made with; None if it has a setting that this version does not
+    know."""
     try:
         model, method = ModelConfig(**record.model), method_from(record.method)
     except (TypeError, ValueError):

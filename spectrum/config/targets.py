@@ -100,7 +100,7 @@ def bound_function(
 
     inside = f"{function.__module__}.{function.__qualname__}"
     made = instantiate({"_target_": inside, "_partial_": True, **parameters}, _convert_="all")
-    # Hydra's own partial inspects each call again, over a millisecond a time: it was checked above, once.
+    # Hydra's own partial inspects each call again; what may be called was checked above, once.
     return functools.partial(made.func, *made.args, **made.keywords)
 
 
