@@ -91,7 +91,8 @@ def problems(record: Record, reference: Record) -> Problems:
 
 def _config(record: Record) -> RunConfig | None:
     """The config that a record says it was made with; None if it has a setting that this version does not
-    know."""
+    know.
+    """
     try:
         model, method = ModelConfig(**record.model), method_from(record.method)
     except (TypeError, ValueError):
