@@ -6,6 +6,13 @@ import torch
 from torch import Tensor
 
 
+def to_keep(value: Tensor) -> Tensor:
+    """The tensor itself, or a copy where it is a view: storing a view would keep the larger tensor alive."""
+    if value.untyped_storage().nbytes() > value.nbytes:
+        return value.clone(memory_format=torch.contiguous_format)
+    return value
+
+
 class History:
     """The stored features of one CFG branch at one place in the denoiser, oldest first, with their clock readings.
 
@@ -39,10 +46,8 @@ class History:
             time: the clock's reading at this step.
             feature: a tensor of any shape.
         """
-        if feature.untyped_storage().nbytes() > feature.nbytes:
-            feature = feature.clone(memory_format=torch.contiguous_format)
         self.times.append(time)
-        self.features.append(feature)
+        self.features.append(to_keep(feature))
         if self.max_features is not None and len(self.times) > self.max_features:
             del self.times[0], self.features[0]
 

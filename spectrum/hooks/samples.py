@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from spectrum.core.errors import refuse
-from spectrum.core.history import History
+from spectrum.core.history import History, to_keep
 from spectrum.core.method import Method, Site
 from spectrum.hooks.signals import SignalReader
 from spectrum.hooks.step import CurrentStep, DenoiserCall
-from spectrum.hooks.tensors import without_batch
 from spectrum.hooks.trajectory import Branch, Trajectory
 
 _MOST_COPIES = 3
@@ -101,7 +100,7 @@ def rows_of(value: Tensor, rows: slice, total: int) -> Tensor:
 
 def _kept(value: Tensor, rows: slice, total: int) -> Tensor:
     """One sample's rows of a tensor, to be held for several steps."""
-    return without_batch(rows_of(value, rows, total))
+    return to_keep(rows_of(value, rows, total))
 
 
 class SampleSteps:

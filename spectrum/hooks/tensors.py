@@ -26,11 +26,6 @@ def latents_of(inputs: Mapping[str, Any]) -> Tensor:
     return torch.stack(found) if isinstance(found, list) else found
 
 
-def without_batch(value: Tensor) -> Tensor:
-    """A copy of one sample's rows, where they are a view: storing a view would keep the whole batch's tensor alive."""
-    return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
-
-
 def hidden_states_of(args: Any, kwargs: Any) -> Tensor:
     """The hidden states among a block's or an attention's arguments."""
     if "hidden_states" in kwargs:

@@ -6,10 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from spectrum.core.history import History
+from spectrum.core.history import History, to_keep
 from spectrum.core.method import DriftContext, SkippedStep
 from spectrum.hooks.finite import FiniteCheck
-from spectrum.hooks.tensors import without_batch
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ class Branch:
             return
         seen = self.signal, velocity
         if self.rows is not None:
-            seen = without_batch(self.signal), without_batch(velocity)
+            seen = to_keep(self.signal), to_keep(velocity)
         self.at_runs = [*self.at_runs[-1:], seen]
 
 
