@@ -9,7 +9,7 @@ import sys
 import pytest
 from command import QUICK, ROOT, call, error_line
 
-from spectrum.bench.generate import finished_samples, whole_ledger
+from spectrum.bench.ledger import finished_samples, whole_ledger
 from spectrum.bench.prompts import numbered_samples
 from spectrum.config.compose import compose
 from spectrum.models.identity import EMBEDDED

@@ -5,14 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from spectrum.bench import generate as g
 from spectrum.bench.identity import sample_id, settings_id
+from spectrum.bench.ledger import append, whole_ledger
 from spectrum.bench.prompts import Sample, numbered_samples
 from spectrum.bench.sampling import sample_batch
 from spectrum.config.compose import compose
@@ -54,7 +57,7 @@ def test_samples_keep_their_order_whatever_that_of_the_seeds(_tiny, tmp_path):
     g.generate(_tiny, method, samples[2:3], sampling, tmp_path)
     ledger = g.generate(_tiny, method, samples, sampling, tmp_path)
     assert [(entry["index"], entry["seed"]) for entry in ledger] == [(0, 1), (0, 0), (1, 1), (1, 0)]
-    assert ledger == g.whole_ledger(tmp_path, samples)
+    assert ledger == whole_ledger(tmp_path, samples)
     lines = (tmp_path / "samples.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == ledger
 
@@ -84,6 +87,52 @@ def test_case_20_a_broken_run_resumes_byte_equal(_tiny, tmp_path, monkeypatch, s
     monkeypatch.undo()
     g.generate(_tiny, method, todo(), sampling, broken)
     assert tree(broken) == tree(whole)
+
+
+@pytest.mark.parametrize("other_ends", [True, False])
+def test_processes_share_the_batches_of_a_folder(_tiny, tmp_path, monkeypatch, other_ends):
+    """Another process is at the second batch: the others are made meanwhile, and its own if it dies over it."""
+    method, sampling = job()
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    ledger = g.generate(_tiny, method, todo(), sampling, whole)
+    asked, made, seen = threading.Event(), [], []
+
+    def counting(pipe, batch, *args):
+        made.append(batch[0].index)
+        if batch[0].index == 4:
+            asked.set()
+        return sample_batch(pipe, batch, *args)
+
+    def other(claim):
+        """Ends its batch, or dies over it, once the last one is being made."""
+        with claim:
+            held.set()
+            asked.wait(60)
+            seen.append(list(made))
+            if other_ends:
+                for entry in ledger[2:4]:
+                    (shared / "images" / entry["file"]).write_bytes((whole / "images" / entry["file"]).read_bytes())
+                append(shared, ledger[2:4])
+
+    held = threading.Event()
+    thread = threading.Thread(target=other, args=[FileLock(shared / g.CLAIMS / f"{todo()[2].file}.lock")])
+    thread.start()
+    held.wait(60)
+    monkeypatch.setattr(g, "sample_batch", counting)
+    assert g.generate(_tiny, method, todo(), sampling, shared) == ledger
+    thread.join()
+    assert seen == [[0, 4]] and made == ([0, 4] if other_ends else [0, 4, 2])
+    assert tree(shared) == tree(whole)
+
+
+def test_what_a_killed_process_wrote_of_a_line_is_cut_off(_tiny, tmp_path):
+    method, sampling = job()
+    ledger = g.generate(_tiny, method, todo(2), sampling, tmp_path)
+    with (tmp_path / "samples.jsonl").open("a") as file:
+        file.write('{"index": 7, "se')
+    append(tmp_path, ledger[:1])
+    lines = (tmp_path / "samples.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [*ledger, ledger[0]]
 
 
 def test_case_20_a_damaged_picture_is_made_again(_tiny, tmp_path):

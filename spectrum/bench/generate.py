@@ -4,17 +4,18 @@ The unit of resuming is a batch. Batches lie on a fixed grid, so a picture is ma
 kernels, whether the run was broken off or not, and comes out byte-equal.
 """
 
+import contextlib
 import hashlib
-import json
-import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from spectrum.api import Accelerated
+from spectrum.bench.ledger import Entry, append, finished_samples, lock_of, whole_ledger, write_ledger
 from spectrum.bench.prompts import Sample
 from spectrum.bench.sampling import encoded, sample_batch
 from spectrum.config.sampling import Sampling
@@ -22,41 +23,8 @@ from spectrum.core.method import Method
 from spectrum.models.solvers import with_solver
 from spectrum.records.files import write_bytes
 
-
-def finished_samples(folder: Path) -> dict[str, dict[str, Any]]:
-    """The lines of `samples.jsonl` whose picture is there whole, by file name.
-
-    What stands behind a damaged line is dropped: those samples are made again.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    ledger = folder / "samples.jsonl"
-    if not ledger.exists():
-        return found
-    for line in ledger.read_text(errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            break
-        if not _is_entry(entry):
-            break
-        picture = folder / "images" / Path(entry["file"]).name
-        if picture.exists() and hashlib.sha256(picture.read_bytes()).hexdigest() == entry["sha256"]:
-            found[entry["file"]] = entry
-    return found
-
-
-def _is_entry(entry: Any) -> bool:
-    """Whether a line of the ledger has all that `generate` writes there."""
-    kinds = {"index": int, "seed": int, "prompt": str, "file": str, "sha256": str, "runs": dict, "calls": dict}
-    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in kinds.items()):
-        return False
-    return all(isinstance(runs, list) for runs in entry["runs"].values())
-
-
-def whole_ledger(folder: Path, samples: list[Sample]) -> list[dict[str, Any]] | None:
-    """The ledger of all `samples`, a dict for each, in order; None unless all their pictures are there whole."""
-    have = finished_samples(folder)
-    return [have[s.file] for s in samples] if all(s.file in have for s in samples) else None
+CLAIMS = ".claims"
+"""The folder of the locks that processes hold on the batches which they are making."""
 
 
 def generate(
@@ -66,11 +34,11 @@ def generate(
     sampling: Sampling,
     folder: Path,
     on_step: Callable[[int], None] = lambda count: None,
-) -> list[dict[str, Any]]:
+) -> list[Entry]:
     """Sample what a folder still lacks.
 
-    Writes `images/NNNNN-sS.png`, and appends to `samples.jsonl` only when a whole batch is on disk. One process at a
-    time works on a folder; another waits, and finds the samples there.
+    Writes `images/NNNNN-sS.png`, and appends to `samples.jsonl` only when a whole batch is on disk. Several processes
+    may work on one folder: each claims a batch that nobody else is making, and in the end waits for the others'.
 
     Args:
         pipe: a diffusers pipeline.
@@ -81,40 +49,33 @@ def generate(
         on_step: told after each denoising step how many samples advanced by one.
 
     Returns:
-        The ledger: a dict for each sample, in their order, with its file, digest, run steps and calls by CFG branch.
+        The ledger: the entry of each sample, in their order.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
-        for draft in folder.rglob(".draft-*"):
-            draft.unlink()
-        return _generate(pipe, method, samples, sampling, folder, on_step)
-
-
-def _generate(
-    pipe: Any,
-    method: Method,
-    samples: list[Sample],
-    sampling: Sampling,
-    folder: Path,
-    on_step: Callable[[int], None],
-) -> list[dict[str, Any]]:
-    have = finished_samples(folder)
     grid = [samples[i : i + sampling.batch] for i in range(0, len(samples), sampling.batch)]
-    kept = [b for b in grid if all(s.file in have for s in b)]
-    made = {s.file: have[s.file] for b in kept for s in b}
-    _rewrite(folder, list(made.values()))
+    with lock_of(folder):
+        write_ledger(folder, list(finished_samples(folder).values()))
     pipe = with_solver(pipe, sampling.solver)
+    made: dict[str, Entry] = {}
     with Accelerated(pipe, method) as handle:
-        for batch in grid:
-            if batch in kept:
-                on_step(len(batch) * sampling.steps)
-                continue
-            images = sample_batch(pipe, batch, sampling, _counting(on_step, len(batch)))
-            entries = _store(folder, batch, images, handle.report(), sampling.fps)
-            _append(folder, entries)
-            made |= {entry["file"]: entry for entry in entries}
-    ledger = [made[s.file] for s in samples]
-    _rewrite(folder, ledger)
+        for timeout in (0, -1):
+            for batch in (batch for batch in grid if batch[0].file not in made):
+                claim = FileLock(folder / CLAIMS / f"{batch[0].file}.lock", timeout=timeout)
+                with contextlib.suppress(Timeout), claim:
+                    entries = whole_ledger(folder, batch)
+                    if entries is None:
+                        images = sample_batch(pipe, batch, sampling, _counting(on_step, len(batch)))
+                        entries = _store(folder, batch, images, handle.report(), sampling.fps)
+                        append(folder, entries)
+                    else:
+                        on_step(len(batch) * sampling.steps)
+                    made |= {entry["file"]: entry for entry in entries}
+    with lock_of(folder):
+        ledger = [made[s.file] for s in samples]
+        write_ledger(folder, ledger)
+        for draft in folder.rglob(".draft-*"):
+            draft.unlink(missing_ok=True)
+        shutil.rmtree(folder / CLAIMS, ignore_errors=True)
     return ledger
 
 
@@ -176,20 +137,3 @@ def runs_of_samples(report: Mapping[str, Any], count: int) -> list[dict[str, Any
         calls = {name: len(branch["run_steps"]) + len(branch["skipped"]) for name, branch in own.items()}
         found.append({"runs": runs, "calls": calls})
     return found
-
-
-def _lines(entries: list[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(entry) + "\n" for entry in entries).encode()
-
-
-def _rewrite(folder: Path, entries: list[dict[str, Any]]) -> None:
-    ledger = folder / "samples.jsonl"
-    if not ledger.exists() or ledger.read_bytes() != _lines(entries):
-        write_bytes(ledger, _lines(entries))
-
-
-def _append(folder: Path, entries: list[dict[str, Any]]) -> None:
-    with (folder / "samples.jsonl").open("ab") as file:
-        file.write(_lines(entries))
-        file.flush()
-        os.fsync(file.fileno())

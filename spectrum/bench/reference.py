@@ -5,8 +5,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from spectrum.bench.describe import describe, fits
-from spectrum.bench.generate import whole_ledger
 from spectrum.bench.job import Job
+from spectrum.bench.ledger import whole_ledger
 from spectrum.bench.provenance import environment
 from spectrum.core.errors import refuse
 from spectrum.models.pipelines import device_of

@@ -21,8 +21,9 @@ from spectrum.api import Accelerated
 from spectrum.bench import timing
 from spectrum.bench.describe import describe, fits
 from spectrum.bench.drawing import draw_pictures, wanted_pictures
-from spectrum.bench.generate import generate, whole_ledger
+from spectrum.bench.generate import generate
 from spectrum.bench.job import Job
+from spectrum.bench.ledger import Entry, whole_ledger
 from spectrum.bench.loggers import logger_of
 from spectrum.bench.machine import check_shared_timing, conditions, load_before_timing, note_start, shareable
 from spectrum.bench.progress import Progress
@@ -43,9 +44,6 @@ from spectrum.models.solvers import with_solver
 from spectrum.records.files import writable
 from spectrum.records.record import MetricEntry, Record, parse_record, read_record, record_content, write_record
 from spectrum.records.timing import Timing
-
-Ledger = list[dict[str, Any]]
-"""A dict for each sample, from `generate`."""
 
 
 def run(config: RunConfig, group: str | None = None) -> Path:
@@ -247,7 +245,7 @@ def _sample(
     sampling: Sampling,
     todo: list[Sample],
     folder: Path,
-) -> Ledger:
+) -> list[Entry]:
     """The ledger of all samples; those that are not there are made."""
     there = whole_ledger(folder, todo)
     advance = progress.start(name, len(todo) * sampling.steps)
@@ -278,7 +276,7 @@ def _time(progress: Progress, pipe: Any, job: Job) -> Timing:
 
 
 def _measure(
-    job: Job, record: Record, ledger: Ledger, console: Console, progress: Progress
+    job: Job, record: Record, ledger: list[Entry], console: Console, progress: Progress
 ) -> tuple[dict[str, MetricEntry], dict[str, str]]:
     """The metrics that the record lacks, and the reason for each that could not be computed."""
     files = [entry["file"] for entry in ledger]
