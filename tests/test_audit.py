@@ -145,6 +145,9 @@ def test_a_forged_picture_is_named(copied, capsys):
     assert code == 1
     for group in ("digests of pictures", "PSNR of pictures", "SSIM of pictures"):
         assert f"WRONG {group}: {name}" in out
+    path.write_bytes(path.read_bytes()[:200])
+    code, out = audited(copied, capsys)
+    assert code == 1 and f"WRONG digests of pictures: {name}" in out and "pictures that cannot be read" in out
     path.unlink()
     assert f"WRONG digests of pictures: {name} is" in audited(copied, capsys)[1]
 

@@ -46,7 +46,11 @@ def _fidelity(name: str, record: Record, folder: Path, full: Path, findings: Fin
     for number, file in enumerate(files_of(record)):
         if not ((folder / file).exists() and (full / file).exists()):
             continue
-        picture, other = pixels(folder / file), pixels(full / file)
+        try:
+            picture, other = pixels(folder / file), pixels(full / file)
+        except (OSError, SyntaxError):
+            findings.leave("PSNR and SSIM of pictures that cannot be read, whose digest is wrong")
+            continue
         if picture is None or other is None:
             findings.leave("PSNR and SSIM of videos")
             return
