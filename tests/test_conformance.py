@@ -17,7 +17,7 @@ COMMITTED = {
 
 
 ANOTHER_S_PATH = {
-    "spectrum": ("spectrum_blend", "hicache", "resilphase", "foca", "lagrange", "magcache"),
+    "spectrum": ("spectrum_blend", "hicache", "resilphase", "foca", "lagrange", "magcache", "fora", "taylorseer"),
     "taylorseer_modules": ("fora_modules",),
     "teacache": ("seacache",),
     "first_block_cache": ("dbcache",),

@@ -7,7 +7,8 @@ kernels, whether the run was broken off or not, and comes out byte-equal.
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from spectrum.records.files import write_bytes
 
 CLAIMS = ".claims"
 """The folder of the locks that processes hold on the batches which they are making."""
+WAIT = 0.1
+"""Seconds until a process that has nothing left to claim looks again."""
 
 
 def generate(
@@ -58,25 +61,42 @@ def generate(
     pipe = with_solver(pipe, sampling.solver)
     made: dict[str, Entry] = {}
     with Accelerated(pipe, method) as handle:
-        for timeout in (0, -1):
-            for batch in (batch for batch in grid if batch[0].file not in made):
-                claim = FileLock(folder / CLAIMS / f"{batch[0].file}.lock", timeout=timeout)
-                with contextlib.suppress(Timeout), claim:
+        while lacking := [batch for batch in grid if batch[0].file not in made]:
+            known = len(made)
+            for batch in lacking:
+                with _claimed(folder, batch) as mine:
                     entries = whole_ledger(folder, batch)
-                    if entries is None:
+                    if entries is not None:
+                        on_step(len(batch) * sampling.steps)
+                    elif mine:
                         images = sample_batch(pipe, batch, sampling, _counting(on_step, len(batch)))
                         entries = _store(folder, batch, images, handle.report(), sampling.fps)
                         append(folder, entries)
-                    else:
-                        on_step(len(batch) * sampling.steps)
-                    made |= {entry["file"]: entry for entry in entries}
+                made |= {entry["file"]: entry for entry in entries or []}
+            if len(made) == known:
+                time.sleep(WAIT)
     with lock_of(folder):
         ledger = [made[s.file] for s in samples]
         write_ledger(folder, ledger)
-        for draft in folder.rglob(".draft-*"):
+        for draft in (folder / "images").glob(".draft-*"):
             draft.unlink(missing_ok=True)
         shutil.rmtree(folder / CLAIMS, ignore_errors=True)
     return ledger
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path, batch: list[Sample]) -> Iterator[bool]:
+    """Claim a batch while it is made; whether it is claimed now, for another process may be at it."""
+    claim = FileLock(folder / CLAIMS / f"{batch[0].file}.lock")
+    try:
+        claim.acquire(timeout=0)
+    except (Timeout, FileNotFoundError):  # the process that ends last deletes the folder of the claims
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        claim.release()
 
 
 def _counting(on_step: Callable[[int], None], count: int) -> Callable[[], None]:
