@@ -90,9 +90,7 @@ def problems(record: Record, reference: Record) -> Problems:
 
 
 def _config(record: Record) -> RunConfig | None:
-    """The config that a record says it was made with; None if it has a setting that this version does not
-    know.
-    """
+    """The config that a record says it was made with; None if this version does not know one of its settings."""
     try:
         model, method = ModelConfig(**record.model), method_from(record.method)
     except (TypeError, ValueError):

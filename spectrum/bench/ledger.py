@@ -41,9 +41,9 @@ def finished_samples(folder: Path, files: Collection[str] | None = None) -> dict
             break
         if not _is_entry(entry):
             break
-        picture = folder / "images" / Path(entry["file"]).name
         if files is not None and entry["file"] not in files:
             continue
+        picture = folder / "images" / Path(entry["file"]).name
         if picture.exists() and hashlib.sha256(picture.read_bytes()).hexdigest() == entry["sha256"]:
             found[entry["file"]] = entry
     return found
