@@ -22,16 +22,16 @@ class Said(NamedTuple):
     err: str
 
 
-def call(name, *words, capsys) -> Said:
-    """Run `spectrum NAME WORDS` as `run.py` and `scripts/*.py` do."""
+def call(name, *words, capsys=None) -> Said:
+    """Run `spectrum NAME WORDS` as `run.py` and `scripts/*.py` do; what it prints is told where capsys is given."""
     argv = list(sys.argv)
     try:
         code = main([name, *map(str, words)])
     finally:
         sys.argv = argv
         GlobalHydra.instance().clear()
-    printed = capsys.readouterr()
-    return Said(code, printed.out, printed.err)
+    printed = capsys.readouterr() if capsys else ("", "")
+    return Said(code, *printed)
 
 
 def script(module, *words, capsys, monkeypatch) -> Said:

@@ -27,10 +27,9 @@ MARKED = {"conformance": "conformance", "docs": "docs", "readme": "docs", "wheel
 
 
 def pytest_collection_modifyitems(items):
-    """Mark tests by their file, and share them out by file (conformance: by model), so that fixtures are made once."""
+    """Mark tests by their file."""
     for item in items:
-        stem = item.path.stem
-        subject = stem.removeprefix("test_")
+        subject = item.path.stem.removeprefix("test_")
         given = item.callspec.params if hasattr(item, "callspec") else {}
         if subject in FAST or (subject == "hook" and given.get("subject") == "toy"):
             item.add_marker(pytest.mark.fast)
@@ -41,8 +40,6 @@ def pytest_collection_modifyitems(items):
         modules_of_flux = given.get("model") == "flux" and "modules" in given.get("method", "")
         if subject in HOOKS or modules_of_flux:
             item.add_marker(pytest.mark.hooks)
-        group = f"{stem}-{given['model']}" if subject == "conformance" and "model" in given else stem
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

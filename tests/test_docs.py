@@ -6,17 +6,16 @@ says what is printed. A person who follows a page does the same.
 
 import importlib
 import json
-import os
 import re
+import shlex
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
 import diffusers
 import pytest
 from toys import toy_flux
+from typed import Typed, typed
 
 import spectrum
 from spectrum import restore
@@ -63,14 +62,20 @@ def write_block(block: Block, folder: Path) -> None:
     path.write_text("".join([*lines[: number + 1], block.body, *lines[number + 1 :]]))
 
 
-def type_commands(commands: str, folder: Path) -> subprocess.CompletedProcess:
+def type_commands(commands: str, folder: Path) -> Typed:
     """Type commands in a folder, with `python` the one that runs the tests; the first that fails ends them."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "PYTHON"))}
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80"}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        ["bash", "-ec", commands], cwd=folder, env=environment, text=True, capture_output=True, timeout=300
-    )
+    said = Typed(0, "", "")
+    for line in commands.splitlines():
+        program, *words = shlex.split(line)
+        if program == "cat":
+            now = Typed(0, (folder / words[0]).read_text(), "")
+        else:
+            assert program == "python", f"only `python` and `cat` can be typed here, and not {line}"
+            now = typed(*words, folder=folder, COLUMNS="80")
+        said = Typed(now.code, said.out + now.out, said.err + now.err)
+        if now.code:
+            break
+    return said
 
 
 def flat(text: str) -> str:
@@ -78,13 +83,13 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def check_printed(block: Block, done: subprocess.CompletedProcess) -> None:
+def check_printed(block: Block, done: Typed) -> None:
     """Check that each line of a `text` block was printed, in this order, and whether the command had to fail."""
     refused = block.title == "is refused with"
-    assert done.returncode == (2 if refused else 0), done.stdout + done.stderr
-    rest = flat(done.stderr if refused else done.stdout)
+    assert done.code == (2 if refused else 0), done.out + done.err
+    rest = flat(done.err if refused else done.out)
     for line in block.body.splitlines():
-        assert flat(line) in rest, f"{line!r} was not printed after what the page says came before: {done.stdout}"
+        assert flat(line) in rest, f"{line!r} was not printed after what the page says came before: {done.out}"
         rest = rest.partition(flat(line))[2]
 
 

@@ -4,16 +4,15 @@ import dataclasses
 import importlib.util
 import io
 import json
-import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 import torch
 from by_hand import records_of
 from command import QUICK, ROOT, call, error_line
 from rich.console import Console
+from typed import typed
 
 from eval.metrics.measure import measure
 from eval.metrics.pictures import Pictures
@@ -22,14 +21,6 @@ from spectrum.config.compose import compose
 from spectrum.models.fitted import fits_of
 from spectrum.models.identity import EMBEDDED
 from spectrum.records.record import write_record
-
-
-def typed(*words, path=""):
-    """Type a command in the project's folder, with another folder on Python's path: (exit code, output, errors)."""
-    ran = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False,
-                         env={**os.environ, "PYTHONPATH": str(path)})  # fmt: skip
-    return ran.returncode, ran.stdout, ran.stderr
-
 
 FORECAST = """
 import numpy as np
@@ -62,7 +53,7 @@ def test_1_the_code_of_a_method_is_part_of_a_run_s_identity(tmp_path):
     words += [f"out={tmp_path / 'out'}", f"records={tmp_path / 'records'}"]
 
     def run():
-        code, out, err = typed(*words, path=tmp_path)
+        code, out, err = typed(*words, PYTHONPATH=str(tmp_path))
         assert code == 0, err
         return out
 
@@ -87,12 +78,11 @@ def test_1_the_code_of_a_method_is_part_of_a_run_s_identity(tmp_path):
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory):
     path = tmp_path_factory.mktemp("trace") / "t.pt"
-    code, _, err = typed("scripts/trace.py", "model.steps=50", "prompts.limit=1", f"trace={path}")
-    assert code == 0, err
+    assert call("trace", "model.steps=50", "prompts.limit=1", f"trace={path}").code == 0
     return path
 
 
-def test_2_a_replay_of_records_skips_what_a_trace_cannot_score(trace, tmp_path):
+def test_2_a_replay_of_records_skips_what_a_trace_cannot_score(trace, tmp_path, capsys):
     """Records of methods that store at the exit, at other places, and of one that names a function of nobody's."""
     chosen = [record for record in records_of("tiny_baselines") if record.name in ("fora", "dbcache", "fora_modules")]
     names = sorted(record.id for record in chosen)
@@ -102,7 +92,7 @@ def test_2_a_replay_of_records_skips_what_a_trace_cannot_score(trace, tmp_path):
     planted = {**own.method, "forecast": {**own.method["forecast"], "_target_": "os.system"}}
     for record in (*chosen, dataclasses.replace(own, id="strange", method=planted)):
         write_record(tmp_path / f"{record.id}.json", record)
-    code, out, err = typed("scripts/replay.py", f"trace={trace}", f"records={tmp_path}", "format=json")
+    code, out, err = call("replay", f"trace={trace}", f"records={tmp_path}", "format=json", capsys=capsys)
     assert code == 0, err
     assert len(json.loads(out)) == len(scored)
     said = err.splitlines()
@@ -173,9 +163,7 @@ def test_7_commands_write_into_no_tracked_folder_unless_told(tmp_path):
 
     before = contents()
     for command in ("tables", "figures"):
-        subprocess.run(
-            [sys.executable, f"scripts/{command}.py"], cwd=tmp_path / "copy", check=True, capture_output=True
-        )
+        assert typed(f"scripts/{command}.py", folder=tmp_path / "copy").code == 0
         new = contents().keys() - before.keys()
         assert new and {path.parts[0] for path in new} == {"outputs"}, command
     assert {path: content for path, content in contents().items() if path.parts[0] != "outputs"} == before

@@ -3,11 +3,11 @@
 import importlib.util
 import json
 import shutil
-import subprocess
 import sys
 
 import pytest
 from command import QUICK, ROOT, call, error_line
+from typed import typed
 
 from spectrum.bench.ledger import finished_samples, whole_ledger
 from spectrum.bench.prompts import numbered_samples
@@ -205,8 +205,7 @@ def finished(tmp_path_factory):
     """The words of a run, and the folder that it wrote."""
     out = tmp_path_factory.mktemp("finished")
     words = [*QUICK, "method=none", f"out={out}"]
-    ran = subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    assert call("run", *words).code == 0
     (record,) = out.rglob("record.json")
     return words, record.parent
 
@@ -284,16 +283,11 @@ def checkout(tmp_path_factory):
     return folder
 
 
-def typed(folder, *words):
-    ran = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False)
-    return ran.returncode, ran.stdout, ran.stderr
-
-
 def test_5_a_model_file_that_is_no_yaml_hides_no_other(checkout):
-    code, out, err = typed(checkout, "scripts/models.py", "format=json")
+    code, out, err = typed("scripts/models.py", "format=json", folder=checkout)
     assert code == 2 and len(err.splitlines()) == 1
     assert "broken.yaml, line 3 is no YAML" in err and "empty: the model cannot be read: it has no pipeline" in err
     assert {"tiny", "flux", "z_image"} <= {row["model"] for row in json.loads(out)}
-    code, out, err = typed(checkout, "run.py", "model=broken")
+    code, out, err = typed("run.py", "model=broken", folder=checkout)
     assert code == 2 and not out and len(err.splitlines()) == 1
     assert err.startswith("error: ") and "broken.yaml, line 3 is no YAML" in err

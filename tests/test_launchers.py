@@ -1,4 +1,4 @@
-"""Sweeps on every launcher, and jobs that ask for the same thing at once."""
+"""Sweeps on launchers that start processes (Hydra's own is in tests/test_cli.py), and jobs that ask for the same."""
 
 import dataclasses
 import importlib.util
@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from typed import typed
 
 from spectrum.records.record import read_record, read_records, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["model.steps=8", "prompts.limit=2", "probe=0", "timing=0"]
 PLUGINS = {
-    "basic": "hydra",
     "joblib": "hydra_plugins.hydra_joblib_launcher",
     "submitit_local": "hydra_plugins.hydra_submitit_launcher",
     "ray": "hydra_plugins.hydra_ray_launcher",
@@ -61,17 +61,14 @@ def test_two_processes_asked_for_the_same_run_share_it(tmp_path):
 
 
 def test_what_has_a_record_is_not_sampled_again(tmp_path):
-    words = ["method=fora", *QUICK, f"out={tmp_path}/o", f"records={tmp_path}/r"]
-    _, err = (job := start(*words)).communicate(timeout=300)
-    assert job.returncode == 0, err
+    words = ["run.py", "method=fora", *QUICK, f"out={tmp_path}/o", f"records={tmp_path}/r"]
+    assert typed(*words).code == 0
     (path,) = (tmp_path / "r").glob("fora-*.json")
     before = path.read_text()
-    _, err = (job := start(*words, f"out={tmp_path}/elsewhere")).communicate(timeout=300)
-    assert job.returncode == 0, err
+    assert typed(*words, f"out={tmp_path}/elsewhere").code == 0
     assert path.read_text() == before and not list((tmp_path / "elsewhere").rglob("*.png"))
     record = read_record(path)
     wrong = {name: dataclasses.replace(entry, mean=1.0) for name, entry in record.metrics.items()}
     write_record(path, dataclasses.replace(record, metrics=wrong))
-    _, err = (job := start(*words, "redo=[metrics]")).communicate(timeout=300)
-    assert job.returncode == 0, err
+    assert typed(*words, "redo=[metrics]").code == 0
     assert read_record(path).metrics == record.metrics

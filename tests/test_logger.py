@@ -1,27 +1,20 @@
 """Mirrors of records, read back: a multirun's offline W&B runs, and its TensorBoard event files."""
 
 import json
-import os
 import struct
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from typed import typed
 
 from spectrum.records.record import read_record
 
-ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["model.steps=8", "prompts.limit=2", "probe=1", "timing=1"]
 SWEEP = ["--multirun", "method=fora,spectrum", *QUICK]
 BLOCK, HEADER = 32768, 7
 
 
 def command(*words, **environment):
-    env = {**os.environ, "WANDB_SILENT": "true", **environment}
-    return subprocess.run(
-        [sys.executable, "run.py", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
-    )
+    return typed("run.py", *words, WANDB_SILENT="true", **environment)
 
 
 def wandb_records(path):
@@ -62,7 +55,7 @@ def offline(tmp_path_factory):
     out = tmp_path_factory.mktemp("wandb")
     folders = {f"WANDB_{name}_DIR": str(out / name.lower()) for name in ("DATA", "CACHE", "CONFIG")}
     ran = command(*SWEEP, "logger=wandb", f"out={out}", WANDB_DIR=str(out), **folders)
-    assert ran.returncode == 0, ran.stderr
+    assert ran.code == 0, ran.err
     runs = {f.name: read_run(f) for f in (out / "wandb").glob("offline-run-*") if f.is_dir()}
     return out, runs
 
@@ -114,14 +107,14 @@ def test_online_without_a_key_is_refused_before_sampling(tmp_path):
     pytest.importorskip("wandb")
     nobody = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "WANDB_API_KEY": ""}
     ran = command(*QUICK, "logger=wandb", "logger.mode=online", f"out={tmp_path}", **nobody)
-    assert ran.returncode == 2 and "wandb login" in ran.stderr and len(ran.stderr.strip().splitlines()) == 1
+    assert ran.code == 2 and "wandb login" in ran.err and len(ran.err.strip().splitlines()) == 1
     assert not list(tmp_path.rglob("*.png"))
 
 
 def test_tensorboard_holds_the_same_numbers(tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     ran = command("method=fora", *QUICK, "logger=tensorboard", f"out={tmp_path}")
-    assert ran.returncode == 0, ran.stderr
+    assert ran.code == 0, ran.err
     record = stored(tmp_path)["fora"]
     found = events.EventAccumulator(str(tmp_path / "tensorboard" / "runs" / record.id))
     found.Reload()

@@ -140,6 +140,6 @@ def test_ranks_that_share_a_denoiser_each_keep_their_part():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    results = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(_rank, args=("wan21_14b", port, results), nprocs=2)
+    results = mp.get_context("fork").SimpleQueue()
+    mp.start_processes(_rank, args=("wan21_14b", port, results), nprocs=2, start_method="fork")
     assert {results.get(), results.get()} == {0, 1}

@@ -36,7 +36,8 @@ class Rule:
 
     Attributes:
         start: what they begin with; of several rules the one with the longest start holds.
-        changes: settings that are changed or added; None takes one out. TMP is a folder of the test, TRACE a trace.
+        changes: settings that are changed or added; None takes one out. TMP is a folder of the test, TRACE a trace,
+            SHORT one of 16 steps.
         reason: why no more than `how` is done.
         how: `run`, `help` (only its help is printed) or `files` (only what it installs from must exist).
     """
@@ -94,7 +95,7 @@ RULES = [
     Rule("python scripts/trace.py", {"trace": "TMP/trace.pt", **FULL_LENGTH, "timing": None, "probe": None}),
     Rule("python scripts/replay.py", {"trace": "TRACE"}),
     Rule("python scripts/replay.py trace=FILE records=", {"trace": "TRACE", "records": "SOME"}),
-    Rule("python scripts/study.py", {"trace": "TRACE", "to": "TMP/study.json"}),
+    Rule("python scripts/study.py", {"trace": "SHORT", "to": "TMP/study.json"}),
     Rule("python scripts/timing.py", how="help", reason="tests/test_timing_command.py times an experiment of its own"),
     Rule("python scripts/audit.py", how="help", reason="tests/test_audit.py runs it on a small run of its own"),
     Rule("python3 -m venv .venv", how="files", reason="a new environment takes minutes; CI types these lines"),
@@ -137,9 +138,15 @@ def reduced(words: list[str], changes: Mapping[str, str | None]) -> list[str]:
 def trace(tmp_path_factory):
     """A trace of one prompt of the embedded model."""
     path = tmp_path_factory.mktemp("trace") / "tiny.pt"
-    words = ["scripts/trace.py", "prompts.limit=1", "batch=1", f"trace={path}"]
-    subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
+    assert call("trace", "prompts.limit=1", "batch=1", f"trace={path}").code == 0
     return path
+
+
+@pytest.fixture
+def short(tmp_path):
+    """A trace of a few steps."""
+    assert call("trace", "prompts.limit=1", "batch=1", "model.steps=16", f"trace={tmp_path / 'short.pt'}").code == 0
+    return tmp_path / "short.pt"
 
 
 @pytest.fixture
@@ -167,7 +174,7 @@ def test_a_command_of_the_documentation_works(command, tmp_path, request, capsys
         assert done.returncode == 0 and program in done.stdout
         return
     text = "\n".join(reduced(words, rule.changes))
-    for mark, fixture in (("TRACE", "trace"), ("SOME", "some_records")):
+    for mark, fixture in (("TRACE", "trace"), ("SHORT", "short"), ("SOME", "some_records")):
         text = text.replace(mark, str(request.getfixturevalue(fixture))) if mark in text else text
     said = call(name, *text.replace("TMP", str(tmp_path)).split("\n"), capsys=capsys)
     assert said.code == 0, said

@@ -1,49 +1,45 @@
 """The commands around a trace."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from command import ROOT
+from command import call, error_line
 
 from spectrum.bench.scores import Row, agreement
 from spectrum.commands.replay import expand
 
 
-def command(script, *words):
-    ran = subprocess.run([sys.executable, f"scripts/{script}.py", *map(str, words)], cwd=ROOT, capture_output=True,
-                         text=True, check=False)  # fmt: skip
-    return ran.returncode, ran.stdout, ran.stderr
-
-
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory):
     path = tmp_path_factory.mktemp("trace") / "t.pt"
-    code, out, err = command("trace", "model.steps=16", "prompts.limit=2", f"trace={path}")
-    assert code == 0 and "2 prompts, 16 steps, 2 branches" in out, err
+    assert call("trace", "model.steps=16", "prompts.limit=2", f"trace={path}").code == 0
     return path
 
 
-def test_replay_scores_every_combination(trace):
+def test_a_trace_says_what_it_holds(tmp_path, capsys):
+    said = call("trace", "model.steps=3", "prompts.limit=2", f"trace={tmp_path / 't.pt'}", capsys=capsys)
+    assert said.code == 0 and "2 prompts, 3 steps, 2 branches" in said.out, said.err
+
+
+def test_replay_scores_every_combination(trace, capsys):
     lists = ["method=fora,taylorseer", "schedule.interval=3,5"]
-    code, out, err = command("replay", f"trace={trace}", *lists, "format=json")
-    assert code == 0, err
-    rows = json.loads(out)
+    said = call("replay", f"trace={trace}", *lists, "format=json", capsys=capsys)
+    assert said.code == 0, said.err
+    rows = json.loads(said.out)
     names = [f"{method}interval {n})" for method in ("fora (", "taylorseer (order 1, ") for n in (3, 5)]
     assert [row["name"] for row in rows] == names
     for near, far in zip(rows[::2], rows[1::2], strict=True):
         assert near["runs"] > far["runs"] and near["velocity"] < far["velocity"]
 
 
-def test_the_table_is_for_people(trace):
-    code, out, err = command("replay", f"trace={trace}", "method=fora")
-    assert code == 0 and "velocity" in out and "fora (interval 4)" in out, err
+def test_the_table_is_for_people(trace, capsys):
+    said = call("replay", f"trace={trace}", "method=fora", capsys=capsys)
+    assert said.code == 0 and "velocity" in said.out and "fora (interval 4)" in said.out, said.err
 
 
-def test_a_study_has_every_distance_and_ablation(trace, tmp_path):
-    code, _, err = command("study", f"trace={trace}", f"to={tmp_path / 's.json'}")
-    assert code == 0, err
+def test_a_study_has_every_distance_and_ablation(trace, tmp_path, capsys):
+    said = call("study", f"trace={trace}", f"to={tmp_path / 's.json'}", capsys=capsys)
+    assert said.code == 0, said.err
     found = json.loads((tmp_path / "s.json").read_text())
     assert set(found["ablations"]) == {
         "method.forecast.degree", "method.forecast.ridge", "method.forecast.blend", "method.clock", "schedule.growth",
@@ -52,12 +48,11 @@ def test_a_study_has_every_distance_and_ablation(trace, tmp_path):
         assert points[0]["distance"] == 1 and points[0]["feature"] > 0
 
 
-def test_bad_traces_are_refused(tmp_path):
+def test_bad_traces_are_refused(tmp_path, capsys):
     (tmp_path / "torn.pt").write_bytes(b"torn")
     for given, said in (([f"trace={tmp_path / 'torn.pt'}"], "no whole trace"), ([], "scripts/trace.py"),
                         ([f"trace={tmp_path / 'none.pt'}"], "there is no trace")):  # fmt: skip
-        code, _, err = command("replay", *given)
-        assert code == 2 and said in err and len(err.strip().splitlines()) == 1
+        assert said in error_line(call("replay", *given, capsys=capsys))
 
 
 def test_lists_expand_like_a_sweep():
@@ -78,6 +73,6 @@ def test_agreement_is_within_one_reference():
     assert agreed == pytest.approx(1, abs=1e-5) and count == 3 and other == pytest.approx(0.5, abs=1e-5)
 
 
-def test_an_option_of_its_own_is_typed_once(tmp_path):
-    code, _, err = command("replay", f"trace={tmp_path / 'a'}", f"trace={tmp_path / 'b'}")
-    assert code == 2 and "trace is given twice" in err
+def test_an_option_of_its_own_is_typed_once(tmp_path, capsys):
+    said = call("replay", f"trace={tmp_path / 'a'}", f"trace={tmp_path / 'b'}", capsys=capsys)
+    assert "trace is given twice" in error_line(said)

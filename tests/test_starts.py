@@ -27,10 +27,12 @@ def from_pictures(subject, kind):
     height, width = subject.config.model.height, subject.config.model.width
     picture = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     given = {"image": picture, "strength": STRENGTH, "num_inference_steps": STEPS, **embeds(subject)}
+    size = {"height": height, "width": width}
+    given |= {name: value for name, value in size.items() if name in inspect.signature(type(pipe).__call__).parameters}
     if kind == "inpainting":
         mask = torch.zeros(2, 1, height, width)
         mask[..., : width // 2] = 1
-        given |= {"mask_image": mask, "height": height, "width": width}
+        given["mask_image"] = mask
     call = {**{k: v for k, v in subject.config.model.call.items() if k != "negative_prompt"}, **given}
     return pipe, lambda: pipe(**call, output_type="pt", generator=torch.Generator().manual_seed(1)).images
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from by_hand import records_of, records_of_all
+from command import call, error_line
 
 from eval.tables import formats, tables
 from eval.tables.differences import clip_difference, psnr_of_mean_error
@@ -31,11 +32,6 @@ def records():
 @pytest.fixture
 def filled(records):
     return tables.match_rows(load_experiment("tiny_table"), records)
-
-
-def command(*words):
-    ran = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False)
-    return ran.returncode, ran.stdout, ran.stderr
 
 
 def test_the_committed_tables_and_the_readme_follow_from_the_records(capsys):
@@ -78,7 +74,7 @@ def test_torch_is_not_imported(script, tmp_path):
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules and 'diffusers' not in sys.modules"
     )
-    assert command("-c", code)[0] == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
     assert len(list(to.iterdir())) > 3
 
 
@@ -199,13 +195,13 @@ def test_a_row_of_another_growth_is_missing(records):
         ('{"id": "a", "metrics": {}, "format": 4}', "lacks model.name"),
     ],
 )
-def test_bad_records_are_named(tmp_path, content, said):
+def test_bad_records_are_named(tmp_path, content, said, capsys):
     path = tmp_path / "bad.json"
     path.write_text(content)
     with pytest.raises(SpectrumError, match=f"bad.json.*{said}"):
         read_record(path)
-    code, _, err = command("scripts/tables.py", f"records={tmp_path}", f"to={tmp_path / 'to'}")
-    assert code == 2 and len(err.strip().splitlines()) == 1 and not (tmp_path / "to").exists()
+    error_line(call("tables", f"records={tmp_path}", f"to={tmp_path / 'to'}", capsys=capsys))
+    assert not (tmp_path / "to").exists()
 
 
 def test_records_name_what_they_were_made_with(records):

@@ -4,12 +4,11 @@ import dataclasses
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from command import call, error_line
+from typed import typed
 
 from eval.reports.timing_page import read_pass, timing_page
 from spectrum.bench import machine
@@ -31,10 +30,7 @@ hydra: {mode: MULTIRUN, sweeper: {params: {method: "none,fora", runs: 3}}}
 
 
 def run(folder, *words):
-    environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "80"}
-    words = [sys.executable, *words]
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
+    return typed(*words, folder=folder, PYTHONPATH=str(folder), COLUMNS="80")
 
 
 @pytest.fixture(scope="module")
