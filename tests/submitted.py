@@ -52,6 +52,8 @@ def forget():
 def cleaned(record):
     """The record as if its code were committed and the machine idle, which it is not while this is developed."""
     git = {"commit": "0" * 40, "dirty": False}
+    if record.timing is None:
+        return dataclasses.replace(record, git=git)
     where = dataclasses.replace(record.timing.conditions, git=git, forced=False, load=[0.1, 1.0])
     return dataclasses.replace(record, git=git, timing=dataclasses.replace(record.timing, conditions=where))
 

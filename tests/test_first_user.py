@@ -156,6 +156,9 @@ def test_7_calibrate_prints_unless_told_and_overwrites_no_other_fit(tmp_path, ca
 def test_7_commands_write_into_no_tracked_folder_unless_told(tmp_path):
     left_out = shutil.ignore_patterns(".git", ".venv", "outputs", "multirun", "__pycache__", ".*_cache")
     shutil.copytree(ROOT, tmp_path / "copy", ignore=left_out)
+    for path in (tmp_path / "copy" / "results" / "records").iterdir():
+        if not path.name.startswith(("none-", "spectrum-")):
+            path.unlink()
 
     def contents():
         files = (path for path in (tmp_path / "copy").rglob("*") if path.is_file() and "__pycache__" not in path.parts)

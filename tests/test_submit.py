@@ -40,13 +40,8 @@ def project(tmp_path_factory):
         patch.setattr(module, "CONFIGS", folder / "configs")
     forget()
     for method in ("none", "taylorseer", "mine"):
-        words = [
-            f"method={method}",
-            *([f"runs={RUNS}"] if method != "none" else []),
-            *WORDS,
-            f"timing={ROUNDS}",
-            "probe=0",
-        ]
+        own = [f"runs={RUNS}", f"timing={ROUNDS}"] if method != "none" else ["timing=0"]
+        words = [f"method={method}", *own, *WORDS, "probe=0"]
         assert call("run", *words, "plugins=users_method", f"out={folder / 'outputs'}").code == 0
     for path in (folder / "outputs").rglob("record.json"):
         record = cleaned(read_record(path))
