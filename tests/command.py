@@ -18,19 +18,19 @@ class Said(NamedTuple):
     """What a command left: its exit code and what it printed."""
 
     code: int
-    out: str
-    err: str
+    out: str | None
+    err: str | None
 
 
 def call(name, *words, capsys=None) -> Said:
-    """Run `spectrum NAME WORDS` as `run.py` and `scripts/*.py` do; what it prints is told where capsys is given."""
+    """Run `spectrum NAME WORDS` as `run.py` and `scripts/*.py` do. Without `capsys`, `out` and `err` are None."""
     argv = list(sys.argv)
     try:
         code = main([name, *map(str, words)])
     finally:
         sys.argv = argv
         GlobalHydra.instance().clear()
-    printed = capsys.readouterr() if capsys else ("", "")
+    printed = capsys.readouterr() if capsys else (None, None)
     return Said(code, *printed)
 
 

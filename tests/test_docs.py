@@ -67,6 +67,8 @@ def type_commands(commands: str, folder: Path) -> Typed:
     said = Typed(0, "", "")
     for line in commands.splitlines():
         program, *words = shlex.split(line)
+        shell = [*shlex.shlex(line, posix=True, punctuation_chars=True)]
+        assert not {"(", ")", ";", "<", ">", "|", "&"} & {mark for word in shell for mark in word[:1]}, line
         if program == "cat":
             now = Typed(0, (folder / words[0]).read_text(), "")
         else:
@@ -96,16 +98,16 @@ def check_printed(block: Block, done: Typed) -> None:
 def follow(page: str, folder: Path) -> int:
     """Do what a page says; the number of commands that were typed."""
     shutil.copytree(ROOT, folder, ignore=LEFT_OUT)
-    blocks, typed = blocks_of(page), 0
+    blocks, count = blocks_of(page), 0
     for number, block in enumerate(blocks):
         if block.language == "bash":
             told = blocks[number + 1]
             assert told.language == "text", f"{page} does not say what {block.body} prints"
             check_printed(told, type_commands(block.body, folder))
-            typed += 1
+            count += 1
         elif block.title is not None and block.language != "text":
             write_block(block, folder)
-    return typed
+    return count
 
 
 @pytest.mark.docs

@@ -147,7 +147,7 @@ def test_case_20_a_damaged_picture_is_made_again(_tiny, tmp_path):
 
 
 def test_case_20_killed_for_real(tmp_path):
-    words = ["run.py", *QUICK, "timing=0", "probe=0", "prompts.limit=8", "batch=1"]
+    words = ["run.py", *QUICK, "timing=0", "probe=0", "prompts.limit=12", "batch=1"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen(
         [sys.executable, *words, f"out={killed}"], cwd=ROOT, stdout=-3, stderr=-3, start_new_session=True
@@ -157,14 +157,14 @@ def test_case_20_killed_for_real(tmp_path):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert 3 <= len(list(killed.rglob("*.png"))) < 16
+    assert 3 <= len(list(killed.rglob("*.png"))) < 24
     assert typed(*words, f"out={killed}").code == typed(*words, f"out={whole}").code == 0
     pick = ("images/", "samples.jsonl")
     assert {k: v for k, v in tree(killed).items() if any(p in k for p in pick)} == {
         k: v for k, v in tree(whole).items() if any(p in k for p in pick)
     }
     (record,) = (json.loads(p.read_text()) for p in whole.rglob("record.json"))
-    assert record["samples"] == 8 and record["id"].startswith("spectrum-") and record["reference"].startswith("none-")
+    assert record["samples"] == 12 and record["id"].startswith("spectrum-") and record["reference"].startswith("none-")
 
 
 def test_the_id_changes_with_all_that_changes_pixels_and_nothing_else():

@@ -100,7 +100,7 @@ def test_case_4_two_pipelines_with_two_methods():
 
 
 @pytest.mark.parametrize("name", SKIPPING)
-@pytest.mark.parametrize(("where", "error"), [("block", RuntimeError), ("callback", KeyboardInterrupt)])
+@pytest.mark.parametrize(("where", "error"), [("block", KeyboardInterrupt), ("callback", RuntimeError)])
 def test_case_5_an_exception_leaves_no_state(subject, name, where, error):
     def fail(*args):
         if next(count) == 2:

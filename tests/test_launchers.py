@@ -1,4 +1,4 @@
-"""Sweeps on launchers that start processes (Hydra's own is in tests/test_cli.py), and jobs that ask for the same."""
+"""Sweeps on launchers that start processes (Hydra's own is in tests/test_cli.py), and jobs of the same run."""
 
 import dataclasses
 import importlib.util

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from by_hand import records_of
 from command import ROOT, call
+from typed import typed
 
 from spectrum import restore
 from spectrum.commands import COMMANDS
@@ -176,6 +177,7 @@ def test_a_command_of_the_documentation_works(command, tmp_path, request, capsys
     text = "\n".join(reduced(words, rule.changes))
     for mark, fixture in (("TRACE", "trace"), ("SHORT", "short"), ("SOME", "some_records")):
         text = text.replace(mark, str(request.getfixturevalue(fixture))) if mark in text else text
+    capsys.readouterr()
     said = call(name, *text.replace("TMP", str(tmp_path)).split("\n"), capsys=capsys)
     assert said.code == 0, said
     assert said.out
@@ -222,7 +224,13 @@ def test_the_tests_line_is_where_ci_looks_for_it():
 def test_the_table_of_commands_names_every_command():
     named = re.findall(r"`spectrum (\w+)", (ROOT / "README.md").read_text().partition("## Commands")[2])
     assert set(COMMANDS) <= set(named)
-    assert all((ROOT / "scripts" / f"{name}.py").exists() for name in COMMANDS if name != "run")
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_script_is_the_command_of_its_name(name):
+    done = typed("run.py" if name == "run" else f"scripts/{name}.py", "--help")
+    own = call(name, "--help").code
+    assert done.code == own == 0 and f"python {'run' if name == 'run' else f'scripts/{name}'}.py" in done.out, done.err
 
 
 @pytest.mark.parametrize("group", ["method", "schedule", "prompts", "eval", "logger", "experiment"])

@@ -93,9 +93,9 @@ def test_every_caption_word_is_one_token(_tiny, drawn):
 
 
 def test_the_recipe_runs(tmp_path):
-    """Both trainings for a step each, from painted pictures to a folder that loads."""
+    """Both trainings for two steps each, from painted pictures to a folder that loads."""
     words = ["--emoji", emoji_folder(tmp_path / "emoji"), "--work", tmp_path / "work", "--out", tmp_path / "out"]
-    words += ["--vae-steps", 1, "--scenes", 40, "--steps", 1, "--batch", 4, "--measured", 1]
+    words += ["--vae-steps", 2, "--scenes", 40, "--steps", 2, "--batch", 4, "--measured", 1]
     words += ["--no-compile", "--prompts", tmp_path]
     ran = typed("scripts/train_tiny.py", *words)
     assert ran.code == 0, ran.err

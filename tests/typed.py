@@ -2,6 +2,10 @@
 
 A process that has imported torch, diffusers and what else takes long waits for commands, and forks for each. The fork
 has imported nothing of this project: it finds the code in the folder in which the command is typed.
+
+Forks of one process share what processes of their own would not: the seed of string hashes, the modules that are
+imported, and what was read from the environment at import (`PYTHON*`, `OMP_NUM_THREADS`, `HF_*`). A test of one of
+these starts an interpreter of its own.
 """
 
 import contextlib
@@ -21,6 +25,8 @@ IMPORTED = ("torch", "torch._dynamo", "diffusers.hooks", "diffusers.pipelines.fl
             "transformers.models.clip.modeling_clip", "peft", "scipy.stats", "matplotlib.pyplot", "matplotlib.image",
             "hydra.main", "rich.console", "rich.table")  # fmt: skip
 ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 600
+"""Seconds after which a command is ended by SIGALRM."""
 
 
 class Typed(NamedTuple):
@@ -38,6 +44,9 @@ def typed(*words: object, folder: Path = ROOT, **environment: str) -> Typed:
         words: a script and its arguments, or `-m`, a module and its arguments.
         folder: where it is typed.
         environment: variables that are set beside those of this process.
+
+    Raises:
+        RuntimeError: if the process that forks has ended.
     """
     with tempfile.TemporaryDirectory() as texts:
         out, err = Path(texts) / "out", Path(texts) / "err"
@@ -48,18 +57,23 @@ def typed(*words: object, folder: Path = ROOT, **environment: str) -> Typed:
         assert server.stdin is not None and server.stdout is not None
         server.stdin.write(json.dumps(asked) + "\n")
         server.stdin.flush()
-        return Typed(int(server.stdout.readline()), out.read_text(), err.read_text())
+        code = server.stdout.readline()
+        if not code:
+            _server.cache_clear()
+            raise RuntimeError(f"the process that forks has ended with exit code {server.wait()}")
+        return Typed(int(code), out.read_text(), err.read_text())
 
 
 @functools.cache
 def _server() -> subprocess.Popen[str]:
     """The process that forks, one for each that runs tests; it ends with the pipe to it."""
-    return subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    own = [sys.executable, __file__]
+    return subprocess.Popen(own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def serve() -> None:
     """Fork for each line of standard input, wait for the fork, and print its exit code."""
-    sys.path[:] = [path for path in sys.path if path and Path(path).resolve() != Path(__file__).parent]
+    sys.path[:] = [path for path in sys.path if path and Path(path).resolve() != Path(__file__).resolve().parent]
     for name in IMPORTED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -81,6 +95,7 @@ def become(words: list[str], folder: str, environment: dict[str, str], out: str,
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    signal.alarm(LIMIT)
     sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     if words[0] == "-m":
         sys.argv, run = words[1:], functools.partial(runpy.run_module, words[1], alter_sys=True)
