@@ -8,13 +8,13 @@ import laws
 import numpy as np
 import pytest
 from by_hand import record_of
-from command import error_line, script
+from command import ROOT, error_line, script
 
 from eval import statistics
 
 
 def test_the_exit_code_follows_the_bounds(tmp_path, capsys, monkeypatch):
-    for bounds, code, note in (((0.0, 1.0), 0, "0 of"), ((1.01, 1.02), 1, "of 72 intervals hold")):
+    for bounds, code, note in (((0.0, 1.0), 0, "0 of"), ((1.01, 1.02), 1, "of 52 intervals hold")):
         monkeypatch.setattr(coverage, "BOUNDS", bounds)
         said = script(coverage, f"to={tmp_path}", "simulations=20", capsys=capsys, monkeypatch=monkeypatch)
         assert said.code == code, said
@@ -104,3 +104,12 @@ def test_a_damaged_record_is_refused_in_one_line(content, message, capsys, monke
 def test_bad_options_are_refused(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert message in error_line(script(coverage, *words, capsys=capsys, monkeypatch=monkeypatch))
+
+
+def test_the_lines_with_a_verdict_are_those_that_tables_print():
+    heads = [line for path in (ROOT / "results" / "tables").glob("*.md") for line in path.read_text().splitlines()]
+    cells = {cell.strip() for line in heads if line.startswith("| ") for cell in line.split("|")}
+    assert {cell for cell in cells if "worst 5 %" in cell} == {"PSNR, worst 5 %"}
+    names = [("mean", "CLIP of records"), ("worst 5 %", "PSNR of records"), ("worst 5 %", "CLIP of records")]
+    lines = [coverage.Covered(interval, values, "64 x 3", 0.98, 0.005, 0.0, 0.02, 2.0) for interval, values in names]
+    assert [line.printed for line in lines] == [True, True, False]
