@@ -1,36 +1,29 @@
 """Commands as a user types them, run in this process."""
 
 import sys
-from pathlib import Path
-from typing import NamedTuple
 
 from hydra.core.global_hydra import GlobalHydra
+from typed import ROOT as ROOT
+from typed import Said
 
 from spectrum.commands import main
 from spectrum.commands.guard import guarded
 
-ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["model.steps=7", "batch=2", "prompts.limit=2", "timing=0", "probe=0"]
 """What makes `run` sample two pictures of the embedded model in seconds."""
 
-
-class Said(NamedTuple):
-    """What a command left: its exit code and what it printed."""
-
-    code: int
-    out: str | None
-    err: str | None
+UNREAD = "not read: give `capsys` to see what the command printed"
 
 
 def call(name, *words, capsys=None) -> Said:
-    """Run `spectrum NAME WORDS` as `run.py` and `scripts/*.py` do. Without `capsys`, `out` and `err` are None."""
+    """Run `spectrum NAME WORDS` as `run.py` and `scripts/*.py` do. What it printed can be read with `capsys` alone."""
     argv = list(sys.argv)
     try:
         code = main([name, *map(str, words)])
     finally:
         sys.argv = argv
         GlobalHydra.instance().clear()
-    printed = capsys.readouterr() if capsys else (None, None)
+    printed = capsys.readouterr() if capsys else (UNREAD, UNREAD)
     return Said(code, *printed)
 
 

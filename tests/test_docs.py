@@ -15,7 +15,7 @@ from pathlib import Path
 import diffusers
 import pytest
 from toys import toy_flux
-from typed import Typed, typed
+from typed import Said, typed
 
 import spectrum
 from spectrum import restore
@@ -62,19 +62,19 @@ def write_block(block: Block, folder: Path) -> None:
     path.write_text("".join([*lines[: number + 1], block.body, *lines[number + 1 :]]))
 
 
-def type_commands(commands: str, folder: Path) -> Typed:
+def type_commands(commands: str, folder: Path) -> Said:
     """Type commands in a folder, with `python` the one that runs the tests; the first that fails ends them."""
-    said = Typed(0, "", "")
+    said = Said(0, "", "")
     for line in commands.splitlines():
         program, *words = shlex.split(line)
         shell = [*shlex.shlex(line, posix=True, punctuation_chars=True)]
         assert not {"(", ")", ";", "<", ">", "|", "&"} & {mark for word in shell for mark in word[:1]}, line
         if program == "cat":
-            now = Typed(0, (folder / words[0]).read_text(), "")
+            now = Said(0, (folder / words[0]).read_text(), "")
         else:
             assert program == "python", f"only `python` and `cat` can be typed here, and not {line}"
             now = typed(*words, folder=folder, COLUMNS="80")
-        said = Typed(now.code, said.out + now.out, said.err + now.err)
+        said = Said(now.code, said.out + now.out, said.err + now.err)
         if now.code:
             break
     return said
@@ -85,7 +85,7 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def check_printed(block: Block, done: Typed) -> None:
+def check_printed(block: Block, done: Said) -> None:
     """Check that each line of a `text` block was printed, in this order, and whether the command had to fail."""
     refused = block.title == "is refused with"
     assert done.code == (2 if refused else 0), done.out + done.err

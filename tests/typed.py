@@ -29,7 +29,7 @@ LIMIT = 600
 """Seconds after which a command is ended by SIGALRM."""
 
 
-class Typed(NamedTuple):
+class Said(NamedTuple):
     """What a command left: its exit code and what it printed."""
 
     code: int
@@ -37,7 +37,7 @@ class Typed(NamedTuple):
     err: str
 
 
-def typed(*words: object, folder: Path = ROOT, **environment: str) -> Typed:
+def typed(*words: object, folder: Path = ROOT, **environment: str) -> Said:
     """Type `python WORDS` in a folder.
 
     Args:
@@ -61,7 +61,7 @@ def typed(*words: object, folder: Path = ROOT, **environment: str) -> Typed:
         if not code:
             _server.cache_clear()
             raise RuntimeError(f"the process that forks has ended with exit code {server.wait()}")
-        return Typed(int(code), out.read_text(), err.read_text())
+        return Said(int(code), out.read_text(), err.read_text())
 
 
 @functools.cache
