@@ -6,8 +6,9 @@ python scripts/audit.py sample=6 ids=spectrum-003038bd6c61    and sample the fir
 python scripts/audit.py records=FOLDER tables=FOLDER          other records, other tables
 
 From raw values: means, intervals, worst 5 %, PSNR of the mean error, paired differences with their p values and Holm's,
-NFE, speed-ups and efficiency from raw seconds, Euler at a row's latency, orders, and each cell of the tables. From
-pictures: their digests, PSNR and SSIM. Frechet distances and CLIP scores need their backbones and are left out.
+NFE, speed-ups and efficiency from raw seconds, Euler at a row's latency, orders, and each cell of the tables, those of
+plan studies among them. From pictures: their digests, PSNR and SSIM. Frechet distances and CLIP scores need their
+backbones and are left out.
 
 It prints for each kind of figure the largest disagreement, relative to the figure or absolute below 1, and ends with 1
 where one is above its tolerance: 1e-9 for arithmetic, 5e-4 for pictures.
@@ -20,6 +21,7 @@ from pathlib import Path
 from auditing.again import sample_again
 from auditing.findings import Findings
 from auditing.pictures import check_pictures
+from auditing.plan_studies import check_plan_studies
 from auditing.records import check_records, read_records
 from auditing.tables import check_tables
 
@@ -64,7 +66,11 @@ def main(words: list[str]) -> int:
     tables = Path(given.get("tables", folder.parent / "tables"))
     if tables.is_dir():
         try:
-            check_tables(records, tables, findings)
+            studies = tables.parent / "plan_study"
+            check_tables(records, tables, findings, {*(path.stem for path in studies.glob("*.json")), "gpu"})
+            if (tables / "gpu.csv").exists():
+                findings.leave("the page of a GPU's timings")
+            check_plan_studies(studies, tables, findings)
         except (OSError, LookupError, ValueError) as error:
             print(f"error: {_table_problem(tables, folder, error)}", file=sys.stderr)
             return 2

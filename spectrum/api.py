@@ -1,8 +1,8 @@
 """The library's interface: put a caching method on a diffusers pipeline, and take it off again."""
 
-import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +16,10 @@ from spectrum.hooks.private_api import uncompiled
 from spectrum.hooks.registry import detach
 from spectrum.hooks.scheduler import starts
 from spectrum.hooks.trajectory import Observation, joined
-from spectrum.models.layouts import denoiser_of
+from spectrum.models.attached import attached, denoisers_as_called
+from spectrum.models.kept_plans import method_of
+from spectrum.models.pipeline_plans import planned_method
+from spectrum.records.plan_file import PlanFile, write_plan
 
 _ATTRIBUTE = "_spectrum"
 
@@ -48,18 +51,14 @@ class Accelerated:
         observe: Callable[[Observation], None] | None = None,
         denoiser: Denoiser | None = None,
     ) -> None:
-        self.pipe, self.method = pipe, method
-        self.hooks: list[CacheHook] = []
-        try:
-            for model in _denoisers_as_called(pipe):
-                layout = denoiser or denoiser_of(uncompiled(model))
-                hook = CacheHook(model, layout, lambda: pipe.scheduler, method, probe, observe)
-                hook.on_start = functools.partial(self._free_others, hook)
-                self.hooks.append(hook)
-        except BaseException:
-            self.restore()
-            raise
-        pipe.__dict__[_ATTRIBUTE] = self
+        self.pipe, self._denoiser = pipe, denoiser
+        self._options = {"probe": probe, "observe": observe}
+        self._attach(method)
+
+    def _attach(self, method: Method) -> None:
+        self.method = method
+        self.hooks = attached(self.pipe, method, CacheHook, self._denoiser, **self._options)
+        self.pipe.__dict__[_ATTRIBUTE] = self
 
     def plan(self, steps: int) -> Plan:
         """What the method will do over `steps` denoising steps.
@@ -90,10 +89,38 @@ class Accelerated:
                 merged[name] = joined(merged[name], own) if name in merged else own
         return merged
 
-    def _free_others(self, hook: CacheHook) -> None:
-        for other in self.hooks:
-            if other is not hook:
-                other.reset()
+    def fit(self, prompts: Sequence[str], runs: int, to: Path | str | None = None, **settings: Any) -> PlanFile:
+        """Fit a plan on this pipeline, and put it in the place of the method that is on it.
+
+        Args:
+            prompts: what to fit on; none that results are judged on.
+            runs: number of block runs.
+            to: a file to keep the plan in.
+            **settings: `steps`, `site`, `tries` and `batch`, see `spectrum.planning.pipeline.fit_pipeline`, and the
+                arguments that the pipeline will be called with, such as `guidance_scale`, `height` and `width`.
+
+        Returns:
+            The plan.
+
+        Raises:
+            SpectrumError: for a budget that no schedule has, and prompts that are missing.
+        """
+        from spectrum.planning.pipeline import fit_pipeline
+
+        if not self.hooks:
+            refuse("the method was taken off this pipeline: call accelerate again, and fit on what it returns")
+        if to is not None and (Path(to).is_dir() or not Path(to).absolute().parent.is_dir()):
+            refuse(f"to={to} is no file that can be written: type to=FILE in a folder that is there")
+        before = self.method
+        self.restore()
+        try:
+            plan = fit_pipeline(self.pipe, prompts, runs, denoiser=self._denoiser, **settings)
+            before = method_of(plan)
+        finally:
+            self._attach(before)
+        if to is not None:
+            write_plan(Path(to), plan)
+        return plan
 
     def restore(self) -> None:
         """Take the method off: the pipeline is as it was."""
@@ -107,6 +134,7 @@ class Accelerated:
         method, on = self.method, type(self.pipe).__name__
         models = ", ".join(type(hook.model).__name__ for hook in self.hooks) or "nothing any more"
         when = "decides by data" if not method.time_only else "of time alone"
+        when += ", its plan forced" if method.name == "planned" and method.fitted_sigmas is None else ""
         return f"<{method.name} on {on} ({models}): site {method.site}, space {method.space}, {when}>"
 
     def __enter__(self) -> "Accelerated":
@@ -124,16 +152,7 @@ def denoisers(pipe: Any) -> list[Any]:
     Raises:
         SpectrumError: if it has none.
     """
-    return [uncompiled(model) for model in _denoisers_as_called(pipe)]
-
-
-def _denoisers_as_called(pipe: Any) -> list[Any]:
-    """The denoiser modules as the pipeline calls them, also as `torch.compile` returned them."""
-    found = [getattr(pipe, name, None) for name in ("transformer", "transformer_2", "unet")]
-    models = [model for model in found if model is not None]
-    if not models:
-        refuse(f"{type(pipe).__name__} has no transformer or unet to put a caching method on")
-    return models
+    return [uncompiled(model) for model in denoisers_as_called(pipe)]
 
 
 def accelerate(
@@ -143,6 +162,8 @@ def accelerate(
     runs: int | None = None,
     schedule: str | Iterable[int] | Schedule | None = None,
     denoiser: Denoiser | None = None,
+    plan: Path | str | None = None,
+    force: bool = False,
 ) -> Accelerated:
     """Put a caching method on a diffusers pipeline.
 
@@ -158,6 +179,9 @@ def accelerate(
             tensor of integers that start with 0 and ascend), or a function `(step, steps, runs) -> bool` of any
             argument names: the step asked about, the number of steps, and the steps that ran before it.
         denoiser: the layout of a family that is not registered.
+        plan: the file of a plan, for the method `"planned"`; with `runs` in its place that of the plan which is kept
+            beside the pipeline's weights.
+        force: apply the plan to a pipeline that it was not made for.
 
     Returns:
         A handle with `plan`, `report` and `restore`, which is also a context manager.
@@ -177,7 +201,13 @@ def accelerate(
     given = schedule is not None and not isinstance(schedule, str)
     if given and (runs is not None or any(word.startswith("schedule") for word in overrides)):
         refuse("schedule= takes the place of the method's own: leave out runs= and overrides of the schedule")
-    if isinstance(method, str):
+    if (plan is not None or force) and method != "planned":
+        refuse("plan= and force= go with the method 'planned'")
+    if method == "planned":
+        if overrides or schedule is not None:
+            refuse("a plan says how it runs: leave out overrides and schedule=")
+        method = planned_method(pipe, runs, plan, force)
+    elif isinstance(method, str):
         from spectrum.named_methods import named_method
 
         method = named_method(pipe, method, overrides, runs, schedule if isinstance(schedule, str) else None)
@@ -202,6 +232,6 @@ def restore(pipe: Any) -> None:
     if handle is not None:
         handle.restore()
         return
-    for model in _denoisers_as_called(pipe):
+    for model in denoisers_as_called(pipe):
         for module in model.modules():
             detach(module)

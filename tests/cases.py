@@ -8,6 +8,7 @@ import dataclasses
 import functools
 
 import torch
+from fitted import FITTED, TYPED, planned_on
 
 from spectrum.api import Accelerated, denoisers
 from spectrum.bench.generate import sample_report
@@ -28,11 +29,6 @@ STEPS = 10
 PROMPTS = [Sample(i, text, 0) for i, text in enumerate(("a cat on blue", "two pears", "a drum"))]
 MODELS = [name for name in choices("model") if "tiny" in group_file("model", name)]
 METHODS = [name for name in choices("method") if method_file(name)[0]["forecast"]]
-FITTED = {
-    "teacache": {"coefficients": [1.0, 0.0]},
-    "magcache": {"ratios": [1.0, 1.2, 1.1, 1.05, 1.0, 1.0, 0.98, 0.97, 0.95, 0.9]},
-}
-TYPED = {"dbcache": ["method.front_blocks=1", "schedule.warmup=3"], "easycache": ["schedule.warmup=3"]}
 PLUGINS = []
 """Packages outside the project that hold the functions of a method by others: `spectrum submit` names them here."""
 TRIES = 16
@@ -74,6 +70,8 @@ def method_of(name, *words):
 @functools.cache
 def skipping(model, name):
     """The method with a threshold, found by bisection, that runs some steps and skips others on a model's toy."""
+    if name == "planned":
+        return planned_on(subject_of(model).pipe, subject_of(model).sample, method_of(name))
     if method_file(name)[0]["drift"] is None:
         return method_of(name)
     low, high = -5.0, 3.0

@@ -16,14 +16,47 @@ FAST = {
     "audit_parts", "baselines", "cache_hook", "calibrate", "code", "comparison", "current_step", "differences",
     "distribution", "examples", "fidelity", "figures", "first_user_library", "first_user_metrics", "forecast",
     "given_schedule", "history", "hook_parts", "imports", "latency", "lite0", "lpips", "method", "metric",
-    "metric_files", "pick_score", "pictures", "preference", "private_api", "probe", "quality", "raft", "refused",
+    "metric_files", "pick_score", "pictures", "planners", "preference", "private_api", "probe", "quality", "raft",
+    "refused", "replaced", "sums",
     "registry", "requirements", "samples", "schedule", "sealed", "seeds", "settings", "signals", "sites", "statistics",
     "table_parts", "tables", "text", "timing", "vbench", "video",
 }  # fmt: skip
 """The files whose tests a developer runs at each save; of tests/test_hook.py those on toy FLUX are added."""
 HOOKS = {"composition", "machines"}
 """Files that run parts of spectrum/hooks which no fast test reaches: compiled, offloaded and parallel denoisers."""
+WHOLE = {
+    "audit": ("test_a_committed_row_is_sampled_again_and_its_pictures_are_the_stored_ones",
+              "test_on_another_cpu_the_pictures_themselves_are_compared",
+              "test_pictures_of_a_small_run_come_out_again", "test_runs_and_values_are_those_of_samples_made_again"),
+    "docs": ("test_a_page_that_adds_something_works_word_by_word[add-a-model.md-3]",
+             "test_a_page_that_adds_something_works_word_by_word[add-a-table.md-2]",
+             "test_a_page_that_adds_something_works_word_by_word[add-a-metric.md-2]"),
+    "first_user": ("test_1_the_code_of_a_method_is_part_of_a_run_s_identity",
+                   "test_8_a_bad_job_does_not_stop_a_sweep[joblib]"),
+    "generate": ("test_case_20_killed_for_real",),
+    "launchers": ("test_a_sweep_ends_with_one_comparison[ray]",
+                  "test_a_sweep_ends_with_one_comparison[submitit_local]"),
+    "submit": ("test_a_method_that_meets_every_rule_is_checked_and_then_added",),
+    "tiny": ("test_the_recipe_runs",),
+    "train_clip": ("test_the_recipe_runs",),
+}  # fmt: skip
+"""Tests of a minute or more, whose parts others test: they run with all of conformance under `-m whole`."""
 MARKED = {"conformance": "conformance", "docs": "docs", "readme": "docs", "wheel": "wheel"}
+
+
+def covers(given: dict[str, str]) -> bool:
+    """Whether a case of conformance is run each time.
+
+    All methods on two families; `spectrum` and a plan on every family; and one method of each other kind on two more:
+    one with two experts, and one that calls a module twice.
+    """
+    others = {"taylorseer_modules", "teacache", "first_block_cache", "easycache"}
+    return (
+        "model" not in given
+        or given["model"] in ("flux", "sdxl")
+        or given["method"] in ("spectrum", "planned")
+        or (given["model"] in ("wan22_a14b", "cogview4") and given["method"] in others)
+    )
 
 
 def pytest_collection_modifyitems(items):
@@ -37,6 +70,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(getattr(pytest.mark, MARKED[subject]))
         else:
             item.add_marker(pytest.mark.slow)
+        if item.name in WHOLE.get(subject, ()) or (subject == "conformance" and not covers(given)):
+            item.add_marker(pytest.mark.whole)
         modules_of_flux = given.get("model") == "flux" and "modules" in given.get("method", "")
         if subject in HOOKS or modules_of_flux:
             item.add_marker(pytest.mark.hooks)

@@ -160,7 +160,11 @@ def test_plan_as_json(capsys):
     assert "format=text" in error_line(said)
 
 
-FITTED = {"teacache": {"coefficients": [1.0, 0.0], "threshold": 0.1}, "magcache": {"ratios": [1.0, 1.1]}}
+FITTED = {
+    "planned": {"run_steps": [0, 1], "weights": {"": [[1.0], [1.0]]}},
+    "teacache": {"coefficients": [1.0, 0.0], "threshold": 0.1},
+    "magcache": {"ratios": [1.0, 1.1]},
+}
 
 
 def builds(method, *words):
@@ -171,7 +175,8 @@ def builds(method, *words):
 
 @pytest.mark.parametrize("method", choices("method"))
 def test_every_method_composes(method):
-    assert builds(method).name == method
+    words = ["schedule.run_steps=[0,1]"] if method == "planned" else []
+    assert builds(method, *words).name == method
 
 
 @pytest.mark.parametrize("model", choices("model"))

@@ -10,7 +10,8 @@ from spectrum.core import forecast, schedule
 from spectrum.core.clock import Clock
 from spectrum.core.errors import SpectrumError
 from spectrum.core.memory import features_used
-from spectrum.core.method import Method, Plan, Signal, Site, SkippedStep, Space, checked_weights, plan_method
+from spectrum.core.method import Method, Plan, Signal, Site, SkippedStep, Space, plan_method
+from spectrum.core.weights import checked_weights
 
 
 def drift(context):

@@ -81,7 +81,15 @@ RULES = [
         {**SMALL, "model.weights": "tiny", "prompts.limit": "1", "timing": "1"},
         "full size needs a GPU",
     ),
+    Rule("python run.py method=planned", FULL_LENGTH),
+    Rule(
+        "python scripts/fit.py",
+        {"runs": "4", "to": "TMP/p.json", "out": "TMP/out", "model.steps": "9", "prompts.limit": "2", "batch": "2"},
+        "50 steps take minutes",
+    ),
     Rule("python scripts/plan.py"),
+    Rule("python scripts/bench/gpu.py", how="help", reason="tests/test_gpu_tables.py runs it at toy width"),
+    Rule("python scripts/plans.py", how="help", reason="tests/test_plan_studies.py measures a study of its own"),
     Rule(
         "python scripts/calibrate.py",
         {"write": None, "budgets": "4", "model.steps": "7", "prompts.limit": "2", "batch": "2"},
@@ -191,7 +199,7 @@ def test_every_rule_is_of_use():
     assert all(rule.reason for rule in RULES if rule.how != "run")
 
 
-LOADED = 'FluxPipeline.from_pretrained(name, torch_dtype="bfloat16").to("cuda")'
+LOADED = 'FluxPipeline.from_pretrained(name, torch_dtype=torch.bfloat16).to("cuda")'
 CALLED = "num_inference_steps=50"
 SIZE = "num_inference_steps=7, height=96, width=96, max_sequence_length=16"
 
@@ -204,7 +212,7 @@ def test_the_python_of_a_page_runs_on_the_embedded_model(page, capsys):
     assert LOADED in code[0] and CALLED in code[0]
     for body in code:
         body = body.replace("black-forest-labs/FLUX.1-dev", str(EMBEDDED))
-        exec(body.replace('"bfloat16").to("cuda")', '"float32")').replace(CALLED, SIZE), scope)
+        exec(body.replace('torch.bfloat16).to("cuda")', "torch.float32)").replace(CALLED, SIZE), scope)
     assert scope["image"].size == (96, 96)
     if page == "README.md":
         printed = capsys.readouterr().out
@@ -232,7 +240,7 @@ def test_a_script_is_the_command_of_its_name(name):
     assert done.code == 0 and f"python {'run' if name == 'run' else f'scripts/{name}'}.py" in done.out, done.err
 
 
-@pytest.mark.parametrize("group", ["method", "schedule", "prompts", "eval", "logger", "experiment"])
+@pytest.mark.parametrize("group", ["method", "schedule", "prompts", "eval", "logger", "planner", "experiment"])
 def test_the_table_of_settings_names_every_choice(group):
     (row,) = re.findall(rf"^\| `{group}=` \|(.*)\|$", (ROOT / "README.md").read_text(), re.M)
     assert set(choices(group)) <= set(re.findall(r"`(?:logger\.mode=)?(\w+)`", row))

@@ -178,6 +178,9 @@ def test_a_checkout_is_dirty_if_any_file_of_its_code_is_changed_or_new(tmp_path,
     assert len(clean["commit"]) == 40 and clean["dirty"] is False
     (tmp_path / "results" / "LOG.md").write_text("more")
     (tmp_path / "notes.txt").write_text("mine")
+    plan = tmp_path / "spectrum" / "assets" / "tiny" / "plans" / "50-steps-10-runs.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text("{}")
     assert provenance.git_state() == clean, "no code"
     for name in ("configs/method/new.yaml", "baselines/new.py", "eval/new.py", "scripts/new.py", "run.py"):
         path = tmp_path / name

@@ -46,7 +46,10 @@ def test_tables_are_written_to_outputs_unless_told_otherwise(tmp_path, monkeypat
     main([])
     assert capsys.readouterr().out == "tables written to outputs/tables\n"
     written = {path.name for path in (tmp_path / "outputs" / "tables").iterdir()}
-    assert written == {f"{name}.{kind}" for name in choices("experiment") for kind in ("md", "tex", "csv")}
+    names = {f"{name}.{kind}" for name in choices("experiment") for kind in ("md", "tex", "csv")}
+    studies = [path.stem for path in (ROOT / "results" / "plan_study").glob("*.json")]
+    names |= {"inner_score.md"} if (ROOT / "results" / "inner_score.json").exists() else set()
+    assert written == names | {f"{name}.{kind}" for name in [*studies, "gpu"] for kind in ("md", "csv")}
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
@@ -81,7 +84,16 @@ def test_torch_is_not_imported(script, tmp_path):
 def test_every_row_of_the_main_table_is_there(filled):
     assert not filled.missing
     methods = {row.keys["method"] for row, _ in filled.rows}
-    assert {"none", "fewer_steps", "fewer_steps_unipc", "spectrum", "fora", "taylorseer", "teacache"} <= methods
+    assert {
+        "none",
+        "fewer_steps",
+        "fewer_steps_unipc",
+        "spectrum",
+        "fora",
+        "taylorseer",
+        "teacache",
+        "planned",
+    } <= methods
     budgets = {row.keys.get("runs") for row, _ in filled.rows}
     assert budgets == {None, 14, 10}
     assert filled.rows[0][0].keys == {"method": "none"}
@@ -92,7 +104,7 @@ def test_a_missing_row_prints_its_command(records):
     text = formats.markdown(tables.match_rows(load_experiment("tiny_table"), few))
     assert "python run.py seeds=[0,1,2] batch=1 timing=0 method=fora runs=14 eval=table records=results/records" in text
     none = formats.markdown(tables.match_rows(load_experiment("tiny_table"), []))
-    assert none.count("python run.py") == 15 and "No row of this table has been measured" in none
+    assert none.count("python run.py") == 17 and "No row of this table has been measured" in none
 
 
 def test_a_record_of_another_setting_is_not_taken_for_a_row(records, filled):
@@ -110,6 +122,17 @@ def test_a_record_of_another_setting_is_not_taken_for_a_row(records, filled):
         {"prompts_from": PromptSource(file="calibration.txt", limit=None)},
     ):
         assert find([dataclasses.replace(own, **change)]) is None, change
+
+
+def test_a_record_of_another_plan_is_not_taken_for_a_row(records, filled):
+    row, own = next((r, record) for r, record in filled.rows if r.keys == {"method": "planned", "runs": 14})
+    assert own is not None and own.method["plan"]["digest"] == row.plan
+    other = dataclasses.replace(own, method={**own.method, "plan": {**own.method["plan"], "digest": "0" * 16}})
+    assert find_record(row, [own]) is own and find_record(row, [other]) is None
+    forced = dataclasses.replace(own, method={**own.method, "plan": {**own.method["plan"], "sigmas": None}})
+    assert find_record(row, [forced]) is None
+    none = dataclasses.replace(own, method={k: v for k, v in own.method.items() if k != "plan"})
+    assert find_record(row, [none]) is None
 
 
 def test_csv_holds_the_records_numbers(filled):

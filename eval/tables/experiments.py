@@ -16,8 +16,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from spectrum.config.reader import choices, compose_each, group_files, method_files, nearest_schedule
-from spectrum.config.schema import RunConfig, plain_method
+from spectrum.config.schema import ModelConfig, RunConfig, plain_method
 from spectrum.core.errors import refuse
+from spectrum.models.identity import weights_folder
+from spectrum.models.kept_plans import plan_path
+from spectrum.records.plan_file import read_plan
 from spectrum.records.record import Record
 
 
@@ -29,11 +32,13 @@ class Row:
         keys: overrides, `method`, `runs`, `schedule`, `method.forecast.blend` ... to their values.
         command: what makes its record.
         published: figures published for it, by column; empty where there are none.
+        plan: the digest of the plan that it samples with; None where it has none, or none was fitted yet.
     """
 
     keys: Mapping[str, Any]
     command: str
     published: Mapping[str, str] = field(default_factory=dict)
+    plan: str | None = None
 
     @property
     def label(self) -> str:
@@ -87,6 +92,7 @@ def load_experiment(name: str, published: Path | None = None) -> Experiment:
     shared |= {} if batch is None else {"batch": batch}
     shared |= {} if timing in (None, RunConfig.timing) else {"timing": timing}
     sweep = {key: _swept(key, text) for key, text in composed.hydra.sweeper.params.items()}
+    model: Any = OmegaConf.to_container(composed.model)
     rows: dict[str, Row] = {}
     for values in itertools.product(*sweep.values()):
         keys = dict(zip(sweep, values, strict=True))
@@ -94,8 +100,9 @@ def load_experiment(name: str, published: Path | None = None) -> Experiment:
             keys.pop("runs", None)
         words = " ".join(f"{key}={value}" for key, value in {**shared, **keys}.items()).replace(", ", ",")
         command = f"python run.py {words} eval={chosen['eval']} records=results/records"
-        rows.setdefault(words, Row(keys, command, _published(published, about.get("published"), keys)))
-    model: Any = OmegaConf.to_container(composed.model)
+        rows.setdefault(
+            words, Row(keys, command, _published(published, about.get("published"), keys), _plan(model, keys))
+        )
     data = {"name": model["name"], "steps": model["steps"], "file": composed.prompts.get("file"), "limit": limit}
     data |= {"seeds": list(seeds or [0]), "batch": batch or model["batch"], **{key: model[key] for key in _SIZE}}
     return Experiment(name, about["title"], about.get("against"), about.get("varies"), data, list(rows.values()))
@@ -131,6 +138,15 @@ def _published(path: Path | None, wanted: Mapping[str, Any] | None, keys: Mappin
     return refuse(f"{path} has no line {wanted['model']}, {keys['method']}, {setting}")
 
 
+def _plan(model: dict[str, Any], keys: Mapping[str, Any]) -> str | None:
+    """The digest of a row's plan: that of the file it names, or the one kept for its model and runs."""
+    if "weights" not in (method_files()[str(keys["method"])][0]["forecast"] or {}):
+        return None
+    folder = weights_folder(ModelConfig(**model))
+    path = Path(keys["plan"]) if keys.get("plan") else plan_path(folder, model["steps"], keys.get("runs"))
+    return read_plan(path).digest if path is not None and path.is_file() else None
+
+
 def find_record(row: Row, records: Sequence[Record]) -> Record | None:
     """The record of a row: every setting of its method and schedule is that of the row.
 
@@ -144,7 +160,7 @@ def find_record(row: Row, records: Sequence[Record]) -> Record | None:
     Raises:
         SpectrumError: if two records fit that differ in the code of their method alone.
     """
-    same = [r for r in records if _same_method(r, row.keys)]
+    same = [r for r in records if _same_method(r, row.keys) and _plan_of(r) == row.plan]
     runs = row.keys.get("runs")
     if runs is not None:
         same = sorted((r for r in same if abs(r.nfe - runs) <= 0.5), key=lambda r: abs(r.nfe - runs))
@@ -157,6 +173,12 @@ def find_record(row: Row, records: Sequence[Record]) -> Record | None:
             "each: delete the older one"
         )
     return same[0]
+
+
+def _plan_of(record: Record) -> str | None:
+    """The digest of the plan that a record was made with; empty for a forced one, which no row asks for."""
+    about = record.method.get("plan")
+    return about if about is None else about.get("digest") if about.get("sigmas") else ""
 
 
 _SIZE = ("height", "width", "dtype", "call")
@@ -192,7 +214,8 @@ def _same_method(record: Record, keys: Mapping[str, Any]) -> bool:
         return False
     rule = group_files("schedule")[name]
     searched = set(rule.get("runs_search") or {}) if "runs" in keys else set()
-    free = {key for key, value in rule.items() if value is None} | searched
+    of_a_plan = {"run_steps"} if "method.forecast.weights" in wanted else set()
+    free = {key for key, value in rule.items() if value is None} | searched | of_a_plan
     asked = {key.partition(".")[2]: value for key, value in keys.items() if key.startswith("schedule.")}
     as_asked = all(record.schedule.get(key) == value for key, value in asked.items())
     return as_asked and not set(differs) - free - set(asked)

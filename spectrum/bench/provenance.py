@@ -15,6 +15,8 @@ import spectrum
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "hydra-core", "torchmetrics")
 CODE = ("spectrum", "baselines", "eval", "configs", "scripts", "run.py")
 """What of a checkout decides what a run gives."""
+PLANS = ":(exclude)spectrum/assets/*/plans/*"
+"""Plans do not: what a run takes from one is in its record, so that fitting one does not make the next one dirty."""
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def git_state() -> dict[str, Any]:
 
     try:
         ask("ls-files", "--error-unmatch", str(here))
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--", *CODE))}
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--", *CODE, PLANS))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 

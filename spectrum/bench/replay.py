@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from spectrum.bench.trace import Trace
 from spectrum.core.errors import refuse
 from spectrum.core.history import History
-from spectrum.core.method import DriftContext, Method, Site, Space, checked_weights
+from spectrum.core.method import DriftContext, Method, Site, Space
+from spectrum.core.weights import checked_weights
 from spectrum.hooks.hook import relative_error
 from spectrum.hooks.signals import SignalReader, signal_reader
 from spectrum.hooks.stand_ins import in_place_of_stacks, no_blocks

@@ -11,6 +11,7 @@ from spectrum.config.schema import RunConfig
 from spectrum.core.errors import refuse
 from spectrum.core.method import Method
 from spectrum.models.fitted import fits_of
+from spectrum.models.kept_plans import with_plan
 from spectrum.models.plans import plan_of
 
 
@@ -27,7 +28,7 @@ def resolve(config: RunConfig) -> tuple[RunConfig, Method]:
         SpectrumError: for every setting that cannot be run.
     """
     fits = fits_of(config.model)
-    config = filled(with_runs(config, fits), fits)
+    config = filled(with_runs(with_plan(config), fits), fits)
     model = config.model
     typed = "" if model.steps == group_file("model", model.name)["steps"] else f" model.steps={model.steps}"
     method = build_method(config.method, config.schedule, fits, f"{model.name}{typed}", config.plugins)

@@ -1,6 +1,5 @@
 """Calls a pipeline for one batch of samples, and encodes what it returns."""
 
-import functools
 import inspect
 import io
 import os
@@ -15,6 +14,7 @@ from torch import Tensor
 from spectrum.bench.prompts import Sample
 from spectrum.config.sampling import Sampling
 from spectrum.core.errors import SpectrumError, refuse
+from spectrum.hooks.replaced import replaced
 from spectrum.models.architectures import prompt_inputs
 
 
@@ -36,7 +36,7 @@ def sample_batch(
         SpectrumError: if the pipeline refuses its arguments, or returns NaN or infinite pixels.
     """
     check_memory(sampling, len(batch))
-    call = _arguments(pipe, batch, sampling)
+    call = call_arguments(pipe, batch, sampling)
     try:
         with _after_each_step(pipe.scheduler, on_step):
             result = pipe(
@@ -78,8 +78,20 @@ def check_arguments(pipe: Any, sampling: Sampling) -> None:
         refuse(f"model.frames={sampling.frames}: {type(pipe).__name__} makes pictures; take it out")
 
 
-def _arguments(pipe: Any, batch: list[Sample], sampling: Sampling) -> dict[str, Any]:
-    """The keyword arguments of the pipeline's call."""
+def call_arguments(pipe: Any, batch: list[Sample], sampling: Sampling) -> dict[str, Any]:
+    """The keyword arguments of a pipeline's call for one batch, without its steps, noise and kind of output.
+
+    Args:
+        pipe: a diffusers pipeline.
+        batch: the samples to make.
+        sampling: how the pipeline is called.
+
+    Returns:
+        The arguments by name.
+
+    Raises:
+        SpectrumError: for arguments that the pipeline does not have.
+    """
     check_arguments(pipe, sampling)
     call = dict(sampling.call)
     known = inspect.signature(type(pipe).__call__).parameters
@@ -133,19 +145,19 @@ def _after_each_step(scheduler: Any, on_step: Callable[[], None] | None) -> Iter
     if on_step is None:
         yield
         return
-    original = scheduler.step
 
-    @functools.wraps(original)
-    def step(*args: Any, **kwargs: Any) -> Any:
+    def step(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         on_step()
         return result
 
-    scheduler.step = step
-    try:
+    with replaced(scheduler, "step", step):
         yield
-    finally:
-        del scheduler.step
+
+
+def in_8_bits(images: Tensor) -> Tensor:
+    """Pictures as their files hold them: float in [0, 1] as uint8 of the same shape."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def encoded(image: Tensor, fps: int | None = None) -> bytes:
@@ -159,7 +171,7 @@ def encoded(image: Tensor, fps: int | None = None) -> bytes:
         The bytes of a PNG, for a video of an animated PNG.
     """
     frames = image if image.ndim == 4 else image[None]
-    pixels = (frames.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pixels = in_8_bits(frames).permute(0, 2, 3, 1).numpy()
     first, *rest = [Image.fromarray(frame) for frame in pixels]
     moving = {"save_all": True, "append_images": rest, "duration": 1000 / (fps or 8)} if rest else {}
     buffer = io.BytesIO()

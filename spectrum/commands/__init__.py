@@ -9,6 +9,8 @@ COMMANDS = {
     "plan": "print what a method will do on a model: run steps, weights, bytes",
     "models": "list the model families",
     "calibrate": "fit what a method needs on a model",
+    "fit": "find the run steps and weights for a number of block runs",
+    "plans": "fit the plans of a study, and sample held-out prompts with each",
     "trace": "keep every step of one full run",
     "replay": "score forecasts and schedules on a trace",
     "study": "error against distance, and ablations, from a trace",

@@ -21,8 +21,8 @@ from spectrum.bench.calibration import calibrate, joined
 from spectrum.bench.fits import FITS
 from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import read_prompts, shared_prompts
-from spectrum.commands.guard import quiet, split_options
-from spectrum.commands.help import config_help
+from spectrum.commands.guard import quiet, split_options, truth
+from spectrum.commands.help import wants_config_help
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import RunConfig
@@ -48,8 +48,7 @@ def main(words: list[str]) -> None:
     Args:
         words: the options, and the config's overrides.
     """
-    if any(word in ("-h", "--help") for word in words):
-        print(config_help(__doc__ or "", OPTIONS))
+    if wants_config_help(words, __doc__ or "", OPTIONS):
         return
     given, words = split_options(words, OPTIONS, USAGE)
     if not any(word.startswith("prompts=") for word in words):
@@ -60,9 +59,9 @@ def main(words: list[str]) -> None:
         refuse(f"method={name} has nothing to fit: type one that decides by data, {USAGE}")
     check_fit_prompts(config)
     budgets = _budgets(given.get("budgets"))
-    keep = _truth("write", given)
+    keep = truth("write", given)
     if keep:
-        check_overwrite(config, _truth("overwrite", given))
+        check_overwrite(config, truth("overwrite", given))
     quiet()
     pipe = load_pipeline(config.model, device_of(config.device))
     if len(denoisers(pipe)) > 1:
@@ -81,13 +80,6 @@ def _budgets(text: str | None) -> tuple[int, ...]:
     if not all(word.strip().isdecimal() and int(word) for word in words):
         refuse(f"budgets={text} is no list of numbers of steps: type budgets=14,10")
     return tuple(map(int, words))
-
-
-def _truth(key: str, given: dict[str, str]) -> bool:
-    value = given.get(key, "false")
-    if value not in ("true", "false"):
-        refuse(f"{key}={value} is unknown: type {key}=true or {key}=false")
-    return value == "true"
 
 
 def check_fit_prompts(config: RunConfig) -> None:

@@ -9,15 +9,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eval.figures import figures
+from eval.figures import figures, plan_figures
 from eval.figures.plotting import save
 from eval.tables import tables
 from eval.tables.experiments import load_experiment
 from eval.tables.tables import ExperimentTable
 from spectrum.commands.guard import options, records_folder, wants_help
-from spectrum.config.reader import RESULTS, choices
+from spectrum.config.reader import RESULTS, choices, plan_study
 from spectrum.records.files import writable
 from spectrum.records.record import read_records
+from spectrum.records.study_file import read_studies
 
 KINDS = ("png", "svg")
 
@@ -94,7 +95,12 @@ def main(words: list[str]) -> None:
                 f"{name}: {len(table.missing)} of {len(table.rows)} rows have no record, so it is not drawn: type "
                 f"python run.py experiment={name}"
             )
+    for study in read_studies(RESULTS / "plan_study"):
+        about = plan_study(study.name)
+        title = f"{about['title']}: {study.model_kind}, {study.samples} samples"
+        draw = plan_figures.budget_figure if about.get("across") == "runs" else plan_figures.plan_study_figure
+        save_in_both_formats(draw(study, title), to, study.name)
     for path in sorted((RESULTS / "study").glob("*.json")):
-        study = json.loads(path.read_text())
-        title = f"One full run of {len(study['about']['prompts'])} prompts, {path.stem}: forecasts past a run, offline"
-        save_in_both_formats(figures.distance_figure(study, title), to, f"{path.stem}_distance")
+        trace = json.loads(path.read_text())
+        title = f"One full run of {len(trace['about']['prompts'])} prompts, {path.stem}: forecasts past a run, offline"
+        save_in_both_formats(figures.distance_figure(trace, title), to, f"{path.stem}_distance")

@@ -144,6 +144,22 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
+def truth(key: str, given: Mapping[str, str]) -> bool:
+    """Whether an option of a command says true; false where it is not typed.
+
+    Args:
+        key: the option.
+        given: the options that were typed.
+
+    Raises:
+        SpectrumError: if it says anything else than true or false.
+    """
+    value = given.get(key, "false")
+    if value not in ("true", "false"):
+        refuse(f"{key}={value} is unknown: type {key}=true or {key}=false")
+    return value == "true"
+
+
 def wants_help(words: Sequence[str], text: str, known: Mapping[str, str]) -> bool:
     """Print a command's help if it is asked for.
 

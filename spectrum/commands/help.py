@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -16,6 +17,23 @@ def field_comments(kind: type) -> dict[str, str]:
     """The comment behind each field of a structured config."""
     found = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(kind), re.MULTILINE))
     return {entry.name: found.get(entry.name, "") for entry in fields(kind)}
+
+
+def wants_config_help(words: Sequence[str], text: str, keys: dict[str, str] | None = None) -> bool:
+    """Print the help of a command that takes a config, if it is asked for.
+
+    Args:
+        words: the command line.
+        text: see `config_help`.
+        keys: see `config_help`.
+
+    Returns:
+        Whether help was asked for.
+    """
+    if not any(word in ("-h", "--help") for word in words):
+        return False
+    print(config_help(text, keys))
+    return True
 
 
 def config_help(text: str, keys: dict[str, str] | None = None) -> str:

@@ -2,6 +2,8 @@
 
 python scripts/plan.py model=flux method=spectrum schedule.growth=3.0
 python scripts/plan.py model=flux method=taylorseer runs=10 format=json
+python scripts/plan.py plan=FILE [export=cache-dit|authors]       what a plan made by scripts/fit.py holds
+python scripts/plan.py plan=FILE,FILE                             what two of them have in common
 """
 
 import json
@@ -12,7 +14,8 @@ from rich.table import Table
 
 from spectrum.bench.resolve import resolve
 from spectrum.commands.guard import split_options
-from spectrum.commands.help import config_help
+from spectrum.commands.help import wants_config_help
+from spectrum.commands.plan_files import show_plans
 from spectrum.config.compose import compose
 from spectrum.config.schema import RunConfig
 from spectrum.core.errors import refuse
@@ -46,7 +49,11 @@ def as_text(console: Console, config: RunConfig, plan: Plan, size: int | None) -
     console.print(table)
 
 
-OPTIONS = {"format": "text, or json"}
+OPTIONS = {
+    "format": "text, or json",
+    "plan": "a plan's file to show, or two with a comma between them to compare",
+    "export": "cache-dit or authors: print the schedule of a plan as they write it",
+}
 
 
 def main(words: list[str]) -> None:
@@ -55,14 +62,22 @@ def main(words: list[str]) -> None:
     Args:
         words: `format=json`, and the config's overrides.
     """
-    if any(word in ("-h", "--help") for word in words):
-        print(config_help(__doc__ or "", OPTIONS))
+    if wants_config_help(words, __doc__ or "", OPTIONS):
         return
     given, overrides = split_options(words, OPTIONS, "python scripts/plan.py [format=json] [key=value ...]")
     style = given.get("format", "text")
     if style not in ("text", "json"):
         refuse(f"format={style} is unknown: type format=text or format=json")
-    config, method = resolve(compose(overrides))
+    if "plan" in given and "method=planned" not in overrides:
+        if overrides or "format" in given:
+            refuse(
+                "plan=FILE is shown as it is: type method=planned to see what it does on a model, or leave the rest out"
+            )
+        show_plans(Console(), given["plan"], given.get("export"))
+        return
+    if "export" in given:
+        refuse("export= takes plan=FILE")
+    config, method = resolve(compose([*overrides, *([f"plan={given['plan']}"] if "plan" in given else [])]))
     plan = plan_of(config, method)
     size = cache_bytes(config, plan)
     if style == "json":

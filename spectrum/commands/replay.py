@@ -24,7 +24,7 @@ from spectrum.bench.resolve import label, resolve
 from spectrum.bench.scores import Row, agreement, score, scores_of_records
 from spectrum.bench.trace import Trace
 from spectrum.commands.guard import quiet, records_folder, split_options
-from spectrum.commands.help import config_help
+from spectrum.commands.help import wants_config_help
 from spectrum.config.compose import compose
 from spectrum.config.overrides import check_overrides, listed_values
 from spectrum.config.schema import RunConfig
@@ -114,8 +114,7 @@ def main(words: list[str]) -> None:
     Args:
         words: `trace=FILE`, `records=FOLDER`, `format=json`, and the config's overrides, in which commas make lists.
     """
-    if any(word in ("-h", "--help") for word in words):
-        print(config_help(__doc__ or "", OPTIONS))
+    if wants_config_help(words, __doc__ or "", OPTIONS):
         return
     given, words = split_options(words, OPTIONS, "python scripts/replay.py trace=FILE [key=value ...]")
     if "trace" not in given:

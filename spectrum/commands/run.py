@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from spectrum.commands.guard import bad_input
-from spectrum.commands.help import config_help
+from spectrum.commands.help import wants_config_help
 from spectrum.config.overrides import check_overrides
 from spectrum.config.reader import CONFIGS
 from spectrum.config.schema import register
@@ -35,8 +35,7 @@ def main(words: list[str]) -> int:
     Returns:
         0; 1 if a job of a multirun failed.
     """
-    if any(word in ("-h", "--help") for word in words):
-        print(config_help(__doc__ or ""))
+    if wants_config_help(words, __doc__ or ""):
         return 0
     for word in words:
         if word.startswith("-") and word.partition("=")[0] not in FLAGS:

@@ -1,4 +1,4 @@
-"""Make the tables of every experiment from records alone: Markdown, LaTeX and CSV.
+"""Make the tables of every experiment from records alone: Markdown, LaTeX and CSV; those of plan studies, and of a GPU.
 
 python scripts/tables.py                      write them to outputs/tables
 python scripts/tables.py to=results/tables    write the committed ones, those of the README and the leaderboard
@@ -11,16 +11,17 @@ Whatever a record says is worked out again from its raw values first, and a reco
 import re
 from pathlib import Path
 
-from eval.tables import formats
+from eval.tables import formats, gpu, gpu_lines, inner_score, plan_studies
 from eval.tables.experiments import load_experiment
 from eval.tables.leaderboard import MAIN, leaderboard, read_authors
 from eval.tables.tables import match_rows
 from eval.tables.verify import check_records
 from spectrum.commands.guard import options, records_folder, wants_help
-from spectrum.config.reader import RESULTS, choices
+from spectrum.config.reader import RESULTS, choices, plan_study
 from spectrum.core.errors import refuse
 from spectrum.records.files import writable, write_bytes
 from spectrum.records.record import read_records
+from spectrum.records.study_file import read_studies
 
 COMMAND = "python scripts/tables.py"
 USAGE = f"{COMMAND} [to=FOLDER] [records=FOLDER], or {COMMAND} --check"
@@ -52,12 +53,27 @@ def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
         texts[to / f"{name}.md"] = f"# {table.experiment.title}\n\n{text}"
         texts[to / f"{name}.tex"] = formats.latex(table)
         texts[to / f"{name}.csv"] = formats.csv_table(table)
-        mark = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        front = mark.sub(lambda match, text=text: f"{match[1]}\n{text}\n{match[2]}", front)
+        front = _filled(front, name, text)
+    for study in read_studies(RESULTS / "plan_study"):
+        about = plan_study(study.name)
+        texts[to / f"{study.name}.md"] = plan_studies.markdown(about, study)
+        texts[to / f"{study.name}.csv"] = plan_studies.csv_table(study)
+        front = _filled(front, study.name, plan_studies.body(about, study))
+    if scores := inner_score.read(RESULTS / "inner_score.json"):
+        texts[to / "inner_score.md"] = inner_score.page(scores)
+    if parts := gpu_lines.read_parts(RESULTS / "gpu"):
+        texts |= {to / "gpu.md": gpu.page(parts), to / "gpu.csv": gpu.csv_table(parts)}
+        front = _filled(front, "gpu", gpu.short(parts))
     if readme is None:
         return texts
     page = leaderboard(found, read_authors(RESULTS / "submissions.csv"), load_experiment(MAIN).data)
     return {**texts, readme: front, RESULTS / "leaderboard.md": page}
+
+
+def _filled(page: str, name: str, text: str) -> str:
+    """A page whose table of that name, between its marks, is a text."""
+    mark = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    return mark.sub(lambda match: f"{match[1]}\n{text}\n{match[2]}", page)
 
 
 def main(words: list[str]) -> None:

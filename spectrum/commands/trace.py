@@ -12,7 +12,7 @@ from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import numbered_samples, read_prompts
 from spectrum.bench.trace import record_trace
 from spectrum.commands.guard import quiet, split_options
-from spectrum.commands.help import config_help
+from spectrum.commands.help import wants_config_help
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import RunConfig
@@ -37,8 +37,7 @@ def main(words: list[str]) -> None:
     Args:
         words: `trace=FILE`, and the config's overrides.
     """
-    if any(word in ("-h", "--help") for word in words):
-        print(config_help(__doc__ or "", OPTIONS))
+    if wants_config_help(words, __doc__ or "", OPTIONS):
         return
     given, words = split_options(words, OPTIONS, "python scripts/trace.py [trace=FILE] [key=value ...]")
     defaults = [] if any(w.startswith("prompts=") for w in words) else ["prompts=calibration"]

@@ -11,6 +11,7 @@ from spectrum.config.targets import bound_function, locate, shipped_targets
 from spectrum.core.errors import check_number, refuse
 from spectrum.core.given_schedule import given_schedule
 from spectrum.core.method import Method, refuse_without_drift
+from spectrum.core.planned import bounds
 from spectrum.core.schedule import needs_drift, plan
 
 
@@ -105,7 +106,18 @@ def build_method(
         shared_decision=method.shared_decision,
         front_blocks=own["front_blocks"] or 0,
         batch_decision=method.batch_decision,
+        **_bounds_of_plan(own),
     )
+
+
+def _bounds_of_plan(own: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `Method` that a plan fills in; none where the method has no plan."""
+    if own["plan"] is None:
+        return {}
+    try:
+        return bounds(own["forecast"]["weights"], own["plan"]["steps"], own["plan"]["sigmas"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return refuse("method.plan is filled in from a plan: leave it out, and type plan=FILE")
 
 
 def with_runs(config: RunConfig, fits: Mapping[str, Any]) -> RunConfig:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from spectrum.config.overrides import check_overrides
@@ -17,7 +18,7 @@ CONFIGS = next(path for path in (_HERE / "configs", _HERE.parent / "configs") if
 """The folder of the configs: beside the package in a checkout, inside it where it is installed."""
 RESULTS = Path("results") if CONFIGS.parent == _HERE else CONFIGS.parent / "results"
 """The folder of the committed records: the checkout's; where the project is installed, that of the working folder."""
-GROUPS = ("model", "method", "schedule", "prompts", "eval", "logger", "experiment")
+GROUPS = ("model", "method", "schedule", "prompts", "eval", "logger", "planner", "experiment")
 
 
 @contextmanager
@@ -105,6 +106,17 @@ def group_file(group: str, name: str) -> Mapping[str, Any]:
     for part in group.split("/"):
         raw = raw[part]
     return raw
+
+
+def plan_study(name: str) -> Mapping[str, Any]:
+    """What `configs/plan_study/NAME.yaml` says. It is no group of Hydra's: it lists the rows of a study.
+
+    Raises:
+        SpectrumError: if there is no such file.
+    """
+    if name not in choices("plan_study"):
+        refuse(f"there is no study {name}: type one of {', '.join(choices('plan_study'))}")
+    return yaml.safe_load((CONFIGS / "plan_study" / f"{name}.yaml").read_text())
 
 
 @functools.cache

@@ -69,6 +69,7 @@ class MethodConfig:
     shared_decision: bool = False  # every CFG branch does what the first one decided
     batch_decision: bool = False  # a data-dependent method decides for its whole batch, not for each sample
     front_blocks: int | None = 0  # blocks that run at every step, at site=exit
+    plan: dict[str, Any] | None = None  # filled in for a plan: its digest, its steps and sigmas, what differs here
     steps: int | None = None  # a control's own number of steps
     solver: str | None = None  # a control's own scheduler class of diffusers
     fallback: dict[str, Any] = field(default_factory=dict)  # the authors' values, where none was typed or fitted
@@ -107,6 +108,8 @@ class RunConfig:
     prompts: PromptsConfig = MISSING
     eval: dict[str, dict[str, Any]] = MISSING
     runs: int | None = None  # ask for this many block runs: the schedule's parameter is looked up
+    plan: str | None = None  # the plan of method=planned: a file; null takes the one of `runs` kept for the model
+    plan_force: bool = False  # apply a plan that was made for something else
     seeds: Any = field(default_factory=lambda: [0])  # each prompt is sampled once per seed
     batch: int | None = None  # samples per denoiser call; null takes the model's own. Part of a run's id
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
@@ -118,6 +121,7 @@ class RunConfig:
     plugins: Any = field(default_factory=list)  # packages outside the project whose functions configs may name
     experiment: ExperimentConfig | None = None
     logger: dict[str, Any] | None = None
+    planner: dict[str, Any] | None = None  # how `spectrum fit` searches for run steps
 
 
 _METHOD_DEFAULTS: dict[str, Any] = vars(MethodConfig(name=""))

@@ -2,6 +2,9 @@
 
 from enum import StrEnum
 
+SIGMA_TOLERANCE = 1e-3
+"""How far the sigmas of a run may be from those that a plan was made for, relative to the largest."""
+
 
 class Clock(StrEnum):
     """The time variable of a forecast.

@@ -5,12 +5,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from spectrum.core.errors import refuse
+from spectrum.core.sums import weighted_sum
+
 
 def to_keep(value: Tensor) -> Tensor:
     """The tensor itself, or a copy where it is a view: storing a view would keep the larger tensor alive."""
     if value.untyped_storage().nbytes() > value.nbytes:
         return value.clone(memory_format=torch.contiguous_format)
     return value
+
+
+def _described(kind: tuple[tuple[int, ...], str, str]) -> str:
+    return f"{'x'.join(map(str, kind[0]))} {kind[1].removeprefix('torch.')} on {kind[2]}"
 
 
 class History:
@@ -45,7 +52,18 @@ class History:
         Args:
             time: the clock's reading at this step.
             feature: a tensor of any shape.
+
+        Raises:
+            SpectrumError: for another shape, dtype or device than the features have that it is to be summed with.
         """
+        if self.features and self.max_features != 1:
+            before = self.features[-1]
+            was, now = ((tuple(f.shape), str(f.dtype), str(f.device)) for f in (before, feature))
+            if was != now:
+                refuse(
+                    f"what is stored changed from {_described(was)} to {_described(now)} in the middle of a run "
+                    "(guidance that ends early, tokens that are dropped): call the pipeline with one batch and size"
+                )
         self.times.append(time)
         self.features.append(to_keep(feature))
         if self.max_features is not None and len(self.times) > self.max_features:
@@ -69,11 +87,9 @@ class History:
         terms = [(float(w), f) for w, f in zip(weights, self.features, strict=True) if w != 0]
         if len(terms) == 1 and terms[0][0] == 1.0:
             return terms[0][1]
-        newest = self.features[-1]
-        total = torch.zeros(newest.shape, dtype=torch.promote_types(newest.dtype, torch.float32), device=newest.device)
-        for weight, feature in terms:
-            total.add_(feature, alpha=weight)
-        return total.to(newest.dtype)
+        if not terms:
+            return torch.zeros_like(self.features[-1])
+        return weighted_sum([weight for weight, _ in terms], [feature for _, feature in terms])
 
     @property
     def nbytes(self) -> int:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from spectrum.core.clock import Clock
-from spectrum.core.errors import SpectrumError, check_number, refuse
+from spectrum.core.errors import check_number, refuse
 from spectrum.core.forecast import Forecast
 from spectrum.core.memory import features_used
 from spectrum.core.schedule import Schedule, always, check_schedule, needs_drift, plan
+from spectrum.core.weights import checked_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,6 +115,10 @@ class Method:
             otherwise it decides for each.
         fitted_steps: the number of steps that its fitted values were made for, the only one at which it may run; None
             if it has none.
+        fitted_sigmas: the sigma of each step that a plan was made for, the only grid on which it may run; None for
+            methods that have no plan, and for a plan that is to run on any grid.
+        memory: how many of the newest features the forecast uses, where it is known; None to find out.
+        by_branch: whether the forecast has weights of its own for each CFG branch, which it is told as `branch`.
 
     Raises:
         SpectrumError: if the fields contradict one another, for example a schedule that needs drift without a `drift`.
@@ -138,6 +143,9 @@ class Method:
     front_blocks: int = 0
     correct: Correction | None = None
     fitted_steps: int | None = None
+    fitted_sigmas: tuple[float, ...] | None = None
+    memory: int | None = None
+    by_branch: bool = False
     batch_decision: bool = False
 
     def __post_init__(self) -> None:
@@ -156,6 +164,8 @@ class Method:
     @cached_property
     def max_features(self) -> int | None:
         """How many features each branch has to hold at most; None if every run step's."""
+        if self.memory is not None:
+            return self.memory
         try:
             return 0 if self.forecast is None else features_used(self.forecast)
         except Exception:  # what is wrong with a user's forecast is said where its weights are used
@@ -259,37 +269,3 @@ def plan_method(
         runs += own
         held = max(held, len(own) if limit is None else min(limit, len(own)))
     return Plan(steps, runs, skipped, held)
-
-
-def checked_weights(method: Method, times: Sequence[float], target: float, span: tuple[float, float]) -> list[float]:
-    """The weights that a method's forecast gives, checked: one finite number for each stored feature.
-
-    Args:
-        method: a method with a forecast.
-        times: the clock's readings at the stored features, oldest first.
-        target: the reading at the step to forecast.
-        span: the clock's range.
-
-    Returns:
-        The weights, oldest first.
-
-    Raises:
-        SpectrumError: if the forecast returns something else than an array of `len(times)` finite numbers.
-    """
-    assert method.forecast is not None
-    what = f"the forecast of {method.name}"
-    try:
-        found = method.forecast(times, target, span)
-    except SpectrumError:
-        raise
-    except Exception as error:
-        raise SpectrumError(f"{what} failed at time {target}: {type(error).__name__}: {error}") from error
-    try:
-        weights = np.asarray(found, dtype=np.float64)
-    except (TypeError, ValueError):
-        return refuse(f"{what} must return one weight for each stored feature, got {found!r}")
-    if weights.shape != (len(times),):
-        refuse(f"{what} must return {len(times)} weights, one for each time it is given, got the shape {weights.shape}")
-    if not np.isfinite(weights).all():
-        refuse(f"{what} returned NaN or infinite weights for times {list(times)} and target {target}")
-    return weights.tolist()

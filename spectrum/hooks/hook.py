@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from spectrum.core.clock import SIGMA_TOLERANCE, Clock
 from spectrum.core.errors import refuse
 from spectrum.core.method import Method, Site, plan_method
+from spectrum.core.sums import prepare
 from spectrum.hooks import scheduler as schedulers
 from spectrum.hooks.compiled import compiled_whole
 from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
@@ -54,6 +56,37 @@ def site_of(model: nn.Module, layout: Denoiser, method: Method) -> CacheSite:
     if method.site is Site.modules:
         return ModuleSite(model, layout, method)
     return (FrontExitSite if method.front_blocks else ExitSite)(model, layout, method)
+
+
+def check_fit(method: Method, scheduler: Any, steps: int) -> None:
+    """Refuse to run what was fitted for another number of steps, or on another grid of sigmas.
+
+    Args:
+        method: the method.
+        scheduler: the pipeline's, with its timesteps set.
+        steps: number of denoising steps of this run.
+
+    Raises:
+        SpectrumError: with what differs, and what to type.
+    """
+    wanted = method.fitted_sigmas
+    again = "python scripts/fit.py" if method.memory else "python scripts/calibrate.py"
+    if method.fitted_steps not in (None, steps):
+        values = "" if method.memory else ", or give its values, for example 'schedule.threshold=0.1'"
+        refuse(
+            f"what {method.name} needs was fitted for {method.fitted_steps} steps and this run has {steps}: fit it for "
+            f"them with {again}{values}"
+        )
+    if wanted is None or method.fitted_steps is None:
+        return
+    here = schedulers.readings(scheduler, Clock.sigma)[0]
+    for step, (was, now) in enumerate(zip(wanted, here, strict=True)):
+        if abs(was - now) > SIGMA_TOLERANCE * max(wanted):
+            refuse(
+                f"the plan of {method.name} was made on another grid: at step {step} sigma was {was:.4f} and is "
+                f"{now:.4f} here (the scheduler's shift, or its timesteps): fit another with {again}, or apply it with "
+                "force=True (plan_force=true)"
+            )
 
 
 class CacheHook:
@@ -145,16 +178,16 @@ class CacheHook:
         trajectory = self._trajectory_at(index)
         branch = self._branch_of(trajectory, name, call.inputs, index)
         branch.last = index
-        result = self._site.evaluate(call, self._step_of(trajectory, branch, call))
+        result = self._site.evaluate(call, self.step_of(trajectory, branch, call))
         last = index == len(trajectory.times) - 1
         trajectory.finite.check(index, result.ran, sample_of(result.output), last)
         if result.ran:
-            self._store(trajectory, branch, call, result)
+            self.store(trajectory, branch, call, result)
         if self.probe and any(not part.ran for part in branch.parts):
             self._measure_errors(branch, result, self._site.run_blocks(call))
         return result.output
 
-    def _step_of(self, trajectory: Trajectory, branch: Branch, call: DenoiserCall) -> Step:
+    def step_of(self, trajectory: Trajectory, branch: Branch, call: DenoiserCall) -> Step:
         """What the site asks at this step; from its second step on a branch knows its samples."""
         if self.method.by_sample and branch.samples is None and branch.runs:
             split(self.method, branch, latents_of(call.inputs))
@@ -164,7 +197,8 @@ class CacheHook:
         rows = len(latents_of(call.inputs))
         return SampleSteps(self.method, trajectory, branch, call, self._read_signal, rows)
 
-    def _store(self, trajectory: Trajectory, branch: Branch, call: DenoiserCall, result: SiteResult) -> None:
+    def store(self, trajectory: Trajectory, branch: Branch, call: DenoiserCall, result: SiteResult) -> None:
+        """Keep what a step that ran gives."""
         velocity = sample_of(result.output)
         for part in (part for part in branch.parts if part.ran):
             if self.method.forecast is not None:
@@ -196,12 +230,7 @@ class CacheHook:
                 "ranks could decide differently: type a method of time alone, for example method=spectrum"
             )
         times, span = schedulers.readings(scheduler, self.method.clock)
-        if self.method.fitted_steps not in (None, len(times)):
-            refuse(
-                f"what {self.method.name} needs was fitted for {self.method.fitted_steps} steps and this run has "
-                f"{len(times)}: fit it for them with python scripts/calibrate.py, or give its values, for example "
-                "'schedule.threshold=0.1'"
-            )
+        check_fit(self.method, scheduler, len(times))
         plan_method(self.method, len(times), times, span)
         levels = [] if self.method.time_only else schedulers.levels(scheduler)
         self.on_start()
@@ -220,6 +249,7 @@ class CacheHook:
                     f"{self.layout.condition}, so its CFG branches cannot be told apart: give another "
                     "Denoiser(condition=...)"
                 )
+            prepare(latents_of(inputs).device)
             label = name or f"branch {len(trajectory.branches)}"
             needs_grid = self.method.correct is not None or not self.method.time_only
             grid = token_grid(self.model, inputs) if needs_grid else None

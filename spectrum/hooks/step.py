@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from spectrum.core.errors import refuse
-from spectrum.core.method import Method, SkippedStep, checked_weights
+from spectrum.core.method import Method, SkippedStep
+from spectrum.core.weights import checked_weights
 from spectrum.hooks.signals import SignalReader
 from spectrum.hooks.trajectory import Branch, Trajectory
 
@@ -116,7 +117,8 @@ class CurrentStep:
         branch, step = self.branch, self.branch.last
         if not branch.skipped or branch.skipped[-1].step != step:
             times, span = self.trajectory.times, self.trajectory.span
-            branch.skipped.append(SkippedStep(step, checked_weights(self.method, branch.times, times[step], span)))
+            weights = checked_weights(self.method, branch.times, times[step], span, branch.name)
+            branch.skipped.append(SkippedStep(step, weights))
         history = branch.histories[slot]
         forecast = history.combine(branch.skipped[-1].weights)
         if self.method.correct is None:

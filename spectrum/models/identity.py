@@ -53,10 +53,10 @@ def on_this_machine(model: ModelConfig) -> bool:
 
 @cache
 def digest(folder: Path) -> str:
-    """SHA-256 over the names and bytes of a folder's configs and weights."""
+    """SHA-256 over the names and bytes of a folder's configs and weights, without what was fitted on them."""
     total = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors", ".txt", ".model")):
-        if path.name not in ("digest.json", "calibration.json"):
+        if path.name not in ("digest.json", "calibration.json") and path.parent.name != "plans":
             total.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return total.hexdigest()
 
