@@ -40,6 +40,7 @@ METHODS = {
     "taylorseer_modules": Style("#2f8f5b", ":", "X"),
     "lagrange": Style("#7a4fa3", "-", "v"),
     "adams": Style("#4b3a78", "-", "o"),
+    "meancache": Style("#4b3a78", ":", "s"),
     "hicache": Style("#8d6748", "-", "P"),
     "foca": Style("#a39c00", "-", "*"),
     "freqca": Style("#b98ad6", "-", ">"),

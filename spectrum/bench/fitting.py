@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from eval.statistics import interval
 from spectrum.bench.prompts import numbered_samples, read_prompts
 from spectrum.bench.provenance import environment
@@ -19,7 +21,8 @@ from spectrum.config.targets import bound_function
 from spectrum.core.clock import Clock
 from spectrum.core.errors import refuse
 from spectrum.core.forecast import Forecast, Weights, newton, reuse
-from spectrum.core.method import Site
+from spectrum.core.method import Method, Site
+from spectrum.core.weights import checked_weights
 from spectrum.hooks.scheduler import readings
 from spectrum.models.kept_plans import setting_of
 from spectrum.models.pipeline_plans import setting_of_pipeline
@@ -71,28 +74,32 @@ class Asked:
         return [str(self.site), self.memory, self.shared, self.forecast]
 
 
-def forecast_of(name: str) -> Forecast:
-    """The forecast of a method, for plans that take their weights from it.
+def forecast_of(name: str, sigmas: Sequence[float] = ()) -> Forecast:
+    """The forecast of a method, on the step clock, for plans that take their weights from it.
 
     Where there are fewer run steps than its polynomials have coefficients, which its own schedule does not let happen,
     their degree is as high as the run steps allow.
 
     Args:
         name: a file of `configs/method`.
+        sigmas: (steps,) of the run, for a method on the sigma clock.
 
     Raises:
         SpectrumError: for a method whose forecast is no weighted sum that the run steps alone determine.
     """
     config = method_config(name)
     method, target = config.method, str((config.method.forecast or {}).get("_target_", ""))
-    if method.forecast is None or method.correct is not None or method.clock != Clock.step or "planned" in target:
+    if method.forecast is None or method.correct is not None or method.clock == Clock.timestep or "planned" in target:
         refuse(
             f"forecast={name}: its weights do not follow from the run steps; type a method such as fora or taylorseer"
         )
     always = {"_target_": "spectrum.core.schedule.always"}
-    found = build_method(dataclasses.replace(method, drift=None), always).forecast
+    built = build_method(dataclasses.replace(method, drift=None), always)
     degree = (method.forecast or {}).get("degree")
+    found = built.forecast
     assert found is not None
+    if built.clock is Clock.sigma:
+        return _by_sigma(built, [*sigmas, 0.0])
     if degree is None:
         return found
 
@@ -103,6 +110,16 @@ def forecast_of(name: str) -> Forecast:
         return own(times, target, span)
 
     return lowered
+
+
+def _by_sigma(method: Method, grid: Sequence[float]) -> Forecast:
+    """The forecast of a method on the sigma clock, as one on the step clock of a run that steps along `grid`."""
+
+    def weights(times: Sequence[float], target: float, span: tuple[float, float]) -> Weights:
+        readings = [grid[int(time)] for time in (*times, target)]
+        return np.array(checked_weights(method, readings[:-1], readings[-1], (0.0, max(grid)), readings=grid))
+
+    return weights
 
 
 class Fitting:
@@ -192,7 +209,7 @@ class Fitting:
     def _forecast(self, name: str) -> Callable[[Sequence[float], float, tuple[float, float]], Any]:
         """The forecast that a plan takes its weights from."""
         if name != LOCAL:
-            return forecast_of(name)
+            return forecast_of(name, self._setting.sigmas)
         return local_weights(products_of(self._rollouts), self._rollouts[0].moves)
 
     def _journal(self, asked: Asked, journals: Path | None) -> Journal:

@@ -5,6 +5,7 @@ Needs no torch to be built or planned.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -167,9 +168,14 @@ class Method:
         if self.memory is not None:
             return self.memory
         try:
-            return 0 if self.forecast is None else features_used(self.forecast)
+            return 0 if self.forecast is None else None if self.whole_clock else features_used(self.forecast)
         except Exception:  # what is wrong with a user's forecast is said where its weights are used
             return None
+
+    @cached_property
+    def whole_clock(self) -> bool:
+        """Whether the forecast is told the clock's reading at every step: it has a parameter `readings`."""
+        return self.forecast is not None and "readings" in inspect.signature(self.forecast).parameters
 
     @cached_property
     def time_only(self) -> bool:
@@ -265,7 +271,7 @@ def plan_method(
             if method.forecast is None:
                 refuse(f"method={method.name} cannot skip a step: leave its schedule at schedule=always")
             past = [times[s] for s in own if s < step]
-            skipped.append(SkippedStep(step, checked_weights(method, past, times[step], span)))
+            skipped.append(SkippedStep(step, checked_weights(method, past, times[step], span, readings=times)))
         runs += own
         held = max(held, len(own) if limit is None else min(limit, len(own)))
     return Plan(steps, runs, skipped, held)

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def checked_weights(
-    method: Method, times: Sequence[float], target: float, span: tuple[float, float], branch: str = ""
+    method: Method,
+    times: Sequence[float],
+    target: float,
+    span: tuple[float, float],
+    branch: str = "",
+    readings: Sequence[float] = (),
 ) -> list[float]:
     """The weights that a method's forecast gives, checked: one finite number for each stored feature.
 
@@ -24,6 +29,7 @@ def checked_weights(
         target: the reading at the step to forecast.
         span: the clock's range.
         branch: the CFG branch that is forecast, for a method with weights for each.
+        readings: the clock's reading at each step of the run, for a forecast that has a parameter of that name.
 
     Returns:
         The weights, oldest first.
@@ -35,6 +41,7 @@ def checked_weights(
     what = f"the forecast of {method.name}"
     try:
         more: dict[str, Any] = {"branch": branch} if method.by_branch else {}
+        more |= {"readings": readings} if method.whole_clock else {}
         found = method.forecast(times, target, span, **more)
     except SpectrumError:
         raise
