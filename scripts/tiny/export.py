@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, FluxPipeline
 
 from spectrum.models.identity import digest
 
@@ -28,7 +28,7 @@ def assemble(vae: AutoencoderKL, parts: Denoiser, shift: float, scale: float) ->
     )
 
 
-def export(pipe: FluxPipeline, folder: Path) -> None:
+def export(pipe: DiffusionPipeline, folder: Path) -> None:
     """Write `pipe` in float16 under `folder` with its digest; what lay there is replaced."""
     if folder.exists():
         shutil.rmtree(folder)
