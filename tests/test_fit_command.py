@@ -70,6 +70,7 @@ def test_the_plans_that_ship_go_with_the_model_and_their_card():
     for path, plan in zip(paths, plans, strict=True):
         assert path.name == plan_name(plan.setting.steps, len(plan.run_steps))
         check_goes_with(plan, setting_of(compose([]).model), False, "")
+        assert plan.setting.weights, f"{path.name} does not say which weights it was fitted on"
         assert plan.made_with["git"]["dirty"] is False, f"{path.name}: fit it again from a clean checkout"
     assert (EMBEDDED / "plans" / "README.md").read_text() == card(plans)
 
