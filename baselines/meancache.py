@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from spectrum.core.errors import check_number, refuse
-from spectrum.core.forecast import Weights, exact
+from spectrum.core.forecast import Weights
 
 
-@exact(0)
 def meancache(
     times: Sequence[float],
     target: float,

@@ -13,7 +13,7 @@ from spectrum.config.schema import ModelConfig
 from spectrum.models.pipelines import load_pipeline
 
 FAST = {
-    "audit_parts", "baselines", "cache_hook", "calibrate", "code", "comparison", "current_step", "differences",
+    "audit_parts", "baselines", "cache_hook", "calibrate", "code", "comparison", "current_step", "differences", "dmd",
     "distribution", "examples", "fidelity", "figures", "first_user_library", "first_user_metrics", "forecast",
     "given_schedule", "history", "hook_parts", "imports", "latency", "lite0", "lpips", "meancache", "method", "metric",
     "metric_files", "pick_score", "pictures", "planners", "preference", "private_api", "probe", "quality", "raft",

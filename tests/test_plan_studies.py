@@ -14,6 +14,7 @@ from eval.figures.plotting import pyplot
 from eval.tables.plan_studies import csv_table, markdown
 from spectrum.bench import plan_study
 from spectrum.bench.plan_study import Trial, trials_of
+from spectrum.config.reader import choices
 from spectrum.core.errors import SpectrumError
 from spectrum.records.study_file import Study, StudyRow, read_study, write_study
 
@@ -47,10 +48,11 @@ def test_rows_are_the_products_of_the_lists_in_each_block():
     trials = trials_of("planner")
     assert len({trial.text for trial in trials}) == len(trials)
     assert sum(trial.keys["planner"] == "traced" for trial in trials) == 5
-    for name in ("planner", "factor", "data", "transfer", "budget"):
+    judged = {"elsewhere": "prompts=classes", "branches": "prompts=development"}
+    for name in choices("plan_study"):
         for trial in trials_of(name):
-            assert trial.asked.runs and "prompts=heldout" in trial.sample_words
-            assert "prompts=heldout" not in trial.fit_words, "nothing is fitted on what it is judged by"
+            assert trial.asked.runs and judged.get(name, "prompts=heldout") in trial.sample_words
+            assert not {*trial.fit_words} & {judged.get(name, "prompts=heldout")}, "fitted on what it is judged by"
 
 
 def test_what_a_row_is_sampled_with_is_not_what_its_plan_is_fitted_for():

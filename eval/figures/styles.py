@@ -42,6 +42,7 @@ METHODS = {
     "adams": Style("#4b3a78", "-", "o"),
     "meancache": Style("#4b3a78", ":", "s"),
     "hicache": Style("#8d6748", "-", "P"),
+    "dmd": Style("#8d6748", ":", "D"),
     "foca": Style("#a39c00", "-", "*"),
     "freqca": Style("#b98ad6", "-", ">"),
     "planned": Style("#0b7d3e", "-", "X"),

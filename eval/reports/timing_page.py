@@ -45,7 +45,8 @@ def hardware_text(hardware: Mapping[str, Any]) -> str:
         >>> hardware_text({"device": "cpu", "cpu": "AMD EPYC", "threads": 2})
         'AMD EPYC with 2 threads'
     """
-    cpu = f"{hardware['cpu']} with {hardware['threads']} threads"
+    kernels = f" ({hardware['kernels']})" if "kernels" in hardware else ""
+    cpu = f"{hardware['cpu']}{kernels} with {hardware['threads']} threads"
     return f"{hardware['gpu']}, {cpu}" if "gpu" in hardware else cpu
 
 

@@ -12,6 +12,8 @@ from spectrum.records.study_file import Study, StudyRow
 
 DEFAULTS = {"method": "planned", "forecast": FITTED, "planner": "traced", "site": "output"}
 """What a key that a row does not name stands for."""
+PROMPTS = {"heldout": "held-out prompts", "development": "development prompts", "classes": "held-out classes"}
+"""What the tables call a list of prompts."""
 NONE = "-"
 
 
@@ -23,9 +25,11 @@ def title_of(about: Mapping[str, Any], study: Study) -> str:
         study: the study.
     """
     prompts, seeds = study.samples // len(study.seeds), len(study.seeds)
+    kind = PROMPTS[about.get("sampled", {}).get("prompts", "heldout")]
+    each = "1 seed" if seeds == 1 else f"{seeds} seeds"
     return (
         f"# {about['title']}\n\nModel: {study.model} ({study.model_kind}). Each row has {study.samples} samples: "
-        f"{prompts} held-out prompts with {seeds} {'seed' if seeds == 1 else 'seeds'}, in batches of {study.batch}. "
+        f"{prompts} {kind} with {each}, in batches of {study.batch}. "
         "PSNR is to the uncached run with the same settings, in dB, ± half of the 95 % interval over the prompts."
     )
 

@@ -41,12 +41,17 @@ def sample_again(
         samples: a folder below which the stored pictures are; None for none.
         into: what was compared.
     """
+    if record["method"].get("plan") and plan_of(record) is None:
+        into.left.append(f"{record['id']}: its plan is not in this repository")
+        return
     count = min(record["samples"], math.ceil(count / record["batch"]) * record["batch"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prompts = record["prompts"][: math.ceil(count / len(record["seeds"]))]
         (folder / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
         environment = {**os.environ, "OMP_NUM_THREADS": str(record["hardware"]["threads"])}
+        if kernels(record) == "AVX2":
+            environment |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
         words = [sys.executable, "run.py", *words_of(record, folder)]
         ran = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         if ran.returncode:
@@ -75,6 +80,12 @@ def words_of(record: Record, folder: Path) -> list[str]:
     words += [f"model.{key}={_typed(model[key])}" for key in ("weights", "steps", "height", "width", "dtype")]
     words += [f"++model.call.{key}={_typed(value)}" for key, value in model["call"].items()]
     own = {key: value for key, value in method.items() if key not in ("name", "fallback")}
+    device = "cpu" if record["hardware"]["device"] == "cpu" else "auto"
+    last = [f"batch={record['batch']}", f"device={device}", "timing=0", "probe=0", "eval=default"]
+    last += [f"prompts.file={folder / 'prompts.txt'}", "prompts.sealed=false", f"out={folder / 'out'}"]
+    if method.get("plan"):
+        forced = ["plan_force=true"] if method["plan"]["sigmas"] is None else []
+        return [*words, f"plan={plan_of(record)}", *forced, *last]
     words += [f"++method.{key}={_typed(value)}" for key, value in _leaves(own)]
     rule = record["schedule"]
     files = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "configs" / "schedule").glob("*.yaml")}
@@ -83,9 +94,13 @@ def words_of(record: Record, folder: Path) -> list[str]:
     targets = [str(value) for key, value in [*_leaves(own), *_leaves(rule)] if key.endswith("_target_")]
     plugins = sorted({target.partition(".")[0] for target in targets} - set(OWN))
     words += [f"plugins={_typed(plugins)}"] if plugins else []
-    device = "cpu" if record["hardware"]["device"] == "cpu" else "auto"
-    words += [f"batch={record['batch']}", f"device={device}", "timing=0", "probe=0", "eval=default"]
-    return [*words, f"prompts.file={folder / 'prompts.txt'}", "prompts.sealed=false", f"out={folder / 'out'}"]
+    return [*words, *last]
+
+
+def plan_of(record: Record) -> Path | None:
+    """The file of the plan that a record's samples were made with; None if it is not in the repository."""
+    files = (ROOT / "spectrum" / "assets").glob("*/plans/*.json")
+    return next((p for p in files if json.loads(p.read_text())["digest"] == record["method"]["plan"]["digest"]), None)
 
 
 def _leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -105,17 +120,26 @@ def _typed(value: Any) -> str:
     return json.dumps(value)
 
 
-def cpu() -> str:
-    """The name of this machine's CPU, as Linux tells it."""
+def cpu(line: str = "model name") -> str:
+    """A line of what Linux tells of this machine's CPU; by default its name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return next((own.partition(":")[2].strip() for own in lines if own.startswith(line)), "unknown")
+
+
+def kernels(record: Record) -> str:
+    """The instructions that torch's kernels used; the records that do not say were all made with AVX2."""
+    return record["hardware"].get("kernels", "AVX2")
 
 
 def same_machine(record: Record) -> bool:
-    """Whether a picture that is sampled here has to be the stored one bit by bit: same CPU, same version of torch."""
+    """Whether a picture that is sampled here has to be the stored one bit by bit.
+
+    That takes the same CPU by name, the instructions that the record was made with, and the same version of torch.
+    """
     here = (cpu(), "cpu", version("torch"))
-    return here == (record["hardware"]["cpu"], record["hardware"]["device"], record["packages"]["torch"])
+    has = {"AVX2": "avx2", "AVX512": "avx512f"}.get(kernels(record), "other") in cpu("flags").split()
+    return has and here == (record["hardware"]["cpu"], record["hardware"]["device"], record["packages"]["torch"])
 
 
 def _compare(record: Record, made: Path | None, count: int, samples: Path | None, into: Findings) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -67,16 +68,30 @@ def git_at_start() -> dict[str, Any]:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """What a timing depends on: device, its name and driver, threads, CPU."""
+    """What a timing and a picture's last bits depend on: device, its name and driver, threads, CPU, its kernels."""
     about: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads(), "cpu": _cpu()}
+    if device.type == "cpu":
+        about["kernels"] = _kernels()
     if device.type == "cuda":
         about |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     return about
 
 
+def _kernels() -> str:
+    """The CPU instructions of torch's kernels, and those of oneDNN's where they are limited to others."""
+    own, most = torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    more = own == "AVX2" and "avx512f" in (_cpu_line("flags") or "")
+    return own if most == own or not (most or more) else f"{own}, oneDNN {most or 'any'}"
+
+
 def _cpu() -> str:
+    return _cpu_line("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_line(name: str) -> str | None:
+    """What Linux says of the first CPU under a name; None elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith(name))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        return None

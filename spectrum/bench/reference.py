@@ -29,8 +29,9 @@ def check_reference(job: Job) -> None:
     if not fits(read_record(shared), ledger, ledger):
         refuse(
             f"the uncached pictures in {job.base_folder} are other ones than those of {shared} (made on another CPU or "
-            f"version of torch, or anew): type records=FOLDER with an empty folder, or delete {shared} and the records "
-            "that are compared with it, and run their commands again"
+            "version of torch, or anew): on a CPU with AVX-512 delete them and set ATEN_CPU_CAPABILITY=avx2 "
+            "ONEDNN_MAX_CPU_ISA=AVX2; elsewhere type records=FOLDER with an empty folder, or delete "
+            f"{shared} and the records that are compared with it, and run their commands again"
         )
 
 

@@ -154,7 +154,8 @@ def _score(
 ) -> Score:
     if method.forecast is None:
         refuse(f"{method.name} forecasts nothing, so there is nothing to replay")
-    weights = checked_weights(method, history.times, times[observed.step], span, readings=times)
+    gram = history.gram() if method.weights_by_data else None
+    weights = checked_weights(method, history.times, times[observed.step], span, readings=times, gram=gram)
     guess = history.combine(weights)
     if method.space is Space.residual:
         guess = observed.entry + guess

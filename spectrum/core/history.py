@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrum.core.errors import refuse
@@ -90,6 +92,14 @@ class History:
         if not terms:
             return torch.zeros_like(self.features[-1])
         return weighted_sum([weight for weight, _ in terms], [feature for _, feature in terms])
+
+    def gram(self) -> NDArray[np.float64]:
+        """(features, features) inner products of the stored features over all their elements, in float64.
+
+        Reads them from the device.
+        """
+        rows = torch.stack([feature.double().flatten() for feature in self.features])
+        return (rows @ rows.T).cpu().numpy()
 
     @property
     def nbytes(self) -> int:

@@ -168,14 +168,24 @@ class Method:
         if self.memory is not None:
             return self.memory
         try:
-            return 0 if self.forecast is None else None if self.whole_clock else features_used(self.forecast)
+            if self.whole_clock or self.weights_by_data:
+                return None
+            return 0 if self.forecast is None else features_used(self.forecast)
         except Exception:  # what is wrong with a user's forecast is said where its weights are used
             return None
 
     @cached_property
     def whole_clock(self) -> bool:
         """Whether the forecast is told the clock's reading at every step: it has a parameter `readings`."""
-        return self.forecast is not None and "readings" in inspect.signature(self.forecast).parameters
+        return self._is_told("readings")
+
+    @cached_property
+    def weights_by_data(self) -> bool:
+        """Whether the forecast's weights follow from the features themselves: it has a parameter `gram`."""
+        return self._is_told("gram")
+
+    def _is_told(self, parameter: str) -> bool:
+        return self.forecast is not None and parameter in inspect.signature(self.forecast).parameters
 
     @cached_property
     def time_only(self) -> bool:
@@ -184,8 +194,8 @@ class Method:
 
     @cached_property
     def by_sample(self) -> bool:
-        """Whether each sample of a batch has its own run steps."""
-        return not self.time_only and not self.batch_decision
+        """Whether each sample of a batch has its own run steps, or its own weights."""
+        return (not self.time_only or self.weights_by_data) and not self.batch_decision
 
 
 @dataclass(frozen=True)
@@ -213,7 +223,7 @@ class Plan:
     Attributes:
         steps: number of denoising steps.
         runs: the steps at which the blocks run; None where only the data will tell.
-        skipped: the other steps with their weights; empty where only the data will tell.
+        skipped: the other steps with their weights; empty where only the data will tell either.
         features_held: features stored at once per CFG branch, at most.
     """
 
@@ -271,6 +281,8 @@ def plan_method(
             if method.forecast is None:
                 refuse(f"method={method.name} cannot skip a step: leave its schedule at schedule=always")
             past = [times[s] for s in own if s < step]
+            if method.weights_by_data:
+                continue
             skipped.append(SkippedStep(step, checked_weights(method, past, times[step], span, readings=times)))
         runs += own
         held = max(held, len(own) if limit is None else min(limit, len(own)))

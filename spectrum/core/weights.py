@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spectrum.core.errors import SpectrumError, refuse
 
@@ -20,6 +21,7 @@ def checked_weights(
     span: tuple[float, float],
     branch: str = "",
     readings: Sequence[float] = (),
+    gram: NDArray[np.float64] | None = None,
 ) -> list[float]:
     """The weights that a method's forecast gives, checked: one finite number for each stored feature.
 
@@ -30,6 +32,7 @@ def checked_weights(
         span: the clock's range.
         branch: the CFG branch that is forecast, for a method with weights for each.
         readings: the clock's reading at each step of the run, for a forecast that has a parameter of that name.
+        gram: the inner products of the stored features, for a forecast that has a parameter of that name.
 
     Returns:
         The weights, oldest first.
@@ -42,6 +45,7 @@ def checked_weights(
     try:
         more: dict[str, Any] = {"branch": branch} if method.by_branch else {}
         more |= {"readings": readings} if method.whole_clock else {}
+        more |= {"gram": gram} if method.weights_by_data else {}
         found = method.forecast(times, target, span, **more)
     except SpectrumError:
         raise

@@ -193,7 +193,6 @@ class CacheHook:
             split(self.method, branch, latents_of(call.inputs))
         if not branch.samples:
             return CurrentStep(self.method, trajectory, branch, call, self._read_signal)
-        assert self._read_signal is not None
         rows = len(latents_of(call.inputs))
         return SampleSteps(self.method, trajectory, branch, call, self._read_signal, rows)
 
@@ -224,7 +223,8 @@ class CacheHook:
         same = current is not None and current.timesteps is scheduler.timesteps
         if current is not None and same and step >= max(branch.last for branch in current.branches.values()):
             return current
-        if not self.method.time_only and context_parallel_config(self.model) is not None:
+        by_data = not self.method.time_only or self.method.weights_by_data
+        if by_data and context_parallel_config(self.model) is not None:
             refuse(
                 f"{self.method.name} decides by data, of which each rank of a parallel denoiser has a part, so the "
                 "ranks could decide differently: type a method of time alone, for example method=spectrum"

@@ -111,7 +111,7 @@ class SampleSteps:
         trajectory: the run that the call belongs to.
         branch: the CFG branch, with its samples; `branch.last` is the step.
         call: the call.
-        read_signal: reads the signal of the whole batch; it is read once.
+        read_signal: reads the signal of the whole batch; it is read once. None for methods of time alone.
         total: rows of the batch.
     """
 
@@ -121,15 +121,15 @@ class SampleSteps:
         trajectory: Trajectory,
         branch: Branch,
         call: DenoiserCall,
-        read_signal: SignalReader,
+        read_signal: SignalReader | None,
         total: int,
     ) -> None:
         self._samples, self._total = branch.samples or [], total
-        whole = functools.cache(lambda: read_signal(call.inputs, call.run_plain))
+        whole = None if read_signal is None else functools.cache(lambda: read_signal(call.inputs, call.run_plain))
         self._steps = []
         for number, own in enumerate(self._samples):
             own.last = branch.last
-            reader = _reading(whole, own.rows or slice(None), total)
+            reader = None if whole is None else _reading(whole, own.rows or slice(None), total)
             self._steps.append(CurrentStep(method, trajectory, own, call, reader, number))
 
     def runs(self, front_residual: Tensor | None = None) -> bool:

@@ -4,6 +4,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrum.core.history import History, to_keep
@@ -51,6 +53,7 @@ class Branch:
         level: the scales of picture and noise there.
         at_runs: (signal, velocity) at the two newest run steps, for data-dependent methods.
         errors: what `probe` measured at skipped steps.
+        products: (run steps so far, inner products of the stored features), for weights that follow from them.
         rows: the rows of the batch that it is about; None for all of them.
         samples: a branch for each sample, where a method decides for each by itself; empty where all samples do the
             same, None until that is known.
@@ -70,6 +73,7 @@ class Branch:
     level: tuple[float, float] = (0.0, 1.0)
     at_runs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    products: tuple[int, NDArray[np.float64]] | None = None
     rows: slice | None = None
     samples: list["Branch"] | None = None
 
@@ -97,6 +101,13 @@ class Branch:
         """Store what a site gives at a run step, by slot."""
         for slot, value in values.items():
             self.histories.setdefault(slot, History(self.max_features)).add(time, value)
+
+    def gram(self) -> NDArray[np.float64]:
+        """The inner products of the stored features, summed over the slots of the site; worked out once a run step."""
+        if self.products is None or self.products[0] != len(self.runs):
+            found = sum(history.gram() for history in self.histories.values())
+            self.products = len(self.runs), np.asarray(found)
+        return self.products[1]
 
     def drift_context(self, signal: Tensor, level: tuple[float, float]) -> DriftContext | None:
         """Take in this step's signal, and return what the method decides by; None at the branch's first step."""
