@@ -16,9 +16,9 @@ FAST = {
     "audit_parts", "baselines", "cache_hook", "calibrate", "code", "comparison", "current_step", "differences", "dmd",
     "distribution", "examples", "fidelity", "figures", "first_user_library", "first_user_metrics", "forecast",
     "given_schedule", "history", "hook_parts", "imports", "latency", "lite0", "lpips", "meancache", "method", "metric",
-    "metric_files", "pick_score", "pictures", "planners", "preference", "private_api", "probe", "quality", "raft",
-    "refused", "replaced", "sums",
-    "registry", "requirements", "samples", "schedule", "sealed", "seeds", "settings", "signals", "sites", "statistics",
+    "metric_files", "pick_score", "pictures", "planners", "preference", "private_api", "probe", "provenance", "quality",
+    "raft", "refused", "registry", "replaced", "requirements", "sums",
+    "samples", "schedule", "sealed", "seeds", "settings", "signals", "sites", "statistics",
     "table_parts", "tables", "text", "timing", "vbench", "video",
 }  # fmt: skip
 """The files whose tests a developer runs at each save; of tests/test_hook.py those on toy FLUX are added."""

@@ -263,9 +263,24 @@ def test_the_committed_figures_are_those_that_their_raw_values_give(capsys):
     assert "a record of format" not in out and "numbers of tables: " in out
 
 
-def test_a_committed_row_is_sampled_again_and_its_pictures_are_the_stored_ones(capsys):
-    record = committed()
-    code = audit.main([f"sample={len(record['seeds']) + 1}", f"ids={record['id']}"])
+def planned():
+    """The committed record of `planned` at 10 runs."""
+    records = [json.loads(path.read_text()) for path in (ROOT / "results" / "records").glob("planned-*.json")]
+    (record,) = [r for r in records if r["nfe"] == 10]
+    return record
+
+
+@pytest.mark.parametrize(("of", "count"), [(committed, 4), (planned, 1)])
+def test_a_committed_row_is_sampled_again_and_its_pictures_are_the_stored_ones(of, count, capsys):
+    """The first by its settings, the second by its plan."""
+    code = audit.main([f"sample={count}", f"ids={of()['id']}"])
     out = capsys.readouterr().out
     assert code == 0, out
     assert "pictures sampled again" in out or "samples made again" in out
+
+
+def test_a_record_whose_plan_is_not_here_is_named(copied, capsys):
+    (name,) = [path.stem for path in (copied / "results" / "records").glob("spectrum_blend-*.json")]
+    forge(copied, lambda r: r["method"].__setitem__("plan", {"digest": "0" * 16, "sigmas": None}), name)
+    _, out = audited(copied, capsys, "sample=1", f"ids={name}")
+    assert f"{name}: its plan is not in this repository" in out

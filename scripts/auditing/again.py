@@ -42,7 +42,7 @@ def sample_again(
         into: what was compared.
     """
     if record["method"].get("plan") and plan_of(record) is None:
-        into.left.append(f"{record['id']}: its plan is not in this repository")
+        into.leave(f"{record['id']}: its plan is not in this repository")
         return
     count = min(record["samples"], math.ceil(count / record["batch"]) * record["batch"])
     with tempfile.TemporaryDirectory() as name:
