@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from spectrum.core.errors import check_number
+from spectrum.core.errors import check_number, refuse
 from spectrum.core.forecast import Weights, hermite, reuse
 
 FEWEST = 4
@@ -43,6 +43,9 @@ def dmd(
         order: of `hermite`.
         sigma: of `hermite`.
 
+    Raises:
+        SpectrumError: for a window below 4, and without inner products where they are needed.
+
     Example:
         >>> ones = np.array([[1.0, 2, 4, 8]])
         >>> round(float(dmd([0, 1, 2, 3], 5, (0, 9), gram=ones.T @ ones) @ ones[0]), 6)
@@ -50,29 +53,38 @@ def dmd(
     """
     check_number("method.forecast.window", window, low=FEWEST, integer=True)
     count = _even(times, int(window))
-    if gram is None or count < FEWEST:
+    if count < FEWEST:
         return hermite(times, target, span, order=order, sigma=sigma)
-    own = gram[-count:, -count:]
-    values, vectors = np.linalg.eigh(own[:-1, :-1])
-    kept = values > SMALL**2 * max(values.max(), 0)
+    if gram is None:
+        refuse("dmd follows from the features themselves: give it their inner products, gram=...")
     found = reuse(times, target, span)
-    if not kept.any():
-        return found
-    scaled = vectors[:, kept] / np.sqrt(values[kept])
-    start = np.linalg.pinv(scaled.T @ own[1:, 1:] @ scaled) @ (scaled.T @ own[1:, -1])
-    factors, modes = np.linalg.eig(scaled.T @ own[:-1, 1:] @ scaled)
     ahead = (target - times[-1]) / (times[-1] - times[-2])
     try:
         with np.errstate(all="ignore"):
-            moved = modes @ (factors.astype(complex) ** ahead * np.linalg.solve(modes, start))
+            newest = _continued(gram[-count:, -count:], ahead)
     except np.linalg.LinAlgError:
         return found
-    newest = scaled @ moved.real
     if not np.isfinite(newest).all():
         return found
     found[:] = 0.0
     found[-len(newest) :] = newest
     return found
+
+
+def _continued(gram: NDArray[np.float64], ahead: float) -> NDArray[np.float64]:
+    """The weights of all features but the oldest for the newest one carried `ahead` spacings on; NaN if there is none.
+
+    Raises:
+        LinAlgError: where a decomposition does not converge, and where the modes are no basis.
+    """
+    values, vectors = np.linalg.eigh(gram[:-1, :-1])
+    kept = values > SMALL**2 * max(values.max(), 0)
+    if not kept.any():
+        return np.array([np.nan])
+    scaled = vectors[:, kept] / np.sqrt(values[kept])
+    start = np.linalg.pinv(scaled.T @ gram[1:, 1:] @ scaled) @ (scaled.T @ gram[1:, -1])
+    factors, modes = np.linalg.eig(scaled.T @ gram[:-1, 1:] @ scaled)
+    return scaled @ (modes @ (factors.astype(complex) ** ahead * np.linalg.solve(modes, start))).real
 
 
 def _even(times: Sequence[float], most: int) -> int:

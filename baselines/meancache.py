@@ -25,12 +25,12 @@ def meancache(
     Args:
         times: see `spectrum.core.forecast`; on the clock along which the sampler moves, sigma for flow models.
         target: see there.
-        span: see there; a sampler ends at its first number.
+        span: see there; a sampler ends at its first number, on a clock that rises at its last.
         readings: (steps,) the clock's reading at each step of the run; the hook gives it.
         orders: K, for all gaps or for each gap between run steps in turn; further gaps have the last.
 
     Raises:
-        SpectrumError: for a K below 1, and times that are not among the readings.
+        SpectrumError: for a K below 1, times that are not among the readings, and readings that come twice.
 
     Example:
         >>> meancache([4, 3], 2, (0, 4), readings=[4, 3, 2, 1]).tolist()
@@ -44,8 +44,14 @@ def meancache(
     known = {float(reading): step for step, reading in enumerate(readings)}
     if not {float(time) for time in (*times, target)} <= set(known):
         refuse("meancache counts the sampler's steps: give it the clock's reading at each of them, readings=[...]")
+    clock = [*readings, span[0] if readings[0] > readings[-1] else span[1]]
+    if len(known) < len(readings) or not np.isfinite(clock).all():
+        refuse(
+            "meancache divides by how far the clock goes in a step: a sampler that stays at a noise level, such as "
+            "Heun's, or begins at an infinite one cannot have it"
+        )
     runs = {known[float(time)]: row for row, time in enumerate(times)}
-    clock, first = [*readings, span[0]], min(runs)
+    first = min(runs)
     found: dict[int, Weights] = {}
     gap = -1
     for step in range(first, known[float(target)] + 1):

@@ -1,7 +1,7 @@
 """What follows from the timed rounds of a record. The pass that times and the check of the tables both call it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -75,3 +75,15 @@ def agree(one: Measured, other: Measured) -> bool:
     """
     halves = [math.log(high / low) / 2 for _, low, high in (one, other)]
     return abs(math.log(one[0] / other[0])) <= sum(halves)
+
+
+def hardware_text(hardware: Mapping[str, Any]) -> str:
+    """The machine of a timing on one line.
+
+    Example:
+        >>> hardware_text({"device": "cpu", "cpu": "AMD EPYC", "threads": 2})
+        'AMD EPYC with 2 threads'
+    """
+    kernels = f" ({hardware['kernels']})" if "kernels" in hardware else ""
+    cpu = f"{hardware['cpu']}{kernels} with {hardware['threads']} threads"
+    return f"{hardware['gpu']}, {cpu}" if "gpu" in hardware else cpu

@@ -133,7 +133,8 @@ class Accelerated:
     def __repr__(self) -> str:
         method, on = self.method, type(self.pipe).__name__
         models = ", ".join(type(hook.model).__name__ for hook in self.hooks) or "nothing any more"
-        when = "decides by data" if not method.time_only else "of time alone"
+        when = "of time alone" if method.time_only else "decides by data"
+        when = "weights by data" if method.time_only and method.weights_by_data else when
         when += ", its plan forced" if method.name == "planned" and method.fitted_sigmas is None else ""
         return f"<{method.name} on {on} ({models}): site {method.site}, space {method.space}, {when}>"
 

@@ -71,9 +71,19 @@ def test_a_plan_may_take_its_weights_from_it_and_from_adams():
     np.testing.assert_allclose(line, [-0.2 / 0.4, 0.6 / 0.4], atol=1e-12)
 
 
+def test_on_a_clock_that_rises_the_last_step_ends_at_the_end_of_its_span():
+    """The same weights as on the falling clock of the same spacing."""
+    falling = meancache([6.0, 5.0, 2.0], 1.0, (0, 6), readings=[6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
+    rising = meancache([0.0, 1.0, 4.0], 5.0, (0, 6), readings=[0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    np.testing.assert_allclose(rising, falling, atol=1e-12)
+    assert falling[-1] > 1
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
+        ({"readings": [3.0, 2.0, 2.0, 1.0]}, "such as Heun's, or begins at an infinite one"),
+        ({"readings": [float("inf"), 3.0, 1.0]}, "such as Heun's, or begins at an infinite one"),
         ({"orders": 0}, "method.forecast.orders"),
         ({"orders": []}, "method.forecast.orders is empty"),
         ({"readings": [3.0, 2.0]}, "give it the clock's reading at each of them"),

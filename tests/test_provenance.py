@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eval.reports.timing_page import hardware_text
+from eval.timing import hardware_text
 from spectrum.bench import provenance
 
 

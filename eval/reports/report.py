@@ -16,6 +16,7 @@ from eval.figures.plotting import figure_bytes
 from eval.metrics.columns import METRICS
 from eval.reports.gallery import SIDE, ReportSample, build_gallery
 from eval.tables.comparison import column_titles, record_cells, record_numbers, shown_metrics
+from eval.timing import hardware_text
 from spectrum.records.files import write_bytes
 from spectrum.records.record import Record
 
@@ -105,7 +106,7 @@ def _counted(count: int, what: str) -> str:
 def _machine(hardware: Mapping[str, Any]) -> str:
     if "gpu" in hardware:
         return str(hardware["gpu"])
-    return f"{hardware.get('device')}: {hardware.get('cpu')} with {hardware.get('threads')} threads"
+    return f"{hardware.get('device')}: {hardware_text(hardware)}"
 
 
 def _commit(record: Record) -> str:

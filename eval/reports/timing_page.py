@@ -1,13 +1,12 @@
 """The page of a timing pass: what was timed, on what, with what result; and the comparison with an earlier one."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from eval.tables.comparison import comparison_order, markdown_table
-from eval.timing import Measured, agree
+from eval.timing import Measured, agree, hardware_text
 from spectrum.core.errors import refuse
 from spectrum.records.record import Record, read_records
 from spectrum.records.timing import Timing
@@ -36,18 +35,6 @@ class Pass:
 
     hardware: str
     speedups: dict[str, Measured]
-
-
-def hardware_text(hardware: Mapping[str, Any]) -> str:
-    """The machine of a timing on one line.
-
-    Example:
-        >>> hardware_text({"device": "cpu", "cpu": "AMD EPYC", "threads": 2})
-        'AMD EPYC with 2 threads'
-    """
-    kernels = f" ({hardware['kernels']})" if "kernels" in hardware else ""
-    cpu = f"{hardware['cpu']}{kernels} with {hardware['threads']} threads"
-    return f"{hardware['gpu']}, {cpu}" if "gpu" in hardware else cpu
 
 
 def measured(timing: Timing) -> Measured:

@@ -6,6 +6,7 @@ from eval.metrics.columns import METRICS
 from eval.tables.comparison import shown_metrics
 from eval.tables.differences import orders
 from eval.tables.tables import ExperimentTable, is_video
+from eval.timing import hardware_text
 from spectrum.records.record import Record
 from spectrum.records.timing import Timing
 
@@ -64,10 +65,7 @@ def _listed(words: Iterable[str]) -> str:
 
 def _timed_on(first: Record, timings: Sequence[Timing]) -> str:
     """On which machines the rows were timed, at which batch; empty if none was."""
-    chips = _listed(
-        t.hardware["gpu"] if "gpu" in t.hardware else f"{t.hardware['cpu']} with {t.hardware['threads']} threads"
-        for t in timings
-    )
+    chips = _listed(t.hardware["gpu"] if "gpu" in t.hardware else hardware_text(t.hardware) for t in timings)
     batches = _listed(str(t.batch) for t in timings)
     return f" Timed on {chips}, {first.model['dtype']}, batch {batches}." if timings else ""
 

@@ -25,7 +25,7 @@ def title_of(about: Mapping[str, Any], study: Study) -> str:
         study: the study.
     """
     prompts, seeds = study.samples // len(study.seeds), len(study.seeds)
-    kind = PROMPTS[about.get("sampled", {}).get("prompts", "heldout")]
+    kind = PROMPTS.get(name := about.get("sampled", {}).get("prompts", "heldout"), f"{name} prompts")
     each = "1 seed" if seeds == 1 else f"{seeds} seeds"
     return (
         f"# {about['title']}\n\nModel: {study.model} ({study.model_kind}). Each row has {study.samples} samples: "

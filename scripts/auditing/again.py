@@ -23,6 +23,8 @@ LEAST = 60.0
 """On another CPU a picture may differ from the stored one by this PSNR, in dB: last bits of sums."""
 GAPS = {"psnr": 0.1, "ssim": 0.005}
 """On another CPU the metrics of a sample may differ by this, PSNR in dB."""
+KERNELS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+"""What limits torch and oneDNN to AVX2."""
 SAME = 1e-4
 """On the same machine they may differ by this."""
 
@@ -50,8 +52,9 @@ def sample_again(
         prompts = record["prompts"][: math.ceil(count / len(record["seeds"]))]
         (folder / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
         environment = {**os.environ, "OMP_NUM_THREADS": str(record["hardware"]["threads"])}
-        if kernels(record) == "AVX2":
-            environment |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+        if record["hardware"]["device"] == "cpu":
+            environment = {key: value for key, value in environment.items() if key not in KERNELS}
+            environment |= KERNELS if kernels(record) == "AVX2" else {}
         words = [sys.executable, "run.py", *words_of(record, folder)]
         ran = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         if ran.returncode:

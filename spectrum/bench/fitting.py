@@ -98,6 +98,8 @@ def forecast_of(name: str, sigmas: Sequence[float] = ()) -> Forecast:
     degree = (method.forecast or {}).get("degree")
     found = built.forecast
     assert found is not None
+    if built.weights_by_data:
+        refuse(f"forecast={name}: its weights follow from each sample's features, so no plan can have them")
     if built.clock is Clock.sigma:
         return _by_sigma(built, [*sigmas, 0.0])
     if degree is None:

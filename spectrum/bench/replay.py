@@ -154,8 +154,9 @@ def _score(
 ) -> Score:
     if method.forecast is None:
         refuse(f"{method.name} forecasts nothing, so there is nothing to replay")
-    gram = history.gram() if method.weights_by_data else None
-    weights = checked_weights(method, history.times, times[observed.step], span, readings=times, gram=gram)
+    if method.weights_by_data:
+        refuse(f"the weights of {method.name} follow from each sample's features, which a replay does not tell apart")
+    weights = checked_weights(method, history.times, times[observed.step], span, readings=times)
     guess = history.combine(weights)
     if method.space is Space.residual:
         guess = observed.entry + guess

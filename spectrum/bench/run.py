@@ -111,7 +111,7 @@ def _print_plan(console: Console, job: Job) -> None:
     most = "at most " if plan.nfe is None else ""
     cache = f"at {job.method.site}, its size in the record" if size is None else f"{most}{size / 2**20:.1f} MiB"
     console.print(f"[bold]{label(config)}[/bold] on {config.model.name}: block runs {runs}{ideal}, cache {cache}")
-    if plan.runs and plan.skipped:
+    if plan.runs and len(plan.runs) < plan.steps:
         console.print(f"run steps: {' '.join(map(str, plan.runs))}", highlight=False)
     for path in _of_other_code(job):
         console.print(

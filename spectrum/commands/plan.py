@@ -41,6 +41,8 @@ def as_text(console: Console, config: RunConfig, plan: Plan, size: int | None) -
     known = "known from the first run step on" if size is None else f"{size:,} bytes a sample ({size / 2**20:.1f} MiB)"
     console.print(f"cache: {known}", highlight=False)
     if not plan.skipped:
+        if plan.runs is not None and len(plan.runs) < plan.steps:
+            console.print("weights: decided by the data")
         return
     table = Table("step", "sum w", "|w|_1", "weights, oldest first", box=None, pad_edge=False)
     for skipped in plan.skipped:

@@ -16,10 +16,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from eval.reports.timing_page import Agreement, Pass, compared, hardware_text, read_pass, row_cells, timing_page
+from eval.reports.timing_page import Agreement, Pass, compared, read_pass, row_cells, timing_page
 from eval.tables.comparison import comparison_order
 from eval.tables.experiments import Row, load_experiment
 from eval.tables.tables import match_rows
+from eval.timing import hardware_text
 from spectrum.bench import timing
 from spectrum.bench.job import Job
 from spectrum.bench.machine import COMMAND, ROUNDS, check_idle, conditions, load_at_start, note_start

@@ -93,13 +93,16 @@ class History:
             return torch.zeros_like(self.features[-1])
         return weighted_sum([weight for weight, _ in terms], [feature for _, feature in terms])
 
-    def gram(self) -> NDArray[np.float64]:
-        """(features, features) inner products of the stored features over all their elements, in float64.
+    def products(self, index: int) -> NDArray[np.float64]:
+        """The inner products of a feature with each one up to it, oldest first, over all their elements in float64.
 
         Reads them from the device.
+
+        Args:
+            index: the feature's, from the oldest.
         """
-        rows = torch.stack([feature.double().flatten() for feature in self.features])
-        return (rows @ rows.T).cpu().numpy()
+        own = self.features[index].double().flatten()
+        return torch.stack([own @ f.double().flatten() for f in self.features[: index + 1]]).cpu().numpy()
 
     @property
     def nbytes(self) -> int:

@@ -185,7 +185,10 @@ class Method:
         return self._is_told("gram")
 
     def _is_told(self, parameter: str) -> bool:
-        return self.forecast is not None and parameter in inspect.signature(self.forecast).parameters
+        try:
+            return self.forecast is not None and parameter in inspect.signature(self.forecast).parameters
+        except (TypeError, ValueError):  # a callable that does not say
+            return False
 
     @cached_property
     def time_only(self) -> bool:
@@ -281,9 +284,10 @@ def plan_method(
             if method.forecast is None:
                 refuse(f"method={method.name} cannot skip a step: leave its schedule at schedule=always")
             past = [times[s] for s in own if s < step]
-            if method.weights_by_data:
-                continue
-            skipped.append(SkippedStep(step, checked_weights(method, past, times[step], span, readings=times)))
+            gram = np.eye(len(past)) if method.weights_by_data else None
+            found = checked_weights(method, past, times[step], span, readings=times, gram=gram)
+            if gram is None:
+                skipped.append(SkippedStep(step, found))
         runs += own
         held = max(held, len(own) if limit is None else min(limit, len(own)))
     return Plan(steps, runs, skipped, held)

@@ -117,7 +117,7 @@ class CurrentStep:
         branch, step = self.branch, self.branch.last
         if not branch.skipped or branch.skipped[-1].step != step:
             times, span = self.trajectory.times, self.trajectory.span
-            gram = branch.gram() if self.method.weights_by_data else None
+            gram = branch.inner_products() if self.method.weights_by_data else None
             weights = checked_weights(self.method, branch.times, times[step], span, branch.name, times, gram)
             branch.skipped.append(SkippedStep(step, weights))
         history = branch.histories[slot]

@@ -53,7 +53,7 @@ class Branch:
         level: the scales of picture and noise there.
         at_runs: (signal, velocity) at the two newest run steps, for data-dependent methods.
         errors: what `probe` measured at skipped steps.
-        products: (run steps so far, inner products of the stored features), for weights that follow from them.
+        gram: the inner products of the stored features that `inner_products` has worked out.
         rows: the rows of the batch that it is about; None for all of them.
         samples: a branch for each sample, where a method decides for each by itself; empty where all samples do the
             same, None until that is known.
@@ -73,7 +73,7 @@ class Branch:
     level: tuple[float, float] = (0.0, 1.0)
     at_runs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
-    products: tuple[int, NDArray[np.float64]] | None = None
+    gram: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     rows: slice | None = None
     samples: list["Branch"] | None = None
 
@@ -102,12 +102,16 @@ class Branch:
         for slot, value in values.items():
             self.histories.setdefault(slot, History(self.max_features)).add(time, value)
 
-    def gram(self) -> NDArray[np.float64]:
-        """The inner products of the stored features, summed over the slots of the site; worked out once a run step."""
-        if self.products is None or self.products[0] != len(self.runs):
-            found = sum(history.gram() for history in self.histories.values())
-            self.products = len(self.runs), np.asarray(found)
-        return self.products[1]
+    def inner_products(self) -> NDArray[np.float64]:
+        """(features, features) inner products of the stored features, summed over the slots; all features are held."""
+        count, known = len(self.times), len(self.gram)
+        grown = np.zeros((count, count))
+        grown[:known, :known] = self.gram
+        for row in range(known, count):
+            found = np.sum([history.products(row) for history in self.histories.values()], axis=0)
+            grown[row, : row + 1] = grown[: row + 1, row] = found
+        self.gram = grown
+        return grown
 
     def drift_context(self, signal: Tensor, level: tuple[float, float]) -> DriftContext | None:
         """Take in this step's signal, and return what the method decides by; None at the branch's first step."""
