@@ -51,14 +51,18 @@ def plan_study_figure(study: Study, title: str) -> Any:
     budgets = list(dict.fromkeys(value_of(row, "runs") for row in study.rows))
     tallest = max(sum(value_of(row, "runs") == runs for row in study.rows) for runs in budgets)
     figure, axes = pyplot().subplots(
-        1, len(budgets), figsize=(5.6 * len(budgets), 1.2 + 0.17 * tallest), layout="constrained", squeeze=False
+        1,
+        len(budgets),
+        figsize=(5.6 * len(budgets), max(2.4, 1.2 + 0.17 * tallest)),
+        layout="constrained",
+        squeeze=False,
     )
     for axis, runs in zip(axes[0], budgets, strict=True):
         rows = [row for row in study.rows if value_of(row, "runs") == runs]
         means, halves = zip(*(interval(row.psnr, len(study.seeds)) for row in rows), strict=True)
         axis.errorbar(means, range(len(rows)), xerr=np.nan_to_num(halves), fmt="o", ms=4, lw=1.2, color="#1f5fbf")
         axis.set_yticks(range(len(rows)), [drawable(name_of(row, keys)) for row in rows], fontsize=7)
-        axis.invert_yaxis()
+        axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.grid(axis="x", alpha=0.3)
         axis.set_xlabel("PSNR to the uncached run (dB)")
         set_title(axis, f"{runs} runs")
