@@ -24,7 +24,7 @@ from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import read_prompts
 from spectrum.bench.provenance import environment
 from spectrum.commands.calibrate import check_fit_prompts
-from spectrum.commands.guard import guarded, quiet, split_options, wants_help
+from spectrum.commands.guard import guarded, quiet, split_options, wants_help, with_defaults
 from spectrum.config.compose import compose
 from spectrum.core.errors import refuse
 from spectrum.models.identity import model_identity, model_kind
@@ -121,7 +121,7 @@ def main() -> None:
     given, words = split_options(sys.argv[1:], OPTIONS, "python scripts/inner_score.py runs=10")
     budgets = [_number("runs", word, "10") for word in given.get("runs", "6,10,14").split(",")]
     count = _number("schedules", given.get("schedules", "100"), "100")
-    config = compose(["method=none", "prompts=calibration", "prompts.limit=8", "batch=8", *words])
+    config = compose(with_defaults(words, "method=none", "prompts=calibration", "prompts.limit=8", "batch=8"))
     check_fit_prompts(config)
     for runs in budgets:
         check_budget(config.model.steps, runs)

@@ -21,7 +21,7 @@ from spectrum.bench.calibration import calibrate, joined
 from spectrum.bench.fits import FITS
 from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import read_prompts, shared_prompts
-from spectrum.commands.guard import quiet, split_options, truth
+from spectrum.commands.guard import quiet, split_options, truth, with_defaults
 from spectrum.commands.help import wants_config_help
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
@@ -51,9 +51,7 @@ def main(words: list[str]) -> None:
     if wants_config_help(words, __doc__ or "", OPTIONS):
         return
     given, words = split_options(words, OPTIONS, USAGE)
-    if not any(word.startswith("prompts=") for word in words):
-        words = ["prompts=calibration", *words]
-    config = compose(words)
+    config = compose(with_defaults(words, "prompts=calibration"))
     name = config.method.name
     if name not in FITS and config.method.drift is None:
         refuse(f"method={name} has nothing to fit: type one that decides by data, {USAGE}")

@@ -19,7 +19,7 @@ from rich.console import Console
 from spectrum.bench.fitting import Asked, fit_plans, forecast_of
 from spectrum.bench.progress import Progress
 from spectrum.commands.calibrate import check_fit_prompts
-from spectrum.commands.guard import quiet, split_options, truth
+from spectrum.commands.guard import quiet, split_options, truth, with_defaults
 from spectrum.commands.help import wants_config_help
 from spectrum.commands.plan_files import card, lines_of
 from spectrum.config.compose import compose
@@ -57,10 +57,8 @@ def main(words: list[str]) -> None:
     if wants_config_help(words, __doc__ or "", OPTIONS):
         return
     given, words = split_options(words, OPTIONS, USAGE)
-    keys = [word.partition("=")[0] for word in words]
-    own = [] if "prompts" in keys else ["prompts=calibration"]
-    own += [] if "prompts.limit" in keys or "prompts.text" in keys else [f"prompts.limit={PROMPTS}"]
-    config = compose(["method=none", *own, *words])
+    limit = [] if any(word.startswith("prompts.text=") for word in words) else [f"prompts.limit={PROMPTS}"]
+    config = compose(with_defaults(words, "method=none", "prompts=calibration", *limit))
     asked = asked_of(given)
     check_fit_prompts(config)
     model = config.model

@@ -138,6 +138,21 @@ def split_options(words: Sequence[str], known: Mapping[str, str], usage: str) ->
     return options(own, known, usage), [word for word in words if word not in own]
 
 
+def with_defaults(words: Sequence[str], *defaults: str) -> list[str]:
+    """Overrides of a config, behind those of a command's defaults whose keys they do not name.
+
+    Args:
+        words: the overrides that were typed.
+        *defaults: the command's own.
+
+    Example:
+        >>> with_defaults(["prompts.limit=2"], "prompts=calibration", "prompts.limit=8")
+        ['prompts=calibration', 'prompts.limit=2']
+    """
+    typed = {word.partition("=")[0] for word in words}
+    return [*(word for word in defaults if word.partition("=")[0] not in typed), *words]
+
+
 def nearest(name: str, known: Collection[str]) -> str:
     """`, did you mean X?` for the nearest known name; empty if none is near."""
     found = difflib.get_close_matches(name, list(known), n=1)

@@ -11,7 +11,7 @@ from rich.console import Console
 from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import numbered_samples, read_prompts
 from spectrum.bench.trace import record_trace
-from spectrum.commands.guard import quiet, split_options
+from spectrum.commands.guard import quiet, split_options, with_defaults
 from spectrum.commands.help import wants_config_help
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
@@ -40,9 +40,7 @@ def main(words: list[str]) -> None:
     if wants_config_help(words, __doc__ or "", OPTIONS):
         return
     given, words = split_options(words, OPTIONS, "python scripts/trace.py [trace=FILE] [key=value ...]")
-    defaults = [] if any(w.startswith("prompts=") for w in words) else ["prompts=calibration"]
-    defaults += [] if any(w.startswith("prompts.limit=") for w in words) else ["prompts.limit=16"]
-    config = compose([*defaults, *words])
+    config = compose(with_defaults(words, "prompts=calibration", "prompts.limit=16"))
     path = Path(given["trace"]) if "trace" in given else file_of(config)
     if path.is_dir():
         refuse(f"trace={path} is a folder: type trace=FILE")

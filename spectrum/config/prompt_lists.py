@@ -9,5 +9,5 @@ PROMPTS = Path(__file__).resolve().parent.parent / "assets" / "prompts"
 
 @functools.cache
 def shipped_prompts(name: str) -> tuple[str, ...]:
-    """The prompts of a list that ships with the project, for example `heldout`."""
+    """The prompts of a list that ships with the project, `calibration`, `development`, `heldout` or `sealed`."""
     return tuple((PROMPTS / f"{name}.txt").read_text(encoding="utf-8").split("\n")[:-1])

@@ -284,6 +284,7 @@ def plan_method(
             if method.forecast is None:
                 refuse(f"method={method.name} cannot skip a step: leave its schedule at schedule=always")
             past = [times[s] for s in own if s < step]
+            # asked with unrelated features, whose weights nobody uses, so that bad settings are refused before the run
             gram = np.eye(len(past)) if method.weights_by_data else None
             found = checked_weights(method, past, times[step], span, readings=times, gram=gram)
             if gram is None:
