@@ -48,7 +48,7 @@ def test_rows_are_the_products_of_the_lists_in_each_block():
     trials = trials_of("planner")
     assert len({trial.text for trial in trials}) == len(trials)
     assert sum(trial.keys["planner"] == "traced" for trial in trials) == 5
-    judged = {"branches": "prompts=development"}
+    judged = {"elsewhere": "prompts=classes", "branches": "prompts=development"}
     for name in choices("plan_study"):
         for trial in trials_of(name):
             assert trial.asked.runs and judged.get(name, "prompts=heldout") in trial.sample_words

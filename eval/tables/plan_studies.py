@@ -12,7 +12,7 @@ from spectrum.records.study_file import Study, StudyRow
 
 DEFAULTS = {"method": "planned", "forecast": FITTED, "planner": "traced", "site": "output"}
 """What a key that a row does not name stands for."""
-PROMPTS = {"heldout": "held-out prompts", "development": "development prompts"}
+PROMPTS = {"heldout": "held-out prompts", "development": "development prompts", "classes": "held-out classes"}
 """What the tables call a list of prompts."""
 NONE = "-"
 

@@ -47,13 +47,13 @@ def export(pipe: DiffusionPipeline, folder: Path) -> None:
     (folder / "digest.json").write_text(json.dumps({"sha256": digest(folder)}) + "\n")
 
 
-def write_card(folder: Path, facts: dict[str, float]) -> int:
-    """Write the model card, from its template; returns the folder's bytes.
+def write_card(folder: Path, facts: dict[str, float], card: str = "card.md") -> int:
+    """Write the model card, from the template `card`; returns the folder's bytes.
 
     `facts` are the numbers of steps and scenes that the recipe was run with, and what was measured on the model.
     """
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    template = (Path(__file__).resolve().parent / "card.md").read_text()
+    template = (Path(__file__).resolve().parent / card).read_text()
     known = {"objects": len(v.FILES), "colours": len(v.COLOURS), "patterns": len(v.PATTERNS), **facts}
     sha256 = json.loads((folder / "digest.json").read_text())["sha256"]
     (folder / "README.md").write_text(template.format(digest=sha256, size=f"{size / 1e6:.1f}", **known))

@@ -141,6 +141,14 @@ def draw(objects: dict[str, Image.Image], rng: np.random.Generator) -> Scene:
     return Scene(caption, np.clip(ground, 0, 255).round().astype(np.uint8))
 
 
+def draw_one(objects: dict[str, Image.Image], name: str, rng: np.random.Generator) -> np.ndarray:
+    """The pixels of a training scene with one object, on any ground, uint8 of shape (SIZE, SIZE, 3)."""
+    colour = str(rng.choice(list(v.COLOURS)))
+    ground = paint_ground(colour, str(rng.choice(v.PATTERNS, p=[0.3, 0.2, 0.2, 0.15, 0.15])), rng)
+    _paste(ground, objects[name], _boxes("single", 1, "", "", rng)[0], rng)
+    return np.clip(ground, 0, 255).round().astype(np.uint8)
+
+
 _PATTERN_WORDS = ("", "striped ", "dotted ", "", "checkered ")
 
 

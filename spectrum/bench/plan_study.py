@@ -4,7 +4,7 @@ import functools
 import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,12 @@ class Trial:
     Attributes:
         keys: what sets it apart.
         sampled: overrides of all rows' sampling.
+        fits: overrides of all rows' fits.
     """
 
     keys: Mapping[str, Any]
     sampled: Mapping[str, Any]
+    fits: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -68,7 +70,7 @@ class Trial:
     def fit_words(self) -> tuple[str, ...]:
         """The overrides of the config that its plan is fitted with."""
         own = {k: v for k, v in self.keys.items() if k not in OPTIONS and not k.startswith(AT)}
-        words = {"prompts": "calibration", "prompts.limit": 8, "batch": 8, **own}
+        words = {"prompts": "calibration", "prompts.limit": 8, "batch": 8, **self.fits, **own}
         return _words(words)
 
     @property
@@ -93,7 +95,7 @@ class Trial:
     def id(self) -> str:
         """Names all that its figures depend on: code, settings, weights, the prompts of both sides, and its plan."""
         sides = [_made_on(self.sample_words), _made_on(self.fit_words) if self.fitted else None]
-        return identity([sources_digest(), dict(self.keys), dict(self.sampled), sides, self.plan])
+        return identity([sources_digest(), dict(self.keys), dict(self.sampled), dict(self.fits), sides, self.plan])
 
     @property
     def solver(self) -> str | None:
@@ -136,7 +138,7 @@ def trials_of(name: str) -> list[Trial]:
     for block in about["rows"]:
         lists = {key: value if isinstance(value, list) else [value] for key, value in block.items()}
         for values in itertools.product(*lists.values()):
-            trial = Trial(dict(zip(lists, values, strict=True)), about["sampled"])
+            trial = Trial(dict(zip(lists, values, strict=True)), about["sampled"], about.get("fitted", {}))
             found.setdefault(trial.text, trial)
     return list(found.values())
 

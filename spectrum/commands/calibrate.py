@@ -84,12 +84,14 @@ def check_fit_prompts(config: RunConfig) -> None:
     """Refuse to fit on prompts that tables are made on, wherever they were read from.
 
     Raises:
-        SpectrumError: for a prompt of the held-out or of the sealed list.
+        SpectrumError: for a prompt of the held-out or of the sealed list; for a model of classes, of the held-out ones.
     """
     prompts = read_prompts(config.prompts)
-    for name in ("heldout", "sealed"):
+    labels = "class_labels" in (config.model.architecture or {}).get("embeds", {})
+    kept, free = (("classes",), "classes_calibration") if labels else (("heldout", "sealed"), "calibration")
+    for name in kept:
         if shared_prompts(prompts, name):
-            refuse(f"nothing is fitted on the {name} prompts, which methods are compared on: type prompts=calibration")
+            refuse(f"nothing is fitted on the {name} prompts, which methods are compared on: type prompts={free}")
 
 
 def kept_fits(config: RunConfig) -> tuple[Path, dict[str, Any]]:

@@ -27,7 +27,7 @@ class ModelConfig:
 
     name: str = MISSING  # the model's name: that of its file
     pipeline: str = MISSING  # class of diffusers
-    hub: str = MISSING  # repository of the published weights, or `embedded`
+    hub: str = MISSING  # repository of the published weights; `embedded` or `embedded/NAME` for those that ship
     weights: str = "pretrained"  # pretrained, random (full size, drawn weights), tiny (toy width), or a folder
     revision: str | None = None  # commit of the repository
     dtype: str = MISSING  # float32, bfloat16 or float16

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spectrum.config.schema import BUILT, ModelConfig
 from spectrum.core.errors import refuse
-from spectrum.models.sources import cached_file, model_item
+from spectrum.models.sources import EMBEDDED_HUB, cached_file, model_item
 from spectrum.records.files import identity
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -22,7 +22,8 @@ def weights_folder(model: ModelConfig) -> Path | None:
         SpectrumError: if `model.weights` names a folder that is not there.
     """
     if model.weights == "pretrained":
-        return EMBEDDED if model.hub == "embedded" else None
+        where, _, name = model.hub.partition("/")
+        return ASSETS / (name or EMBEDDED.name) if where == EMBEDDED_HUB else None
     if model.weights in BUILT:
         return None
     if not model.weights.strip() or not Path(model.weights).is_dir():
@@ -40,7 +41,7 @@ def model_kind(model: ModelConfig) -> str:
     folder = weights_folder(model)
     if folder is None:
         return "real weights"
-    return "embedded, trained" if folder.resolve() == EMBEDDED else f"weights of the user's folder {folder.name}"
+    return "embedded, trained" if folder.resolve().parent == ASSETS else f"weights of the user's folder {folder.name}"
 
 
 def on_this_machine(model: ModelConfig) -> bool:

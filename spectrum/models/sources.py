@@ -9,6 +9,8 @@ from spectrum.config.schema import ModelConfig
 
 COMMAND = "python scripts/fetch.py"
 """How messages tell people to fetch; `spectrum fetch` does the same."""
+EMBEDDED_HUB = "embedded"
+"""What `model.hub` says of weights that ship with the project; behind a slash their folder, unless it is `tiny`."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def size_text(size_gb: float) -> str:
 
 def model_item(model: ModelConfig) -> Item | None:
     """The published weights of a model; None if its weights ship with the project, are drawn, or lie in a folder."""
-    if model.weights != "pretrained" or model.hub == "embedded" or Path(model.hub).is_dir():
+    if model.weights != "pretrained" or model.hub.split("/")[0] == EMBEDDED_HUB or Path(model.hub).is_dir():
         return None
     own = {"spare": tuple(model.spare), "elsewhere": tuple(model.parts)}
     sources = [HubFiles(model.hub, model.revision, model.size_gb, model.licence, **own)]

@@ -1,0 +1,79 @@
+"""The embedded class-conditional model: what ships, that diffusers loads it alone, and what its prompts are."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from command import call, error_line
+from tiny import classes
+from toys import emoji_folder
+from typed import typed
+
+from spectrum.config.compose import compose
+from spectrum.config.prompt_lists import shipped_prompts
+from spectrum.models.architectures import prompt_inputs
+from spectrum.models.identity import ASSETS, digest, model_kind
+from spectrum.models.pipelines import load_pipeline
+
+FOLDER = ASSETS / "tiny_dit"
+SNIPPET = """
+import sys, torch
+from diffusers import DiTPipeline
+pipe = DiTPipeline.from_pretrained(sys.argv[1])
+image = pipe(pipe.get_label_ids(["cat"]), num_inference_steps=3, generator=torch.Generator().manual_seed(0)).images[0]
+assert image.size == (96, 96)
+assert not [name for name in sys.modules if name.partition(".")[0] in ("spectrum", "baselines", "eval")]
+"""
+
+
+def test_diffusers_loads_it_with_nothing_of_ours(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", SNIPPET, str(FOLDER)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_it_is_whole_and_small():
+    files = [p for p in FOLDER.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) <= 16e6
+    assert not [p for p in files if p.suffix in (".bin", ".pt", ".pkl")]
+    assert json.loads((FOLDER / "digest.json").read_text())["sha256"] == digest(FOLDER)
+    assert digest(FOLDER) in (FOLDER / "README.md").read_text()
+
+
+def test_a_prompt_is_the_class_of_its_name():
+    config = compose(["model=tiny_dit", "prompts=classes"])
+    pipe = load_pipeline(config.model, "cpu")
+    asked = ["cat", "apple"]
+    found = prompt_inputs(pipe, config.model.architecture["embeds"], asked)
+    assert [classes.NAMES[number] for number in found["class_labels"]] == asked
+    assert model_kind(config.model) == "embedded, trained"
+
+
+def test_half_of_the_classes_are_for_tables_and_nothing_is_fitted_on_them(capsys):
+    tables, fits = shipped_prompts("classes"), shipped_prompts("classes_calibration")
+    assert len(tables) == len(fits) == 32 and {*tables, *fits} == {*classes.NAMES}
+    said = call("fit", "model=tiny_dit", "runs=10", "prompts=classes", capsys=capsys)
+    assert "nothing is fitted on the classes prompts" in error_line(said)
+    assert "type prompts=classes_calibration" in error_line(said)
+
+
+@pytest.mark.parametrize("method", ["spectrum", "fora"])
+def test_it_runs_cached(method, tmp_path, capsys):
+    """From a prompt to a record: a few steps, in which some are skipped."""
+    words = ["model=tiny_dit", f"method={method}", "prompts=classes", "prompts.limit=2", "batch=2", "model.steps=9"]
+    said = call("run", *words, "timing=0", f"out={tmp_path}", capsys=capsys)
+    assert said.code == 0, said.err
+    record = json.loads(next(tmp_path.rglob(f"{method}-*/record.json")).read_text())
+    assert record["nfe"] < 9 and min(record["metrics"]["psnr"]["values"]) > 10
+
+
+def test_the_recipe_runs(tmp_path):
+    words = ["--emoji", emoji_folder(tmp_path / "emoji"), "--work", tmp_path / "w", "--out", tmp_path / "out"]
+    words += ["--prompts", tmp_path / "prompts", "--scenes", 100, "--steps", 2, "--batch", 4, "--no-compile"]
+    ran = typed("scripts/train_classes.py", *words)
+    assert ran.code == 0, ran.err
+    written = (tmp_path / "prompts" / "classes.txt").read_text().split("\n")[:-1]
+    assert tuple(written) == shipped_prompts("classes")
+    assert json.loads((tmp_path / "out" / "digest.json").read_text())["sha256"] == digest(tmp_path / "out")
