@@ -13,6 +13,7 @@ from spectrum.bench.resolve import resolve
 from spectrum.bench.sampling import call_arguments
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
+from spectrum.config.schema import RunConfig
 from spectrum.core import sums
 from spectrum.core.method import Method
 from spectrum.hooks.replaced import replaced
@@ -57,6 +58,14 @@ class Model:
             The method, checked.
         """
         return resolve(compose([*self._words, *words]))[1]
+
+    def config(self, *words: str) -> RunConfig:
+        """The config of an uncached run on this model.
+
+        Args:
+            *words: those of a command line, such as `prompts.limit=2`.
+        """
+        return resolve(compose([*self._words, "method=none", *words]))[0]
 
     def timed(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fits
 import peers
 import sums
 import torch
@@ -75,7 +76,7 @@ class Parts:
         measurements: dict[str, Callable[[Found, Keep], None]] = {
             "ceilings": self._ceilings, "sums": self._sums, "flux": self._flux, "ledger": self._ledger,
             "host": self._host, "peers": self._peers, "cachedit": self._cachedit, "blocks": self._blocks,
-            "whole": self._whole,
+            "whole": self._whole, "fit": self._fit, "sd35_run": self._sd35_run,
         }  # fmt: skip
         self._failed = []
         if part in measurements:
@@ -252,6 +253,15 @@ class Parts:
 
     def _whole(self, found: Found, keep: Keep) -> None:
         self._compiled(True, found, keep)
+
+    def _fit(self, found: Found, keep: Keep) -> None:
+        found |= fits.cost(self._of("flux"), 14)
+        print({key: found[key] for key in ("sampling_seconds", "fit_seconds", "full_runs", "grown")}, flush=True)
+
+    def _sd35_run(self, found: Found, keep: Keep) -> None:
+        model = self._of("sd35")
+        model.timed(stop=3)
+        self._rounds(self._sides(model, MAIN), 2, found, keep)
 
     def _other(self, name: str, found: Found, keep: Keep) -> None:
         """SDXL in whole trajectories; larger models a few full steps, and the first steps with the method."""

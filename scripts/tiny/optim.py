@@ -4,6 +4,7 @@ Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest semi-ortho
 2-D parameters only; here a convolution counts as the matrix (out channels, everything else).
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -12,17 +13,17 @@ from torch import Tensor, nn
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Newton-Schulz iteration towards U V^T of the (rows, columns) matrix's singular value decomposition."""
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Newton-Schulz iteration towards U V^T of the singular value decomposition of each (..., rows, columns) matrix."""
     a, b, c = _QUINTIC
-    x = matrix.bfloat16()
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    x = x / (x.norm() + 1e-7)
+    x = matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -33,16 +34,22 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One update of every parameter that has a gradient."""
+        """One update of every parameter that has a gradient; matrices of one shape are orthogonalised together."""
         for group in self.param_groups:
+            updates: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is None:
                     continue
                 buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 buffer.lerp_(p.grad, 1 - group["momentum"])
                 update = p.grad.lerp(buffer, group["momentum"]).flatten(1)
-                update = orthogonalise(update) * (0.2 * max(update.shape) ** 0.5)
-                p.add_(update.view_as(p), alpha=-group["lr"])
+                updates[update.shape].append((p, update))
+            for shape, found in updates.items():
+                orthogonal = orthogonalise(torch.stack([update for _, update in found]))
+                orthogonal *= -group["lr"] * 0.2 * max(shape) ** 0.5
+                torch._foreach_add_(
+                    [p for p, _ in found], [o.view_as(p) for (p, _), o in zip(found, orthogonal, strict=True)]
+                )
 
 
 def optimisers(module: nn.Module, lr: float, exclude: tuple[str, ...] = ()) -> list[torch.optim.Optimizer]:
