@@ -37,6 +37,7 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("--steps", type=int, default=4000, help="of the denoiser")
     options.add_argument("--batch", type=int, default=64, help="of the denoiser")
     options.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    options.add_argument("--start", type=Path, help="a folder of trained weights to begin with")
     options.add_argument("--no-compile", action="store_true", help="train the denoiser without torch.compile")
     return options
 
@@ -54,6 +55,8 @@ def main() -> None:
     torch.manual_seed(0)
     levels, where = kind.scheduler().alphas_cumprod, given.work / f"{name}.pt"
     model = kind.Denoiser()
+    if given.start is not None:
+        model.load(given.start)
     trained = noise.train(model, pool, levels, given.steps, where, given.batch, given.device, not given.no_compile)
     export.export(kind.assemble(vae, trained, pool.scale), out)
     kind.write_prompts(given.prompts)

@@ -57,22 +57,31 @@ def test_half_of_the_classes_are_for_tables_and_nothing_is_fitted_on_them(capsys
     said = call("fit", "model=tiny_dit", "runs=10", "prompts=classes", capsys=capsys)
     assert "nothing is fitted on the classes prompts" in error_line(said)
     assert "type prompts=classes_calibration" in error_line(said)
+    other = call("fit", "model=tiny_dit", "runs=10", "prompts=heldout", capsys=capsys)
+    assert "nothing is fitted on the heldout prompts" in error_line(other)
+
+
+def test_what_is_no_class_is_refused(tmp_path, capsys):
+    said = call("run", "model=tiny_dit", "prompts=heldout", "prompts.limit=1", f"out={tmp_path}", capsys=capsys)
+    message = error_line(said)
+    assert "is no class of this model" in message and "prompts=classes" in message
+    assert not [*tmp_path.rglob("record.json")]
 
 
 @pytest.mark.parametrize("method", ["spectrum", "fora"])
 def test_it_runs_cached(method, tmp_path, capsys):
     """From a prompt to a record: a few steps, in which some are skipped."""
-    words = ["model=tiny_dit", f"method={method}", "prompts=classes", "prompts.limit=2", "batch=2", "model.steps=9"]
+    words = ["model=tiny_dit", f"method={method}", "prompts=classes", "prompts.limit=2", "batch=2", "model.steps=20"]
     said = call("run", *words, "timing=0", f"out={tmp_path}", capsys=capsys)
     assert said.code == 0, said.err
     record = json.loads(next(tmp_path.rglob(f"{method}-*/record.json")).read_text())
-    assert record["nfe"] < 9 and min(record["metrics"]["psnr"]["values"]) > 10
+    assert record["nfe"] < 20 and min(record["metrics"]["psnr"]["values"]) > 10
 
 
 def test_the_recipe_runs(tmp_path):
     words = ["--emoji", emoji_folder(tmp_path / "emoji"), "--work", tmp_path / "w", "--out", tmp_path / "out"]
     words += ["--prompts", tmp_path / "prompts", "--scenes", 100, "--steps", 2, "--batch", 4, "--no-compile"]
-    ran = typed("scripts/train_classes.py", *words)
+    ran = typed("scripts/train_more.py", "tiny_dit", *words)
     assert ran.code == 0, ran.err
     written = (tmp_path / "prompts" / "classes.txt").read_text().split("\n")[:-1]
     assert tuple(written) == shipped_prompts("classes")

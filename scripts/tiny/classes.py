@@ -36,6 +36,10 @@ class Denoiser(nn.Module):
             attention_bias=True,
         )
 
+    def load(self, folder: Path) -> None:
+        """Take the weights of a pipeline's folder."""
+        self.network = DiTTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+
     def conditions(self, texts: list[str]) -> Tensor:
         """The number of each class, (count,)."""
         return torch.tensor([NAMES.index(text) for text in texts])
@@ -60,7 +64,9 @@ def assemble(vae: AutoencoderKL, trained: Denoiser, scale: float) -> DiTPipeline
     """The pipeline; the latents' scale goes into the autoencoder's config, where DiT has it."""
     vae.register_to_config(shift_factor=None, scaling_factor=scale)
     labels = {str(number): name for number, name in enumerate(NAMES)}
-    return DiTPipeline(trained.network, vae, scheduler(), id2label=labels)  # pyright: ignore[reportArgumentType]
+    pipe = DiTPipeline(trained.network, vae, scheduler(), id2label=labels)  # pyright: ignore[reportArgumentType]
+    pipe.register_to_config(id2label=labels)
+    return pipe
 
 
 def write_prompts(folder: Path) -> None:

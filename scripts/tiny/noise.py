@@ -83,19 +83,18 @@ def encode_pool(
         stored = torch.load(path, weights_only=True)
         if len(stored["texts"]) == count:
             return Pool(**stored)
-    vae = vae.to(device)
-    latents, texts = [], []
     paint = functools.partial(_painted, draw, objects)
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as workers:
-        for number, (said, pixels) in enumerate(
-            workers.map(paint, [[seed, start] for start in range(0, count, CHUNK)])
-        ):
-            x = autoencoder.to_tensor(pixels).to(device)
-            latents.append(vae.encode(x).latent_dist.mode().half().cpu())  # pyright: ignore[reportAttributeAccessIssue]
-            texts += said
-            if number % 40 == 0:
-                print(f"pool {number * CHUNK}/{count}", flush=True)
-    vae.to("cpu")
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as workers:
+        painted = list(workers.map(paint, [[seed, start] for start in range(0, count, CHUNK)]))
+    print(f"painted {count} scenes", flush=True)
+    vae.to(device)  # pyright: ignore[reportArgumentType]
+    latents, texts = [], []
+    for said, pixels in painted:
+        x = autoencoder.to_tensor(pixels).to(device)
+        latents.append(vae.encode(x).latent_dist.mode().half().cpu())  # pyright: ignore[reportAttributeAccessIssue]
+        texts += said
+    print("encoded", flush=True)
+    vae.to("cpu")  # pyright: ignore[reportArgumentType]
     z = torch.cat(latents)
     pool = Pool(z, texts, 1 / z.float().std().item())
     torch.save(vars(pool), path)
@@ -106,6 +105,9 @@ def train(
     model: Trained, pool: Pool, levels: Tensor, steps: int, path: Path, batch: int, device: torch.device, compiled: bool
 ) -> Trained:
     """Train to predict noise, or go on from the checkpoint; returns the averaged weights.
+
+    The average is exponential, over 500 updates or a seventh of all where that is less: a longer one would keep weights
+    of the beginning.
 
     Args:
         model: the denoiser, a module that is a `Denoiser`.
@@ -118,7 +120,8 @@ def train(
         compiled: whether the network is compiled.
     """
     parts: Denoiser = model  # pyright: ignore[reportAssignmentType]
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
+    decay = torch.optim.swa_utils.get_ema_multi_avg_fn(1 - 1 / max(1, min(500, steps // 7)))
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=decay)
     model, average = model.to(device).train(), average.to(device)
     optims = optimisers(model, lr := 2e-3, exclude=parts.plain)
     start = restore(path, model, average, *optims)
@@ -138,9 +141,9 @@ def train(
             optim.zero_grad()
         average.update_parameters(model)
         running = 0.99 * running + 0.01 * loss.detach() if step > start else loss.detach()
-        if (step + 1) % 200 == 0 or step + 1 == steps:
+        if (step + 1) % 50 == 0 or step + 1 == steps:
             print(f"step {step + 1}/{steps}  loss {running.item():.4f}  {time.time() - began:.0f} s", flush=True)
-        if (step + 1) % 1000 == 0 or step + 1 == steps:
+        if (step + 1) % 100 == 0 or step + 1 == steps:
             save(path, step + 1, model, average, *optims)
     return average.module.cpu().eval()  # pyright: ignore[reportReturnType, reportCallIssue]
 

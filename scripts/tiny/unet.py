@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPTextModel
 
 from . import autoencoder, noise, scenes, text
 
@@ -19,6 +20,7 @@ class Denoiser(nn.Module):
     """A UNet of widths 64 and 128 (6.3 M parameters) and the CLIP text encoder (0.5 M) that trains with it."""
 
     plain = ("conv_in", "conv_out", "embedding")
+    empty: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,6 +39,11 @@ class Denoiser(nn.Module):
             norm_num_groups=16,
         )
         self.register_buffer("empty", self.conditions([""]), persistent=False)
+
+    def load(self, folder: Path) -> None:
+        """Take the weights of a pipeline's folder."""
+        self.network = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+        self.clip = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
 
     def conditions(self, texts: list[str]) -> Tensor:
         """CLIP ids (count, 24), padded as the pipeline pads them."""

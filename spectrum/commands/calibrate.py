@@ -30,6 +30,7 @@ from spectrum.core.errors import refuse
 from spectrum.models.fitted import CALIBRATION, read_calibration
 from spectrum.models.identity import weights_folder
 from spectrum.models.pipelines import device_of, load_pipeline
+from spectrum.models.sources import CLASSES_HUB
 from spectrum.records.files import write_json
 
 BUDGETS = (18, 14, 12, 10, 9, 8)
@@ -84,12 +85,14 @@ def check_fit_prompts(config: RunConfig) -> None:
     """Refuse to fit on prompts that tables are made on, wherever they were read from.
 
     Raises:
-        SpectrumError: for a prompt of the held-out or of the sealed list; for a model of classes, of the held-out ones.
+        SpectrumError: for a prompt of the held-out or of the sealed list; for the embedded model of classes, also for
+            a class that its tables are made on.
     """
     prompts = read_prompts(config.prompts)
-    labels = "class_labels" in (config.model.architecture or {}).get("embeds", {})
-    kept, free = (("classes",), "classes_calibration") if labels else (("heldout", "sealed"), "calibration")
-    for name in kept:
+    kept = {"heldout": "calibration", "sealed": "calibration"}
+    if config.model.hub == CLASSES_HUB:
+        kept["classes"] = "classes_calibration"
+    for name, free in kept.items():
         if shared_prompts(prompts, name):
             refuse(f"nothing is fitted on the {name} prompts, which methods are compared on: type prompts={free}")
 

@@ -132,11 +132,15 @@ def prompt_inputs(pipe: Any, embeds: Mapping[str, Any], prompts: Sequence[str]) 
             dtype; `{shape: [layers, tokens, width], batch: 1}` where prompts are not the first dimension; `{ones:
             [tokens], dtype: bool}` or `{zeros: [tokens]}` for a mask; `{each: [tokens, width]}` for a list with one
             tensor for each prompt; `{labels: 1000}` for class numbers (a prompt that is a number or a class's name is
-            that class); `{picture: [3, height, width]}` for a picture in [0, 1].
+            that class; where the classes have no names, any other draws one); `{picture: [3, height, width]}` for a
+            picture in [0, 1].
         prompts: the prompts of one batch.
 
     Returns:
         The arguments by name.
+
+    Raises:
+        SpectrumError: for a prompt that is no class, where the classes have names.
     """
     model = next(m for n in ("transformer", "unet") if (m := getattr(pipe, n, None)) is not None)
     found: dict[str, Any] = {}
@@ -163,6 +167,11 @@ def _values(name: str, spec: Any, texts: Sequence[str], device: torch.device, dt
 
 def _label(known: Mapping[str, int], text: str, count: int) -> int:
     number = int(text) if text.isdecimal() else known.get(text, -1)
+    if known and not 0 <= number < count:
+        refuse(
+            f'{text!r} is no class of this model: type prompts=inline "prompts.text={[*known][:2]}" with names of its '
+            "classes, or prompts=classes for model=tiny_dit"
+        )
     return number if 0 <= number < count else _seed("label", text) % count
 
 

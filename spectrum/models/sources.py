@@ -11,6 +11,8 @@ COMMAND = "python scripts/fetch.py"
 """How messages tell people to fetch; `spectrum fetch` does the same."""
 EMBEDDED_HUB = "embedded"
 """What `model.hub` says of weights that ship with the project; behind a slash their folder, unless it is `tiny`."""
+CLASSES_HUB = f"{EMBEDDED_HUB}/tiny_dit"
+"""The embedded model whose prompts are classes."""
 
 
 @dataclass(frozen=True)
