@@ -15,6 +15,7 @@ WHAT = {
     "cachedit": "FLUX.1-dev, cache-dit",
     "blocks": "FLUX.1-dev, blocks compiled",
     "whole": "FLUX.1-dev, compiled whole",
+    "sd35_run": "SD3.5-Large, 1024x1024, two branches in a batch",
     "sdxl": "SDXL, 1024x1024, two branches in a batch",
 }
 """The parts with whole trajectories, in the order of the page."""
