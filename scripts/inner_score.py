@@ -129,7 +129,7 @@ def main() -> None:
     console, device = Console(), device_of(config.device)
     pipe = load_pipeline(config.model, device)
     found: list[dict[str, Any]] = []
-    with Progress(console) as progress, Fitting(config, pipe, Asked(budgets[0]).site, progress.start) as fitting:
+    with Progress(console) as progress, Fitting(config, [pipe], Asked(budgets[0]).site, progress.start) as fitting:
         for runs in budgets:
             evaluate = fitting.evaluate(Asked(runs), Path(config.out) / PLANS)
             found += scored(evaluate, runs, count, progress)

@@ -190,6 +190,7 @@ def test_the_second_order_control_shares_the_weights(_tiny):
     other = with_solver(_tiny, "UniPCMultistepScheduler")
     assert other.transformer is _tiny.transformer and type(other.scheduler).__name__ == "UniPCMultistepScheduler"
     assert type(_tiny.scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
+    assert _tiny.config.scheduler[1] == "FlowMatchEulerDiscreteScheduler"
     _, sampling = job()
     images = [sample_batch(pipe, numbered_samples(["a cat"], [0]), sampling) for pipe in (_tiny, other)]
     assert torch.isfinite(images[1]).all() and not torch.equal(*images)

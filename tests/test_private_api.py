@@ -168,14 +168,10 @@ def test_parts_that_stay_in_float32_are_listed():
 
 
 @pytest.mark.fast
-def test_a_pipeline_tells_its_device_and_its_progress_bar():
+def test_a_pipeline_tells_its_device():
     pipe = toy_flux().pipe
     assert private_api.execution_device(pipe) == torch.device("cpu"), moved(
         "diffusers", "_execution_device", "to place drawn embeddings"
-    )
-    pipe.set_progress_bar_config(desc="steps")
-    assert private_api.progress_bar_config(pipe) == {"desc": "steps"}, moved(
-        "diffusers", "_progress_bar_config", "to give another solver's pipeline the same progress bar"
     )
 
 
@@ -245,4 +241,3 @@ def test_hydra_keeps_what_a_failed_job_raised():
 def test_what_lacks_a_private_attribute_has_nothing_of_it():
     assert private_api.context_parallel_config(torch.nn.Linear(1, 1)) is None
     assert private_api.kept_in_float32(torch.nn.Linear(1, 1)) == set()
-    assert private_api.progress_bar_config(object()) == {}

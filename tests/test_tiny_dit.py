@@ -15,6 +15,7 @@ from spectrum.config.prompt_lists import shipped_prompts
 from spectrum.models.architectures import prompt_inputs
 from spectrum.models.identity import ASSETS, digest, model_kind
 from spectrum.models.pipelines import load_pipeline
+from spectrum.models.solvers import with_solver
 
 FOLDER = ASSETS / "tiny_dit"
 SNIPPET = """
@@ -49,6 +50,12 @@ def test_a_prompt_is_the_class_of_its_name():
     found = prompt_inputs(pipe, config.model.architecture["embeds"], asked)
     assert [classes.NAMES[number] for number in found["class_labels"]] == asked
     assert model_kind(config.model) == "embedded, trained"
+
+
+def test_another_solver_keeps_the_names_of_the_classes():
+    """Without them a prompt would draw any class, and the control would be compared with pictures of others."""
+    pipe = load_pipeline(compose(["model=tiny_dit"]).model, "cpu")
+    assert with_solver(pipe, "UniPCMultistepScheduler").labels == pipe.labels != {}
 
 
 def test_half_of_the_classes_are_for_tables_and_nothing_is_fitted_on_them(capsys):

@@ -171,8 +171,8 @@ def page(parts: Mapping[str, Any]) -> str:
             "## Larger models: some steps timed, and what follows for 50",
             "In parentheses stands how many steps were timed. The skipped ones are those of `spectrum` with the first "
             "three steps run and degree 2 (SD3.5: as with 14 runs), so the sum has 3 to 9 features; of them the "
-            "slowest is shown, without the first, where the kernel of the sum is compiled. SD3.5's whole trajectories came "
-            "out half a point below what follows here.", _larger(parts),
+            "slowest is shown, without the first, where the kernel of the sum is compiled. SD3.5's whole "
+            "trajectories came out half a point below what follows here.", _larger(parts),
         ]  # fmt: skip
     for name, title, table in more:
         if name in parts:

@@ -32,7 +32,7 @@ def cost(model: Model, runs: int) -> dict[str, Any]:
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     began = time.monotonic()
-    with Fitting(config, model.pipe, Site.output, lambda *_: lambda _: None) as fitting:
+    with Fitting(config, [model.pipe], Site.output, lambda *_: lambda _: None) as fitting:
         found["sampling_seconds"] = time.monotonic() - began
         plan = fitting.plan(config.planner or {}, Asked(runs), None)
     found["fit_seconds"] = time.monotonic() - began - found["sampling_seconds"]

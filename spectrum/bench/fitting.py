@@ -1,11 +1,12 @@
 """Fits plans on a model's calibration prompts, for `spectrum fit` and the studies of plans."""
 
+import contextlib
 import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +38,7 @@ from spectrum.planning.planners import check_budget, check_steps, given
 from spectrum.planning.player import Player
 from spectrum.planning.published import rule
 from spectrum.planning.rollout import Rollouts
+from spectrum.planning.spread import spread
 from spectrum.records.files import identity
 from spectrum.records.plan_file import FITTED, PlanFile, Setting
 
@@ -124,12 +126,20 @@ def _by_sigma(method: Method, grid: Sequence[float]) -> Forecast:
     return weights
 
 
+class _Batch(NamedTuple):
+    """Samples that a pipeline is called for at once."""
+
+    player: Player
+    call: Callable[[], Any]
+    samples: int
+
+
 class Fitting:
     """The samples that a model's plans are fitted on, sampled uncached once, until the `with` block ends.
 
     Args:
         config: the model, the prompts and the batch size.
-        pipe: its pipeline, with nothing on it.
+        pipes: its pipeline, with nothing on it; several on as many devices share the batches.
         site: where features are stored.
         begin: begins a stage of the progress.
 
@@ -137,32 +147,36 @@ class Fitting:
         SpectrumError: for prompts that cannot be read, and a pipeline that steps otherwise than asked.
     """
 
-    def __init__(self, config: RunConfig, pipe: Any, site: Site, begin: Begin) -> None:
+    def __init__(self, config: RunConfig, pipes: Sequence[Any], site: Site, begin: Begin) -> None:
         self._config, self._begin, self.site = config, begin, site
         self._sampling = Sampling.of(config)
         self._prompts = read_prompts(config.prompts)
         samples = numbered_samples(self._prompts, config.seeds)
         self._size = config.batch or config.model.batch
-        self._player = Player(pipe, site)
-        try:
+        with contextlib.ExitStack() as stack:
+            players = [stack.enter_context(Player(pipe, site)) for pipe in pipes]
             uncached = begin("uncached", len(samples), "samples")
-            self._rollouts = []
-            for first in range(0, len(samples), self._size):
-                batch = samples[first : first + self._size]
-                call = functools.partial(sample_batch, pipe, batch, self._sampling)
-                self._rollouts.append(Rollouts(self._player, call))
-                uncached(len(batch))
+            batches = []
+            for number, first in enumerate(range(0, len(samples), self._size)):
+                at, batch = number % len(pipes), samples[first : first + self._size]
+                call = functools.partial(sample_batch, pipes[at], batch, self._sampling)
+                batches.append(_Batch(players[at], call, len(batch)))
+
+            def sampled(batch: _Batch) -> Rollouts:
+                found = Rollouts(batch.player, batch.call)
+                uncached(batch.samples)
+                return found
+
+            self._rollouts = spread(sampled, batches)
             check_steps(self._rollouts[0].steps, self._sampling.steps)
-            self._setting = _setting(config, pipe)
-        except BaseException:
-            self._player.__exit__()
-            raise
+            self._setting = _setting(config, pipes[0])
+            self._players = stack.pop_all()
 
     def __enter__(self) -> "Fitting":
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._player.__exit__()
+        self._players.close()
 
     def plan(self, planner: dict[str, Any], asked: Asked, journals: Path | None) -> PlanFile:
         """Fit a plan.
@@ -229,13 +243,13 @@ def _scores(planner: dict[str, Any], steps: int, runs: int) -> int:
 
 
 def fit_plans(
-    config: RunConfig, pipe: Any, asked: Sequence[Asked], journals: Path | None, begin: Begin
+    config: RunConfig, pipes: Sequence[Any], asked: Sequence[Asked], journals: Path | None, begin: Begin
 ) -> Iterator[PlanFile]:
     """Fit plans from the same uncached runs, one after the other.
 
     Args:
         config: the model, the prompts, the planner, and the batch size.
-        pipe: its pipeline.
+        pipes: see `Fitting`.
         asked: what each plan is asked to be, all at one site.
         journals: see `Fitting.plan`.
         begin: begins a stage of the progress.
@@ -250,7 +264,7 @@ def fit_plans(
         check_budget(steps, own.runs)
         if function.func in WITHOUT_SCORES:
             function(None, steps=steps, runs=own.runs, seed=own.seed)
-    with Fitting(config, pipe, asked[0].site, begin) as fitting:
+    with Fitting(config, pipes, asked[0].site, begin) as fitting:
         for own in asked:
             yield fitting.plan(planner, own, journals)
 

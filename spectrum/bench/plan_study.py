@@ -193,7 +193,7 @@ class PlanBench:
         if self._fitting is None or self._fitting[0] != key:
             self.close()
             pipe = load_pipeline(config.model, device_of(config.device))
-            self._fitting = key, Fitting(config, pipe, trial.asked.site, self._begin)
+            self._fitting = key, Fitting(config, [pipe], trial.asked.site, self._begin)
         return self._fitting[1].plan(planner, trial.asked, self._journals)
 
     def _new_judge(self, words: tuple[str, ...], solver: str | None) -> "Judge":

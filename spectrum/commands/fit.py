@@ -11,6 +11,7 @@ command goes on where it was broken off, and comes to the same plan, byte by byt
 on from it too.
 """
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -44,6 +45,7 @@ OPTIONS = {
     "forecast": "fitted (the default), local, or a method whose forecast gives the weights: fora, taylorseer, spectrum",
     "branches": "shared (the default) or own: whether the CFG branches have the same weights",
     "seed": "of the planner; 0 by default",
+    "devices": "several, each with the whole model, share the batches of samples: cuda:0,cuda:1; device= by default",
     "keep": "true also keeps the plan beside the model's weights, where runs= finds it",
 }
 
@@ -71,13 +73,15 @@ def main(words: list[str]) -> None:
     if keep and folder is None:
         refuse(f"the weights of model={model.name} lie in no folder that a plan could be kept in: leave keep=true out")
     quiet()
-    pipe = load_pipeline(model, device_of(config.device))
+    devices = [device_of(name) for name in given.get("devices", config.device).split(",")]
+    config = dataclasses.replace(config, device=str(devices[0])) if "devices" in given else config
+    pipes = [load_pipeline(model, device) for device in devices]
     console = Console()
     journals = Path(config.out) / PLANS
     journals.mkdir(parents=True, exist_ok=True)
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with Progress(console) as progress:
-        for plan in fit_plans(config, pipe, asked, journals, progress.start):
+        for plan in fit_plans(config, pipes, asked, journals, progress.start):
             name = plan_name(model.steps, len(plan.run_steps))
             places = [Path(given.get("to") or journals / f"{model.name}-{name}")]
             places += [] if folder is None else [folder / PLANS / name]

@@ -27,7 +27,6 @@ __all__ = [
     "context_parallel_config",
     "execution_device",
     "kept_in_float32",
-    "progress_bar_config",
     "share_submodules",
     "stack_names",
     "submodules",
@@ -99,8 +98,3 @@ def execution_device(pipe: Any) -> torch.device:
 def kept_in_float32(module: nn.Module) -> set[str]:
     """The parts of a model that diffusers loads in float32 whatever the dtype."""
     return set(getattr(module, "_keep_in_fp32_modules", None) or ())
-
-
-def progress_bar_config(pipe: Any) -> dict[str, Any]:
-    """What a pipeline's progress bar was configured with."""
-    return dict(getattr(pipe, "_progress_bar_config", {}))

@@ -1,5 +1,6 @@
 """Another solver on a pipeline's own noise schedule: the multistep control of every table."""
 
+import copy
 import inspect
 from typing import Any
 
@@ -7,7 +8,6 @@ import numpy as np
 import torch
 
 from spectrum.core.errors import refuse
-from spectrum.hooks.private_api import progress_bar_config
 
 
 def with_solver(pipe: Any, solver: str | None) -> Any:
@@ -41,10 +41,8 @@ def with_solver(pipe: Any, solver: str | None) -> Any:
         config |= {"use_flow_sigmas": True, "flow_shift": own.get("flow_shift", own.get("shift", 1.0))}
     scheduler = cls.from_config(config)
     scheduler = scheduler if "prediction_type" in own else _for_flow_pipelines(scheduler)
-    named = inspect.signature(type(pipe)).parameters
-    settings = {k: v for k, v in pipe.config.items() if k in named and not isinstance(v, tuple | list)}
-    other = type(pipe)(**{**settings, **pipe.components, "scheduler": scheduler})
-    other.set_progress_bar_config(**progress_bar_config(pipe))
+    other = copy.copy(pipe)
+    other.register_modules(scheduler=scheduler)
     return other
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from spectrum.planning.gap import Prefix, Settings, as_numpy, errors_of, fit_gap
 from spectrum.planning.least_squares import Array
 from spectrum.planning.rollout import Rollouts
+from spectrum.planning.spread import spread
 
 
 def first(rollouts: Sequence[Rollouts]) -> Prefix:
@@ -41,8 +42,8 @@ def extended(rollouts: Sequence[Rollouts], prefix: Prefix, step: int, settings: 
         settings: how weights are fitted.
     """
     found = gapped(rollouts, prefix, step, settings)
-    parts = zip(rollouts, found.features, strict=True)
-    return Prefix((*found.runs, step), found.gaps, tuple(part.run(own, found.weights, step) for part, own in parts))
+    own = spread(lambda part, features: part.run(features, found.weights, step), rollouts, found.features)
+    return Prefix((*found.runs, step), found.gaps, tuple(own))
 
 
 def ended(rollouts: Sequence[Rollouts], prefix: Prefix, end: int, settings: Settings) -> tuple[Prefix, Array]:
@@ -60,8 +61,8 @@ def ended(rollouts: Sequence[Rollouts], prefix: Prefix, end: int, settings: Sett
     whole = gapped(rollouts, prefix, end, settings)
     if whole is not prefix:
         return whole, whole.gaps[prefix.runs[-1]].landed
-    parts = zip(rollouts, whole.features, strict=True)
-    latents = [[as_numpy(part.latents(own, whole.weights, [end])[0])] for part, own in parts]
+    found = spread(lambda part, own: part.latents(own, whole.weights, [end]), rollouts, whole.features)
+    latents = [[as_numpy(own[0])] for own in found]
     return whole, errors_of(latents, [as_numpy(part.reference[end]) for part in rollouts])
 
 

@@ -1,5 +1,6 @@
 """Measures by how much an error in the latents of a step grows to the end, and the inner products of a trajectory."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 from spectrum.core.errors import refuse
 from spectrum.planning.least_squares import Array
 from spectrum.planning.rollout import Rollouts
+from spectrum.planning.spread import spread
 
 PROBES = 8
 """At how many steps the gain is measured; between them its logarithm is interpolated."""
@@ -63,13 +65,16 @@ def gain_of(rollouts: Sequence[Rollouts]) -> Array:
         refuse("the solver remembers earlier steps, so an error cannot be put in at one: type planner=path")
     logs = []
     for step in at:
-        grown = []
-        for part in parts:
-            before, here, there = part.reference[step - 2 : step + 1]
-            moves = part.moves[step - 2 : step]
-            grown.append(part.growth(step, float(moves[1] / moves[0]) * (here - before) - (there - here)))
+        grown = spread(functools.partial(_grown, step=step), parts)
         logs.append(np.log(np.maximum(np.concatenate(grown).mean(), 1e-6)))
     return np.exp(np.interp(np.arange(rollouts[0].steps + 1), at, logs))
+
+
+def _grown(part: Rollouts, step: int) -> Array:
+    """Of each sample by how much the error of reuse at a step has grown at the end."""
+    before, here, there = part.reference[step - 2 : step + 1]
+    moves = part.moves[step - 2 : step]
+    return part.growth(step, float(moves[1] / moves[0]) * (here - before) - (there - here))
 
 
 def products_of(rollouts: Sequence[Rollouts]) -> Array:

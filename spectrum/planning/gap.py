@@ -13,6 +13,7 @@ from spectrum.core.planned import SHARED
 from spectrum.planning.least_squares import FAR, RIDGES, Array, Normal, best_ridge
 from spectrum.planning.player import Features, GapWeights
 from spectrum.planning.rollout import Rollouts
+from spectrum.planning.spread import spread
 
 ROUNDS = 3
 """How often the weights of a gap are solved for, at most; once is enough where the latents are linear in them."""
@@ -130,9 +131,7 @@ class _Behind:
     def latents(self, flat: Array) -> list[list[Array]]:
         """Of each batch the latents at each end."""
         weights = {**self.prefix.weights, self.prefix.runs[-1]: self.named(flat)}
-        found = [
-            part.latents(own, weights, self.ends) for part, own in zip(self.rollouts, self.prefix.features, strict=True)
-        ]
+        found = spread(lambda part, own: part.latents(own, weights, self.ends), self.rollouts, self.prefix.features)
         return [[as_numpy(latents) for latents in own] for own in found]
 
     def moves(self, at: Array, here: list[list[Array]]) -> list[list[Array]]:

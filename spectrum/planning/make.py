@@ -15,6 +15,7 @@ from spectrum.planning.fit import fitted
 from spectrum.planning.gap import Prefix, Settings
 from spectrum.planning.least_squares import Array, folds_of
 from spectrum.planning.rollout import Rollouts
+from spectrum.planning.spread import spread
 from spectrum.records.files import identity
 from spectrum.records.plan_file import FITTED, FORMAT, Expected, PlanFile, Setting
 
@@ -143,10 +144,8 @@ def _weights(whole: Prefix, settings: Settings, branches: Sequence[str]) -> dict
 
 def _psnr(rollouts: Sequence[Rollouts], whole: Prefix) -> Array:
     """(samples,) PSNR of the pictures of a schedule to the uncached ones, dB."""
-    found = [
-        psnr(part.pictures(own, whole.weights), part.images) for part, own in zip(rollouts, whole.features, strict=True)
-    ]
-    return np.concatenate(found)
+    pictures = spread(lambda part, own: part.pictures(own, whole.weights), rollouts, whole.features)
+    return np.concatenate([psnr(own, part.images) for own, part in zip(pictures, rollouts, strict=True)])
 
 
 def psnr(images: Tensor, others: Tensor) -> Array:

@@ -41,6 +41,11 @@ class Rollouts:
         self.moves = player.moves(self.steps)
 
     @property
+    def player(self) -> Player:
+        """The pipeline that it is a batch of."""
+        return self._player
+
+    @property
     def steps(self) -> int:
         """Number of denoising steps."""
         return len(self.reference) - 1
