@@ -11,7 +11,7 @@ from command import call, error_line
 
 from eval.figures.plan_figures import budget_figure, plan_study_figure
 from eval.figures.plotting import pyplot
-from eval.tables.plan_studies import csv_table, markdown
+from eval.tables.plan_studies import csv_table, markdown, name_of
 from spectrum.bench import plan_study
 from spectrum.bench.plan_study import Trial, trials_of
 from spectrum.config.reader import choices
@@ -51,8 +51,17 @@ def test_rows_are_the_products_of_the_lists_in_each_block():
     judged = {"elsewhere": "prompts=classes", "branches": "prompts=development"}
     for name in choices("plan_study"):
         for trial in trials_of(name):
-            assert trial.asked.runs and judged.get(name, "prompts=heldout") in trial.sample_words
+            assert not trial.fitted or trial.asked.runs
+            assert judged.get(name, "prompts=heldout") in trial.sample_words
             assert not {*trial.fit_words} & {judged.get(name, "prompts=heldout")}, "fitted on what it is judged by"
+
+
+def test_a_row_that_was_not_fitted_is_called_by_its_method_alone():
+    kept = dataclasses.replace(STUDY.rows[0], keys={"method": "meancache", "schedule": "meancache_10"})
+    given = dataclasses.replace(STUDY.rows[0], keys={"planner": "given", "planner.run_steps": "[0,1]", "runs": 2})
+    keys = ["method", "planner", "planner.run_steps", "forecast", "schedule"]
+    assert name_of(kept, keys) == "meancache, schedule meancache_10"
+    assert name_of(given, keys) == "planned, given, fitted"
 
 
 def test_what_a_row_is_sampled_with_is_not_what_its_plan_is_fitted_for():

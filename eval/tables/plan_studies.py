@@ -14,6 +14,8 @@ DEFAULTS = {"method": "planned", "forecast": FITTED, "planner": "traced", "site"
 """What a key that a row does not name stands for."""
 PROMPTS = {"heldout": "held-out prompts", "development": "development prompts", "classes": "held-out classes"}
 """What the tables call a list of prompts."""
+SHOWN = ("runs", "planner.run_steps")
+"""Keys that have columns of their own."""
 NONE = "-"
 
 
@@ -41,8 +43,12 @@ def varying(study: Study) -> list[str]:
 
 
 def value_of(row: StudyRow, key: str) -> str:
-    """A row's value of a key as text; empty where the row does not name it and nothing stands for that."""
-    return str(row.keys.get(key, DEFAULTS.get(key, "")))
+    """A row's value of a key as text; empty where the row does not name it and nothing stands for that.
+
+    A row of a method, or of a plan that ships, was not fitted for the study, so no planner stands for it.
+    """
+    default = DEFAULTS.get(key, "") if "method" not in row.keys else ""
+    return str(row.keys.get(key, default))
 
 
 def name_of(row: StudyRow, keys: Sequence[str]) -> str:
@@ -50,12 +56,12 @@ def name_of(row: StudyRow, keys: Sequence[str]) -> str:
 
     Args:
         row: the row.
-        keys: the keys; `runs` is left out, for it has a column.
+        keys: the keys; those that have a column are left out.
     """
     words = []
     for key in keys:
         value = value_of(row, key)
-        if key == "runs" or not value:
+        if key in SHOWN or not value:
             continue
         short = key.removeprefix("at.").removeprefix("model.").removeprefix("call.")
         words.append(value if key in DEFAULTS else f"{'at ' if key.startswith('at.') else ''}{short} {value}")
