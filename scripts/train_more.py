@@ -2,9 +2,8 @@
 
 python scripts/train_more.py tiny_dit                         a class-conditional DiT; killed, it goes on where it was
 python scripts/train_more.py tiny_unet --device cuda          a UNet with a text encoder, on a GPU
-python scripts/train_more.py tiny_dit --out spectrum/assets/tiny_dit --prompts spectrum/assets/prompts      what ships
 
-Each model's card says how what ships was trained. Needs npm once, as scripts/train_tiny.py does.
+The card of a model that ships says which options it was trained with. Needs npm once, as scripts/train_tiny.py does.
 """
 
 import argparse
@@ -19,6 +18,7 @@ from tiny import classes, export, noise, scenes, unet
 from train_tiny import TRAINED, emoji
 
 from spectrum.commands.guard import guarded
+from spectrum.core.errors import refuse
 from spectrum.models.identity import EMBEDDED
 
 MODELS = {"tiny_dit": classes, "tiny_unet": unet}
@@ -52,6 +52,8 @@ def main() -> None:
     vae = AutoencoderKL.from_pretrained(EMBEDDED / "vae", torch_dtype=torch.float32).eval()
     path = given.work / f"{name}_pool.pt"
     pool = noise.encode_pool(vae, kind.draw, objects, given.scenes, kind.SEED, path, given.device)
+    if given.start is not None and (given.work / f"{name}.pt").exists():
+        refuse(f"{given.work / name}.pt goes on with an earlier training, not with --start: delete it, or type --work")
     torch.manual_seed(0)
     levels, where = kind.scheduler().alphas_cumprod, given.work / f"{name}.pt"
     model = kind.Denoiser()

@@ -66,6 +66,14 @@ def test_half_of_the_classes_are_for_tables_and_nothing_is_fitted_on_them(capsys
     assert "type prompts=classes_calibration" in error_line(said)
     other = call("fit", "model=tiny_dit", "runs=10", "prompts=heldout", capsys=capsys)
     assert "nothing is fitted on the heldout prompts" in error_line(other)
+    assert error_line(other).endswith("type prompts=classes_calibration")
+    number = call("fit", "model=tiny_dit", "runs=10", "prompts=inline", "prompts.text=['0']", capsys=capsys)
+    assert "names its classes, not their numbers" in error_line(number)
+
+
+def test_it_has_no_architecture_to_draw_weights_for(capsys):
+    said = call("run", "model=tiny_dit", "model.weights=random", "prompts=classes", capsys=capsys)
+    assert "describes no architecture: type model.weights=pretrained" in error_line(said)
 
 
 def test_what_is_no_class_is_refused(tmp_path, capsys):

@@ -155,8 +155,7 @@ def page(parts: Mapping[str, Any]) -> str:
         "stays on the denoiser). The table has the median over the rounds and [least, most]. Memory is the peak of the "
         "call above that of the uncached call. Run steps of cached calls can be quicker than uncached ones, for the "
         "GPU is at its power limit and rests in between: with compiled blocks by 1 to 2 %, which is in those ratios. "
-        "A denoiser that is compiled whole is compiled twice, without a method and with one, about a minute and a half "
-        "each. "
+        "A denoiser that is compiled whole is compiled twice, without a method and with one. "
         "SDXL's steps take as long as the host needs to launch them, and its pace changed between calls: no ratio is "
         "shown.",
         "## Whole trajectories", trajectories(parts),
@@ -171,8 +170,7 @@ def page(parts: Mapping[str, Any]) -> str:
             "## Larger models: some steps timed, and what follows for 50",
             "In parentheses stands how many steps were timed. The skipped ones are those of `spectrum` with the first "
             "three steps run and degree 2 (SD3.5: as with 14 runs), so the sum has 3 to 9 features; of them the "
-            "slowest is shown, without the first, where the kernel of the sum is compiled. SD3.5's whole "
-            "trajectories came out half a point below what follows here.", _larger(parts),
+            "slowest is shown, without the first, where the kernel of the sum is compiled.", _larger(parts),
         ]  # fmt: skip
     for name, title, table in more:
         if name in parts:

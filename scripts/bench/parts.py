@@ -255,7 +255,7 @@ class Parts:
         self._compiled(True, found, keep)
 
     def _fit(self, found: Found, keep: Keep) -> None:
-        found |= fits.cost(self._of("flux"), 14)
+        fits.cost(self._of("flux"), 14, found, keep)
         print({key: found[key] for key in ("sampling_seconds", "fit_seconds", "full_runs", "grown")}, flush=True)
 
     def _sd35_run(self, found: Found, keep: Keep) -> None:

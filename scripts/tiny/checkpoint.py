@@ -17,7 +17,7 @@ def restore(path: Path, *parts: Any) -> int:
     """Load what `save` stored into the parts; the step to go on from, 0 if there is no checkpoint."""
     if not path.exists():
         return 0
-    stored = torch.load(path, weights_only=True)
+    stored = torch.load(path, map_location="cpu", weights_only=True)
     for part, state in zip(parts, stored["parts"], strict=True):
         part.load_state_dict(state)
     return stored["step"]

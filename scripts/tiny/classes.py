@@ -18,7 +18,10 @@ SEED = 4
 
 
 class Denoiser(nn.Module):
-    """The denoiser: 6 blocks of width 192, 5.7 M parameters, 144 tokens of 2 x 2 latents. It drops labels itself."""
+    """The denoiser: 6 blocks of width 192, 5.7 M parameters, 144 tokens of 2 x 2 latents.
+
+    Each block has class embeddings of its own, and drops labels by itself.
+    """
 
     plain = ("embedder", "embedding", "pos_embed", "proj_out")
 

@@ -15,6 +15,8 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 
+from spectrum.core.errors import refuse
+
 from . import autoencoder
 from .checkpoint import restore, save
 from .optim import optimisers, set_lr, warmup_then_decay
@@ -79,6 +81,8 @@ def encode_pool(
         path: where they are kept for the next time.
         device: where they are encoded.
     """
+    if count % CHUNK:
+        refuse(f"--scenes {count}: type a multiple of {CHUNK}")
     if path.exists():
         stored = torch.load(path, weights_only=True)
         if len(stored["texts"]) == count:
@@ -97,7 +101,9 @@ def encode_pool(
     vae.to("cpu")  # pyright: ignore[reportArgumentType]
     z = torch.cat(latents)
     pool = Pool(z, texts, 1 / z.float().std().item())
-    torch.save(vars(pool), path)
+    draft = path.with_suffix(".tmp")
+    torch.save(vars(pool), draft)
+    draft.replace(path)
     return pool
 
 

@@ -200,7 +200,7 @@ class Fitting:
         made = make(evaluate, search, lambda folds: self._begin("left out", folds, "folds"), asked.judge and fit)
         half = interval(made.left_out.tolist(), len(config.seeds))[1]
         planned_by = {**{k: v for k, v in planner.items() if k != "_partial_"}, "seed": asked.seed}
-        made_with = environment(device_of(config.device))
+        made_with = environment(device_of(config.device.partition(",")[0]))
         half = half if math.isfinite(half) else None
         return as_file(made, asked.site, self._setting, self._prompts, planned_by, made_with, half, asked.forecast)
 

@@ -89,10 +89,11 @@ def check_fit_prompts(config: RunConfig) -> None:
             a class that its tables are made on.
     """
     prompts = read_prompts(config.prompts)
-    kept = {"heldout": "calibration", "sealed": "calibration"}
-    if config.model.hub == CLASSES_HUB:
-        kept["classes"] = "classes_calibration"
-    for name, free in kept.items():
+    of_classes = config.model.hub == CLASSES_HUB
+    if of_classes and any(text.isdecimal() for text in prompts):
+        refuse("a fit names its classes, not their numbers: type prompts=classes_calibration")
+    free = "classes_calibration" if of_classes else "calibration"
+    for name in ("heldout", "sealed", *(["classes"] if of_classes else [])):
         if shared_prompts(prompts, name):
             refuse(f"nothing is fitted on the {name} prompts, which methods are compared on: type prompts={free}")
 

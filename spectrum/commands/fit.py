@@ -13,18 +13,22 @@ on from it too.
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from spectrum.bench.fitting import Asked, fit_plans, forecast_of
 from spectrum.bench.progress import Progress
+from spectrum.bench.prompts import read_prompts
 from spectrum.commands.calibrate import check_fit_prompts
 from spectrum.commands.guard import quiet, split_options, truth, with_defaults
 from spectrum.commands.help import wants_config_help
 from spectrum.commands.plan_files import card, lines_of
 from spectrum.config.compose import compose
 from spectrum.config.reader import choices
+from spectrum.config.schema import RunConfig
 from spectrum.core.errors import check_number, refuse
 from spectrum.core.method import Site
 from spectrum.models.identity import weights_folder
@@ -73,8 +77,8 @@ def main(words: list[str]) -> None:
     if keep and folder is None:
         refuse(f"the weights of model={model.name} lie in no folder that a plan could be kept in: leave keep=true out")
     quiet()
-    devices = [device_of(name) for name in given.get("devices", config.device).split(",")]
-    config = dataclasses.replace(config, device=str(devices[0])) if "devices" in given else config
+    devices = devices_of(config, given.get("devices"))
+    config = dataclasses.replace(config, device=",".join(map(str, devices))) if len(devices) > 1 else config
     pipes = [load_pipeline(model, device) for device in devices]
     console = Console()
     journals = Path(config.out) / PLANS
@@ -92,6 +96,27 @@ def main(words: list[str]) -> None:
     if folder is not None:
         kept = [read_plan(place) for place in (folder / PLANS).glob("*-runs.json")]
         write_bytes(folder / PLANS / "README.md", card(kept).encode())
+
+
+def devices_of(config: RunConfig, text: str | None) -> list[torch.device]:
+    """The devices that a fit is spread over.
+
+    Args:
+        config: the model, the prompts and the batch size.
+        text: names with commas between them; None for that of `device=`.
+
+    Raises:
+        SpectrumError: for a device that is not there, one GPU twice, and more devices than batches.
+    """
+    found = [device_of(name.strip()) for name in (text or config.device).split(",") if name.strip()]
+    if not found or any(device.type != "cpu" and found.count(device) > 1 for device in found):
+        refuse(f"devices={text} has no device, or one twice: type for example devices=cuda:0,cuda:1")
+    samples = len(read_prompts(config.prompts)) * len(config.seeds)
+    size = config.batch or config.model.batch
+    if len(found) > math.ceil(samples / size):
+        hint = f"batch={max(1, samples // len(found))}"
+        refuse(f"{samples} samples in batches of {size} leave some of {len(found)} devices idle: type {hint}")
+    return found
 
 
 def asked_of(given: dict[str, str]) -> list[Asked]:

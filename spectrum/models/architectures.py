@@ -41,13 +41,14 @@ def build(model: ModelConfig, device: torch.device) -> Any:
     """
     import diffusers
 
-    if model.architecture is None:
+    architecture = model.architecture or {}
+    if not architecture.get("components"):
         refuse(f"model={model.name} describes no architecture: type model.weights=pretrained")
     cls = getattr(diffusers, model.pipeline, None) or refuse(f"diffusers has no pipeline named {model.pipeline}")
     parts: dict[str, Any] = {
-        name: _component(name, spec, model, device) for name, spec in model.architecture["components"].items()
+        name: _component(name, spec, model, device) for name, spec in architecture["components"].items()
     }
-    parts |= model.architecture.get("settings", {})
+    parts |= architecture.get("settings", {})
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         if name != "self" and parameter.default is inspect.Parameter.empty:
             parts.setdefault(name, None)
@@ -170,7 +171,7 @@ def _label(known: Mapping[str, int], text: str, count: int) -> int:
     if known and not 0 <= number < count:
         refuse(
             f'{text!r} is no class of this model: type prompts=inline "prompts.text={[*known][:2]}" with names of its '
-            "classes, or prompts=classes for model=tiny_dit"
+            "classes; for model=tiny_dit prompts=classes, or prompts=classes_calibration to fit on"
         )
     return number if 0 <= number < count else _seed("label", text) % count
 

@@ -1,7 +1,8 @@
 """Works on batches of samples that lie on several pipelines, on all pipelines at the same time."""
 
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
 Found = TypeVar("Found")
@@ -22,7 +23,7 @@ Part = TypeVar("Part", bound=OnPlayer)
 def spread(work: Callable[..., Found], parts: Sequence[Part], *others: Sequence[object]) -> list[Found]:
     """`[work(part, ...) for each part]`, in a thread for each pipeline; the order and the values are the same.
 
-    torch lets go of Python's lock while it computes, so threads suffice to keep several GPUs busy.
+    torch lets go of Python's lock while it computes, so threads suffice. After an error no other part is begun.
 
     Args:
         work: called with a part and with what the other sequences have for it.
@@ -42,11 +43,28 @@ def spread(work: Callable[..., Found], parts: Sequence[Part], *others: Sequence[
     if len(by_player) <= 1:
         return [work(*job) for job in jobs]
 
+    failed = threading.Event()
+
     def one_after_the_other(numbers: list[int]) -> list[Found]:
-        return [work(*jobs[number]) for number in numbers]
+        found = []
+        for number in numbers:
+            if failed.is_set():
+                break
+            try:
+                found.append(work(*jobs[number]))
+            except BaseException:
+                failed.set()
+                raise
+        return found
 
     with ThreadPoolExecutor(len(by_player)) as threads:
-        done = list(threads.map(one_after_the_other, by_player.values()))
+        running = [threads.submit(one_after_the_other, numbers) for numbers in by_player.values()]
+        try:
+            wait(running)
+        except BaseException:
+            failed.set()
+            raise
+    done = [own.result() for own in running]
     found = {
         n: value
         for numbers, own in zip(by_player.values(), done, strict=True)
