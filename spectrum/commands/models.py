@@ -45,7 +45,9 @@ def model_facts(name: str, refused: list[str] | None) -> dict[str, Any]:
     folder = weights_folder(model)
     if folder:
         parts = {
-            "transformer": {"class": json.loads((folder / "transformer" / "config.json").read_text())["_class_name"]}
+            part: {"class": json.loads((folder / part / "config.json").read_text())["_class_name"]}
+            for part in ("transformer", "unet")
+            if (folder / part).is_dir()
         }
     (denoiser,) = (spec["class"] for part, spec in parts.items() if part in ("transformer", "unet"))
     size = f"{model.width}x{model.height}" + (f"x{model.frames}" if model.frames else "")
