@@ -47,15 +47,16 @@ def main() -> None:
     given = arguments().parse_args()
     kind, name = MODELS[given.model], given.model
     out: Path = given.out or TRAINED / name
+    where = given.work / f"{name}.pt"
+    if given.start is not None and where.exists():
+        refuse(f"{where} has a training that was begun: to go on with it, leave --start out; else delete it")
     given.work.mkdir(parents=True, exist_ok=True)
     objects = scenes.load_objects(emoji(given.emoji, given.work))
     vae = AutoencoderKL.from_pretrained(EMBEDDED / "vae", torch_dtype=torch.float32).eval()
     path = given.work / f"{name}_pool.pt"
     pool = noise.encode_pool(vae, kind.draw, objects, given.scenes, kind.SEED, path, given.device)
-    if given.start is not None and (given.work / f"{name}.pt").exists():
-        refuse(f"{given.work / name}.pt goes on with an earlier training, not with --start: delete it, or type --work")
     torch.manual_seed(0)
-    levels, where = kind.scheduler().alphas_cumprod, given.work / f"{name}.pt"
+    levels = kind.scheduler().alphas_cumprod
     model = kind.Denoiser()
     if given.start is not None:
         model.load(given.start)

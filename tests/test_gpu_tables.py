@@ -78,10 +78,11 @@ def bench(*words):
 
 def test_the_benchmark_runs_at_toy_width_and_a_whole_part_is_not_measured_again(tmp_path):
     words = ["weights=tiny", "rounds=1", f"to={tmp_path}", "seconds=300", "commit=c0ffee"]
-    done = bench(*words, "parts=sd35,ledger")
+    done = bench(*words, "parts=sd35,sd35_run,fit,ledger")
     assert done.returncode == 0, done.stdout + done.stderr
     found = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    assert {name for name, part in found.items() if part["whole"]} == {"sd35", "ledger"}
+    assert {name for name, part in found.items() if part["whole"]} == {"sd35", "sd35_run", "fit", "ledger"}
+    assert len(found["fit"]["run_steps"]) == 14 and found["fit"]["planned"]["run_steps"] == found["fit"]["run_steps"]
     assert found["ledger"]["spectrum 14"]["run_steps"][:5] == [0, 1, 2, 3, 4]
     assert len(found["sd35"]["rounds"][0]["full"]["ms"]["step"]) == 12
     assert found["sd35"]["commit"] == "c0ffee" and "git" not in found["sd35"]["environment"]

@@ -1,44 +1,26 @@
 """The embedded model: what ships, that diffusers loads it alone, and that the held-out pairs were held out."""
 
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from embedded import check_diffusers_loads_it, check_whole_and_small
 from PIL import Image
 from tiny import scenes, vocabulary
 from toys import emoji_folder
 from typed import typed
 
-from spectrum.models.identity import ASSETS, EMBEDDED, digest
+from spectrum.models.identity import ASSETS, EMBEDDED
 
 UNSEEN = ("development", "heldout", "sealed")
 """The prompt lists of pairs of object and ground colour that training never showed."""
-SNIPPET = """
-import sys, torch
-from diffusers import DiffusionPipeline
-pipe = DiffusionPipeline.from_pretrained(sys.argv[1])
-image = pipe("a cat on blue", negative_prompt="", true_cfg_scale=4.0, height=96, width=96, num_inference_steps=3,
-             max_sequence_length=16, generator=torch.Generator().manual_seed(0)).images[0]
-assert type(pipe).__name__ == "FluxPipeline" and image.size == (96, 96)
-assert not [name for name in sys.modules if name.partition(".")[0] in ("spectrum", "baselines", "eval")]
-"""
 
 
 def test_diffusers_loads_it_with_nothing_of_ours(tmp_path):
-    ran = subprocess.run(
-        [sys.executable, "-c", SNIPPET, str(EMBEDDED)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
+    call = '"a cat on blue", negative_prompt="", true_cfg_scale=4.0, height=96, width=96, max_sequence_length=16'
+    check_diffusers_loads_it(EMBEDDED, "FluxPipeline", call, tmp_path)
 
 
 def test_it_is_whole_and_small():
-    files = [p for p in EMBEDDED.rglob("*") if p.is_file()]
-    assert sum(p.stat().st_size for p in files) <= 16e6
-    assert not [p for p in files if p.suffix in (".bin", ".pt", ".pkl")]
-    assert json.loads((EMBEDDED / "digest.json").read_text())["sha256"] == digest(EMBEDDED)
-    assert digest(EMBEDDED) in (EMBEDDED / "README.md").read_text()
+    check_whole_and_small(EMBEDDED)
 
 
 @pytest.fixture(scope="module")

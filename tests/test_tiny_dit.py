@@ -1,11 +1,10 @@
 """The embedded class-conditional model: what ships, that diffusers loads it alone, and what its prompts are."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from command import call, error_line
+from embedded import check_diffusers_loads_it, check_whole_and_small
 from tiny import classes
 from toys import emoji_folder
 from typed import typed
@@ -18,29 +17,14 @@ from spectrum.models.pipelines import load_pipeline
 from spectrum.models.solvers import with_solver
 
 FOLDER = ASSETS / "tiny_dit"
-SNIPPET = """
-import sys, torch
-from diffusers import DiTPipeline
-pipe = DiTPipeline.from_pretrained(sys.argv[1])
-image = pipe(pipe.get_label_ids(["cat"]), num_inference_steps=3, generator=torch.Generator().manual_seed(0)).images[0]
-assert image.size == (96, 96)
-assert not [name for name in sys.modules if name.partition(".")[0] in ("spectrum", "baselines", "eval")]
-"""
 
 
 def test_diffusers_loads_it_with_nothing_of_ours(tmp_path):
-    ran = subprocess.run(
-        [sys.executable, "-c", SNIPPET, str(FOLDER)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
+    check_diffusers_loads_it(FOLDER, "DiTPipeline", 'pipe.get_label_ids(["cat"])', tmp_path)
 
 
 def test_it_is_whole_and_small():
-    files = [p for p in FOLDER.rglob("*") if p.is_file()]
-    assert sum(p.stat().st_size for p in files) <= 16e6
-    assert not [p for p in files if p.suffix in (".bin", ".pt", ".pkl")]
-    assert json.loads((FOLDER / "digest.json").read_text())["sha256"] == digest(FOLDER)
-    assert digest(FOLDER) in (FOLDER / "README.md").read_text()
+    check_whole_and_small(FOLDER)
 
 
 def test_a_prompt_is_the_class_of_its_name():

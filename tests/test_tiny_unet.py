@@ -1,11 +1,10 @@
 """The embedded UNet: what ships, that diffusers loads it alone, and that it runs cached."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from command import call
+from embedded import check_diffusers_loads_it, check_whole_and_small
 from toys import emoji_folder
 from typed import typed
 
@@ -13,29 +12,14 @@ from spectrum.config.compose import compose
 from spectrum.models.identity import ASSETS, digest, model_kind
 
 FOLDER = ASSETS / "tiny_unet"
-SNIPPET = """
-import sys, torch
-from diffusers import DiffusionPipeline
-pipe = DiffusionPipeline.from_pretrained(sys.argv[1])
-image = pipe("a cat", num_inference_steps=3, generator=torch.Generator().manual_seed(0)).images[0]
-assert image.size == (96, 96)
-assert not [name for name in sys.modules if name.partition(".")[0] in ("spectrum", "baselines", "eval")]
-"""
 
 
 def test_diffusers_loads_it_with_nothing_of_ours(tmp_path):
-    ran = subprocess.run(
-        [sys.executable, "-c", SNIPPET, str(FOLDER)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
+    check_diffusers_loads_it(FOLDER, "StableDiffusionPipeline", '"a cat"', tmp_path)
 
 
 def test_it_is_whole_and_small():
-    files = [p for p in FOLDER.rglob("*") if p.is_file()]
-    assert sum(p.stat().st_size for p in files) <= 16e6
-    assert not [p for p in files if p.suffix in (".bin", ".pt", ".pkl")]
-    assert json.loads((FOLDER / "digest.json").read_text())["sha256"] == digest(FOLDER)
-    assert digest(FOLDER) in (FOLDER / "README.md").read_text()
+    check_whole_and_small(FOLDER)
 
 
 @pytest.mark.parametrize("method", ["spectrum", "fora"])
@@ -59,3 +43,12 @@ def test_the_recipe_runs_and_goes_on_from_trained_weights(tmp_path):
     more = typed("scripts/train_more.py", *words, "--start", tmp_path / "out", "--out", tmp_path / "more", "--steps", 1)
     assert more.code == 0, more.err
     assert digest(tmp_path / "more") != digest(tmp_path / "out")
+    again = typed("scripts/train_more.py", *words, "--start", tmp_path / "out", "--out", tmp_path / "again")
+    assert again.code == 2 and "to go on with it, leave --start out" in again.err
+    assert not (tmp_path / "again").exists()
+
+
+def test_scenes_come_in_fifties(tmp_path):
+    words = ["tiny_unet", "--emoji", emoji_folder(tmp_path / "emoji"), "--work", tmp_path / "w", "--scenes", 70]
+    ran = typed("scripts/train_more.py", *words, "--out", tmp_path / "out", "--prompts", tmp_path / "prompts")
+    assert ran.code == 2 and "--scenes 70: type a multiple of 50" in ran.err

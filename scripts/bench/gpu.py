@@ -30,8 +30,7 @@ from spectrum.records.files import write_json
 
 NEEDS = {
     "ceilings": 10, "sums": 20, "flux": 90, "ledger": 20, "host": 20, "peers": 60, "cachedit": 40, "blocks": 60,
-    "sdxl": 30, "sd35": 35, "hunyuan_video": 40, "wan21_14b": 50, "sd35_run": 60,
-    "fit": 120, "whole": 150,
+    "sdxl": 30, "sd35": 35, "hunyuan_video": 40, "wan21_14b": 50, "sd35_run": 60, "fit": 120, "whole": 150,
 }  # fmt: skip
 """Parts in their order, and the seconds below which one is not begun."""
 USAGE = "python scripts/bench/gpu.py [parts=flux,sums] [seconds=900]"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import scenes
 from .checkpoint import restore, save
-from .optim import optimisers, set_lr, warmup_then_decay
+from .optim import optimisers, update, warmup_then_decay
 
 WIDTHS = (16, 32, 64)
 CHANNELS = 4
@@ -72,13 +72,7 @@ def train(objects: dict[str, Image.Image], steps: int, work: Path, lr: float = 3
     for step in range(start, steps):
         rng = np.random.default_rng([1, step])
         loss, mse = loss_of(vae, _crops(objects, batch, rng))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        set_lr(optims, lr * warmup_then_decay(step, steps))
-        for optim in optims:
-            optim.step()
-            optim.zero_grad()
-        average.update_parameters(vae)
+        update(vae, average, optims, loss, lr * warmup_then_decay(step, steps))
         running = 0.98 * running + 0.02 * mse.item() if running else mse.item()
         if (step + 1) % 100 == 0 or step + 1 == steps:
             psnr = 10 * np.log10(4 / running)

@@ -12,7 +12,7 @@ from . import autoencoder, noise, scenes, vocabulary
 NAMES = tuple(vocabulary.FILES)
 """The classes, in the order of their numbers."""
 CLASSES = 1000
-"""Rows of the class embeddings: `DiTPipeline` takes number 1000 for no class."""
+"""For how many classes there are embeddings; `DiTPipeline` takes the number behind them, 1000, for no class."""
 CARD = "classes_card.md"
 SEED = 4
 

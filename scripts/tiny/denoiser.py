@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import autoencoder, scenes, text
 from .checkpoint import restore, save
-from .optim import optimisers, set_lr, warmup_then_decay
+from .optim import optimisers, update, warmup_then_decay
 
 GRID = scenes.SIZE // 4 // 2
 EMBEDDINGS = ("embedder", "transformer.proj_out", "shared", "embedding", "relative_attention_bias")
@@ -115,13 +115,7 @@ def train(
         empty = torch.from_numpy(rng.random(batch) < drop)[:, None]
         ids = torch.where(empty, no_clip, clip_ids[rows]), torch.where(empty, no_t5, t5_ids[rows])
         loss = _loss(model, core, latents[rows], *ids, seed=step)  # pyright: ignore[reportArgumentType]
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        set_lr(optims, lr * warmup_then_decay(step, steps))
-        for optim in optims:
-            optim.step()
-            optim.zero_grad()
-        average.update_parameters(model)
+        update(model, average, optims, loss, lr * warmup_then_decay(step, steps))
         running = 0.99 * running + 0.01 * loss.item() if running else loss.item()
         if (step + 1) % 100 == 0 or step + 1 == steps:
             print(f"denoiser {step + 1}/{steps}  loss {running:.4f}  {time.time() - began:.0f} s", flush=True)

@@ -19,7 +19,7 @@ from spectrum.core.errors import refuse
 
 from . import autoencoder
 from .checkpoint import restore, save
-from .optim import optimisers, set_lr, warmup_then_decay
+from .optim import optimisers, update, warmup_then_decay
 
 CHUNK = 50
 """Scenes that one worker paints at a time."""
@@ -139,13 +139,7 @@ def train(
     for step in range(start, steps):
         torch.manual_seed(step)
         loss = _loss(parts, x, conditions, levels, batch, seed=step)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        set_lr(optims, lr * warmup_then_decay(step, steps))
-        for optim in optims:
-            optim.step()
-            optim.zero_grad()
-        average.update_parameters(model)
+        update(model, average, optims, loss, lr * warmup_then_decay(step, steps))
         running = 0.99 * running + 0.01 * loss.detach() if step > start else loss.detach()
         if (step + 1) % 50 == 0 or step + 1 == steps:
             print(f"step {step + 1}/{steps}  loss {running.item():.4f}  {time.time() - began:.0f} s", flush=True)

@@ -47,9 +47,8 @@ class Muon(torch.optim.Optimizer):
             for shape, found in updates.items():
                 orthogonal = orthogonalise(torch.stack([update for _, update in found]))
                 orthogonal *= -group["lr"] * 0.2 * max(shape) ** 0.5
-                torch._foreach_add_(
-                    [p for p, _ in found], [o.view_as(p) for (p, _), o in zip(found, orthogonal, strict=True)]
-                )
+                for (p, _), change in zip(found, orthogonal, strict=True):
+                    p.add_(change.view_as(p))
 
 
 def optimisers(module: nn.Module, lr: float, exclude: tuple[str, ...] = ()) -> list[torch.optim.Optimizer]:
@@ -66,6 +65,23 @@ def set_lr(optims: list[torch.optim.Optimizer], lr: float) -> None:
     for optim in optims:
         for group in optim.param_groups:
             group["lr"] = lr
+
+
+def update(
+    model: nn.Module,
+    average: torch.optim.swa_utils.AveragedModel,
+    optims: list[torch.optim.Optimizer],
+    loss: Tensor,
+    lr: float,
+) -> None:
+    """One update of a model and of its average, from a loss, with the gradient clipped to a norm of 1."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    set_lr(optims, lr)
+    for optim in optims:
+        optim.step()
+        optim.zero_grad()
+    average.update_parameters(model)
 
 
 def warmup_then_decay(step: int, steps: int, warmup: int = 100, tail: float = 0.3) -> float:

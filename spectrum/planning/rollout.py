@@ -21,6 +21,7 @@ class Rollouts:
         call: calls it for the batch, always with the same noise, and returns its pictures or videos.
 
     Attributes:
+        player: see above.
         images: the uncached pictures or videos.
         reference: the uncached latents that each step is given, and those at the end, each (samples, elements) float32
             on the CPU.
@@ -30,7 +31,7 @@ class Rollouts:
     """
 
     def __init__(self, player: Player, call: Callable[[], Any]) -> None:
-        self._player, self._call = player, call
+        self.player, self._call = player, call
         play = Play(runs=range(sys.maxsize), keeps=0)
         self.reference: list[Tensor]
         self.images: Tensor
@@ -39,11 +40,6 @@ class Rollouts:
         self.opening = play.made
         self.branches = [branch for branch, _ in self.opening]
         self.moves = player.moves(self.steps)
-
-    @property
-    def player(self) -> Player:
-        """The pipeline that it is a batch of."""
-        return self._player
 
     @property
     def steps(self) -> int:
@@ -58,7 +54,7 @@ class Rollouts:
     @property
     def linear(self) -> bool:
         """Whether the latents are linear in the weights: where nothing of the denoiser follows the forecast."""
-        return self._player.site is Site.output
+        return self.player.site is Site.output
 
     def latents(self, features: Features, weights: Mapping[int, GapWeights], ends: Sequence[int]) -> list[Tensor]:
         """The latents that some steps are given.
@@ -71,13 +67,13 @@ class Rollouts:
         Returns:
             Of each step (samples, elements) float32 on the CPU.
         """
-        latents, _ = self._player.played(self._call, Play(features, weights), ends[-1])
+        latents, _ = self.player.played(self._call, Play(features, weights), ends[-1])
         return [latents[end][: self.count] for end in ends]
 
     @property
     def remembers(self) -> bool:
         """Whether the solver looks at what the denoiser gave at earlier steps, as UniPC, DPM-Solver++ and PNDM do."""
-        return self._player.remembers
+        return self.player.remembers
 
     def growth(self, step: int, off: Tensor) -> NDArray[np.float64]:
         """By how much an error has grown at the end, where every step from there on runs.
@@ -91,7 +87,7 @@ class Rollouts:
         """
         reuse = {0: {SHARED: [1.0]}}
         play = Play(self.opening, reuse, range(step, self.steps), {}, -1, {step: self.reference[step] + off})
-        final = self._player.played(self._call, play, self.steps)[0][-1][: self.count]
+        final = self.player.played(self._call, play, self.steps)[0][-1][: self.count]
         return ((final - self.reference[-1]).norm(dim=1) / off.norm(dim=1)).double().numpy()
 
     def pictures(self, features: Features, weights: Mapping[int, GapWeights]) -> Tensor:
@@ -101,7 +97,7 @@ class Rollouts:
             features: what was stored at its run steps.
             weights: the weights of every gap.
         """
-        return self._player.played(self._call, Play(features, weights), None)[1]
+        return self.player.played(self._call, Play(features, weights), None)[1]
 
     def run(self, features: Features, weights: Mapping[int, GapWeights], step: int) -> Features:
         """What the blocks give at a step: `features` and what is stored there.
@@ -112,5 +108,5 @@ class Rollouts:
             step: the step.
         """
         play = Play(features, weights, (step,))
-        self._player.played(self._call, play, step + 1)
+        self.player.played(self._call, play, step + 1)
         return features | play.made
