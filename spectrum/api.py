@@ -32,7 +32,8 @@ class Accelerated:
         method: the method to put on it.
         probe: also run the blocks at skipped steps, and report how far each forecast was off.
         observe: told of every step at which the blocks ran.
-        denoiser: the layout of a family that is not registered.
+        denoiser: the layout to use; without it the registered one, or else what a traced forward shows.
+        check: prove the layout at the first run step.
 
     Attributes:
         pipe: the pipeline.
@@ -50,15 +51,21 @@ class Accelerated:
         probe: bool = False,
         observe: Callable[[Observation], None] | None = None,
         denoiser: Denoiser | None = None,
+        check: bool = True,
     ) -> None:
         self.pipe, self._denoiser = pipe, denoiser
-        self._options = {"probe": probe, "observe": observe}
+        self._options = {"probe": probe, "observe": observe, "check": check}
         self._attach(method)
 
     def _attach(self, method: Method) -> None:
         self.method = method
         self.hooks = attached(self.pipe, method, CacheHook, self._denoiser, **self._options)
         self.pipe.__dict__[_ATTRIBUTE] = self
+
+    @property
+    def layout(self) -> Denoiser | None:
+        """Where the denoiser's stacks and exits are; None before the first call where that is found by tracing it."""
+        return self.hooks[0].layout if self.hooks else None
 
     def plan(self, steps: int) -> Plan:
         """What the method will do over `steps` denoising steps.
@@ -165,13 +172,14 @@ def accelerate(
     denoiser: Denoiser | None = None,
     plan: Path | str | None = None,
     force: bool = False,
+    check: bool = True,
 ) -> Accelerated:
     """Put a caching method on a diffusers pipeline.
 
     What a named method needs fitted (TeaCache's coefficients) is taken from what is kept for the pipeline's weights.
 
     Args:
-        pipe: a pipeline whose denoiser is of a registered family, or of the layout `denoiser`.
+        pipe: a pipeline with a transformer or a UNet, of any class.
         method: a `Method`, or the name of one: `"spectrum"`, `"taylorseer"`, `"teacache"`.
         overrides: changes to a named method, as on the command line: `"method.forecast.blend=0.5"`,
             `"schedule.growth=3.0"`.
@@ -179,16 +187,20 @@ def accelerate(
         schedule: another schedule than the method's own: a name, the steps that run (list, tuple, range, array or
             tensor of integers that start with 0 and ascend), or a function `(step, steps, runs) -> bool` of any
             argument names: the step asked about, the number of steps, and the steps that ran before it.
-        denoiser: the layout of a family that is not registered.
+        denoiser: the layout to use. Without it that of a registered family is used, and else the first call is traced
+            to find the stacks and the exits.
         plan: the file of a plan, for the method `"planned"`; with `runs` in its place that of the plan which is kept
             beside the pipeline's weights.
         force: apply the plan to a pipeline that it was not made for.
+        check: prove the layout at the first run step: with the stored features put back, all of the denoiser's output
+            must come out bit for bit, and no block may be called. Costs one call without blocks.
 
     Returns:
         A handle with `plan`, `report` and `restore`, which is also a context manager.
 
     Raises:
-        SpectrumError: for a bad setting, an unregistered denoiser, or a pipeline that has a method already.
+        SpectrumError: for a bad setting, or a pipeline that has a method already. At the first call: for a layout that
+            is not right, or a denoiser for which none can be found.
 
     Example:
         >>> import diffusers
@@ -220,7 +232,7 @@ def accelerate(
         own = given_schedule(schedule)
         fitted = method.fitted_steps if needs_drift(own) else None
         method = replace(method, schedule=own, fitted_steps=fitted)
-    return Accelerated(pipe, method, denoiser=denoiser)
+    return Accelerated(pipe, method, denoiser=denoiser, check=check)
 
 
 def restore(pipe: Any) -> None:

@@ -180,7 +180,7 @@ def an_exception_leaves_no_state(pair):
             raise KeyboardInterrupt
 
     with Accelerated(pair.subject.pipe, pair.method) as handle:
-        wrench = model.get_submodule(denoiser_of(model).exit).register_forward_pre_hook(fail)
+        wrench = model.get_submodule(denoiser_of(model).exits[0].module).register_forward_pre_hook(fail)
         with contextlib.suppress(KeyboardInterrupt):
             pair.subject.sample(PROMPTS[1:])
         wrench.remove()

@@ -82,20 +82,57 @@ def test_branches_are_told_apart_by_their_conditioning_tensors():
     for condition in conditions[:8]:
         model(latents(1), encoder_hidden_states=condition)
     says = (
-        r"^Small was called with more than 8 different encoder_hidden_states, so its CFG branches cannot be told "
-        r"apart: give another Denoiser\(condition=...\)$"
+        r"^Small was called in more than 8 different ways by step 0 \(9 of them at this step\), so its CFG branches "
+        r"cannot be told apart: what it is conditioned on changes from step to step, or a loop of one's own does not "
+        r"step the pipeline's scheduler. Give Denoiser\(condition=...\) the argument that tells them apart$"
     )
     with pytest.raises(SpectrumError, match=says):
         model(latents(1), encoder_hidden_states=conditions[8])
 
 
-def test_the_same_branch_twice_at_one_step_is_refused():
+def test_calls_with_one_condition_are_told_apart_by_their_order_within_a_step():
     for layout in (LAYOUT, Denoiser(exit="norm_out", stacks=("blocks",), condition=None)):
-        model, (one, two) = Small(), torch.zeros(2, 1)
-        put_on(model, method(), layout)
-        model(latents(1), encoder_hidden_states=one)
-        with pytest.raises(SpectrumError, match=r"^the denoiser was called twice at step 0 for the same CFG branch"):
-            model(latents(1), encoder_hidden_states=two if layout.condition is None else one)
+        model, one = Small(), torch.zeros(1)
+        hook, scheduler = put_on(model, method(), layout)
+        for scheduler.step_index in range(2):
+            found = [numbers(model(latents(value), encoder_hidden_states=one)[0]) for value in (1, 2)]
+            assert found == [1210.5, 2110.5]
+        assert {name: own["run_steps"] for name, own in hook.report().items()} == {"branch 0": [0], "branch 1": [0]}
+
+
+def test_a_condition_that_is_made_anew_at_each_step_is_known_by_its_values():
+    model, (one, two) = Small(), torch.tensor([[1.0], [2.0]])
+    hook, scheduler = put_on(model, method())
+    for scheduler.step_index, order in enumerate(([one, two], [two, one], [two])):
+        for condition in order:
+            model(latents(condition.item()), encoder_hidden_states=condition.clone())
+    assert list(hook.report()) == ["branch 0", "branch 1"]
+    assert [len(own["run_steps"]) + len(own["skipped"]) for own in hook.report().values()] == [2, 3]
+
+
+def test_a_condition_that_changes_begins_a_branch_which_runs():
+    model = Small()
+    hook, scheduler = put_on(model, method())
+    for scheduler.step_index in range(2):
+        model(latents(1), encoder_hidden_states=torch.full((1,), float(scheduler.step_index)))
+    assert [own["run_steps"] for own in hook.report().values()] == [[0], [1]]
+
+
+def test_latents_of_another_size_have_a_history_of_their_own():
+    model, one = Small(), torch.zeros(1)
+    hook, scheduler = put_on(model, method(schedule=lambda step, steps, past, drift=0.0: step == 0))
+    for scheduler.step_index, rows in enumerate((2, 2, 1, 1)):
+        output = model(torch.full((rows, 1, 2, 2), float(rows + scheduler.step_index)), encoder_hidden_states=one)[0]
+        assert output.shape == (rows, 1, 2, 2)
+    assert [own["run_steps"] for own in hook.report().values()] == [[0], [2]]
+
+
+def test_a_second_timestep_at_one_step_is_refused():
+    model = Small()
+    put_on(model, method())
+    model(latents(1), timestep=torch.tensor([900.0]))
+    with pytest.raises(SpectrumError, match=r"^Small was called with another timestep at the same step 0 of the "):
+        model(latents(1), timestep=torch.tensor([800.0]))
 
 
 def test_arguments_that_a_skipped_step_cannot_honour_are_refused_where_they_are_given():

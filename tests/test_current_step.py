@@ -127,7 +127,7 @@ def test_a_forecast_has_its_weights_worked_out_once_a_step_for_all_slots():
 
 def test_the_report_of_a_run_says_what_each_branch_did():
     trajectory, branch = trajectory_of(), Branch("cond", 0, 2)
-    trajectory.branches["a"] = branch
+    trajectory.branches.append(branch)
     for time in (0.0, 1.0, 3.0):
         branch.store(time, {"exit": torch.zeros(4), "other": torch.zeros(2)})
     assert branch.times == [1.0, 3.0]

@@ -15,15 +15,15 @@ def test_nan_from_the_denoiser_is_an_error_at_its_step(flux, name, at):
     calls = []
 
     def spoil(module, args, output):
-        calls.append(None)
-        return output * float("nan") if len(calls) == at + 1 else output
+        calls.append(flux.pipe.scheduler.step_index or 0)
+        return output * float("nan") if calls[-1] == at else output
 
     with accelerate(flux.pipe, method_of(name)) as accelerated:
         handle = flux.model.proj_out.register_forward_hook(spoil)
         with pytest.raises(SpectrumError, match=f"gave NaN or infinite values at step {at}: type another"):
             flux.sample()
         handle.remove()
-        assert len(calls) == at + 1
+        assert sorted(set(calls)) == list(range(at + 1))
         assert torch.isfinite(flux.sample()).all() and accelerated.report()
 
 
@@ -33,11 +33,6 @@ def test_two_methods_on_one_pipeline_are_refused(flux):
     accelerate(flux.pipe, "fora")
     restore(flux.pipe)
     restore(flux.pipe)
-
-
-def test_controlnet_residuals_are_refused(flux):
-    with accelerate(flux.pipe, "spectrum"), pytest.raises(SpectrumError, match="ControlNet"):
-        flux.model(hidden_states=torch.zeros(1, 4, 16), controlnet_block_samples=[torch.zeros(1)])
 
 
 @pytest.mark.parametrize(("steps", "says"), [([0, 1, 40], "steps of this run are 0 to 11"), ([0, 4, 2], "must ascend")])
@@ -81,10 +76,16 @@ def test_the_library_prints_nothing_and_says_on_request(flux, capfd):
     assert all(entry["sum"] and entry["l1"] >= abs(entry["sum"]) - 1e-9 for entry in branch["skipped"])
 
 
-def test_an_unregistered_denoiser_is_refused(flux):
-    flux.pipe.transformer = torch.nn.Linear(2, 2)
-    with pytest.raises(SpectrumError, match="not a registered denoiser"):
-        accelerate(flux.pipe, "spectrum")
+def test_a_denoiser_without_blocks_is_refused_at_its_first_call(flux):
+    class Bare(torch.nn.Module):
+        def forward(self, hidden_states):
+            return (hidden_states,)
+
+    flux.pipe.transformer = Bare()
+    flux.pipe.scheduler.set_timesteps(4, mu=1.0)
+    says = r"^Bare calls no list of blocks on the way from its latents: type "
+    with accelerate(flux.pipe, "spectrum"), pytest.raises(SpectrumError, match=says):
+        flux.pipe.transformer(torch.zeros(1, 2))
 
 
 @pytest.mark.parametrize("method", ["first_block_cache", "teacache"])

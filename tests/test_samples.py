@@ -154,7 +154,7 @@ def test_what_is_kept_of_a_sample_does_not_keep_the_whole_batch(rows, counts):
     model = denoiser()
     hook, scheduler = put_on(model, deciding())
     walk(model, scheduler, rows)
-    (branch,) = hook._trajectory.branches.values()
+    (branch,) = hook._trajectory.branches
     kept = [own.at_runs for own in branch.samples]
     assert [len(pairs) for pairs in kept] == counts
     for value in [value for pairs in kept for pair in pairs for value in pair]:
@@ -167,7 +167,7 @@ def test_a_lone_sample_is_kept_without_a_copy():
     for scheduler.step_index, value in enumerate((1, 5, 9)):
         latents = batch(value, 0)[:1]
         model(latents)
-    (branch,) = hook._trajectory.branches.values()
+    (branch,) = hook._trajectory.branches
     assert branch.at_runs[-1][0] is latents
 
 

@@ -1,16 +1,14 @@
 """Pipelines that start from something given: a picture, a mask, a first frame; and what else reaches the blocks."""
 
 import inspect
-import re
 
 import diffusers
 import pytest
 import torch
 from cases import Subject, method_of, runs_of, subject_of
 
-from spectrum import SpectrumError, accelerate
+from spectrum import accelerate
 from spectrum.models.architectures import prompt_inputs, randomise
-from spectrum.models.layouts import DENOISERS
 
 STEPS, STRENGTH = 16, 0.75
 KINDS = {"image to image": diffusers.AutoPipelineForImage2Image, "inpainting": diffusers.AutoPipelineForInpainting}
@@ -135,20 +133,3 @@ def test_case_14_an_ip_adapter_s_picture_reaches_the_blocks_that_run(name):
             assert all(len(branch) < 10 for branch in runs_of(handle))
         assert not torch.equal(images[number], plain)
     assert not torch.equal(images[0], images[1])
-
-
-@pytest.mark.parametrize("name", sorted(DENOISERS))
-def test_case_14_residuals_from_outside_are_refused_in_every_family_that_takes_them(name):
-    taken = inspect.signature(getattr(diffusers, name).forward).parameters
-    outside = {key for key in taken if re.search(r"controlnet.*(samples|states)|additional_residual", key)}
-    assert outside <= set(DENOISERS[name].refused)
-
-
-def test_case_14_controlnet_s_residuals_are_refused_at_the_call():
-    subject = Subject("flux")
-    given = [torch.zeros(2, 16, 32)]
-    subject.pipe.transformer.register_forward_pre_hook(
-        lambda module, args, kwargs: (args, {**kwargs, "controlnet_block_samples": given}), with_kwargs=True
-    )
-    with accelerate(subject.pipe, "spectrum"), pytest.raises(SpectrumError, match="controlnet_block_samples"):
-        subject.sample()

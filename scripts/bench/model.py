@@ -131,5 +131,6 @@ class Model:
     def _parts(self, handle: Accelerated | None) -> dict[str, Any]:
         """The denoiser's modules outside of its stacks, by name."""
         (model, *_) = denoisers(self.pipe)
-        stacks = {name.partition(".")[0] for name in handle.hooks[0].layout.stacks} if handle is not None else set()
+        layout = None if handle is None else handle.hooks[0].layout
+        stacks = set() if layout is None else {name.partition(".")[0] for name in layout.stacks}
         return {name: module for name, module in model.named_children() if name not in stacks}

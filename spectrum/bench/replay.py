@@ -53,9 +53,9 @@ def head(model: nn.Module, observed: Observation, feature: Tensor) -> Tensor:
             return (feature, *args[1:]), kwargs
         return args, {**kwargs, next(iter(kwargs)): feature}
 
-    handle = model.get_submodule(layout.exit).register_forward_pre_hook(substitute, with_kwargs=True)
+    handle = model.get_submodule(layout.exits[0].module).register_forward_pre_hook(substitute, with_kwargs=True)
     try:
-        with in_place_of_stacks(model, no_blocks(model, layout.stacks)):
+        with in_place_of_stacks(no_blocks(model, layout.stacks)):
             return model(**inputs)[0].cpu()
     finally:
         handle.remove()

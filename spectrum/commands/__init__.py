@@ -8,6 +8,7 @@ COMMANDS = {
     "run": "sample a model in full and with a caching method, and compare",
     "plan": "print what a method will do on a model: run steps, weights, bytes",
     "models": "list the model families",
+    "probe": "try the hook on toys of all denoiser classes of the installed diffusers",
     "calibrate": "fit what a method needs on a model",
     "fit": "find the run steps and weights for a number of block runs",
     "plans": "fit the plans of a study, and sample held-out prompts with each",

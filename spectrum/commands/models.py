@@ -1,6 +1,7 @@
 """List the model families: entry, config, what each method can do on it, whether weights are on this machine.
 
 python scripts/models.py [format=json]
+python scripts/models.py --probe [toys=NAME,NAME] [to=FILE]    what the hook does on every denoiser class of diffusers
 """
 
 import json
@@ -54,7 +55,7 @@ def model_facts(name: str, refused: list[str] | None) -> dict[str, Any]:
     return {
         "model": name,
         "denoiser": denoiser,
-        "exit": DENOISERS[denoiser].exit,
+        "exit": str(DENOISERS[denoiser].exits[0]) if denoiser in DENOISERS else "found at the first call",
         "size": size,
         "steps": model.steps,
         "fitted": sorted(fits_of(model)),
@@ -64,14 +65,21 @@ def model_facts(name: str, refused: list[str] | None) -> dict[str, Any]:
     }
 
 
-def main(words: list[str]) -> None:
+def main(words: list[str]) -> int:
     """Print the table, or JSON. A model whose file is broken is named with the reason; the others are listed.
 
     Args:
-        words: `format=json`.
+        words: `format=json`; with `--probe` those of the command `probe`.
+
+    Returns:
+        0; with `--probe` what that returns.
     """
+    if "--probe" in words:
+        from spectrum.commands import probe
+
+        return probe.main([word for word in words if word != "--probe"])
     if wants_help(words, __doc__ or "", OPTIONS):
-        return
+        return 0
     given = options(words, OPTIONS, USAGE)
     if given.get("format", "text") not in ("text", "json"):
         refuse(f"format={given['format']} is unknown: type format=text or format=json")
@@ -88,6 +96,7 @@ def main(words: list[str]) -> None:
         print_models(rows)
     if broken:
         refuse("these models cannot be read: " + "; ".join(broken))
+    return 0
 
 
 def print_models(rows: list[dict[str, Any]]) -> None:

@@ -1,27 +1,29 @@
 """The exit site: stores the last block's output and forecasts it; the final norm and projection run at every step."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from spectrum.core.errors import refuse
 from spectrum.core.method import Method, Space
+from spectrum.hooks.block_stand_ins import BlockStandIn, block_stand_ins, blocks_named
 from spectrum.hooks.discovery import hidden_output
-from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.layout import Denoiser, Exit
 from spectrum.hooks.site import SiteResult, Step, in_rows
-from spectrum.hooks.stand_ins import front_blocks, in_place_of_stacks, no_blocks
+from spectrum.hooks.stand_ins import StandIn, front_blocks, in_place_of_stacks, no_blocks
 from spectrum.hooks.step import DenoiserCall
-from spectrum.hooks.tensors import hidden_states_of
+from spectrum.hooks.tensors import argument_at, hidden_states_of, with_argument
 
 EXIT = "exit"
-"""The one slot of this site."""
+"""The slot of the first exit; further ones are `exit 2`, `exit 3`."""
 
 
 class ExitSite:
-    """Stores what enters the exit module.
+    """Stores what enters the exit modules.
 
-    At a skipped step the stacks are replaced by stand-ins without blocks, so what arrives at the exit module is the
-    stacks' input, and the forecast replaces it: `F` in feature space, `input + sum_k w_k r_k` in residual space.
+    At a skipped step stand-ins take the place of the stacks, so no block runs, and the forecast replaces what arrives
+    at the exit: `F` in feature space, `input + sum_k w_k r_k` in residual space.
 
     The hooks on the modules only set attributes, so they can be traced with a fully compiled denoiser.
 
@@ -29,24 +31,41 @@ class ExitSite:
         model: the denoiser, uncompiled.
         layout: its layout, the stacks named.
         method: the method in force.
+
+    Attributes:
+        by_block: whether each block has a stand-in of its own, for denoisers that do not iterate their lists.
+        slots: the slots of its exits.
+        narrow: whether features are stored in the dtype of the blocks' input. Wan makes them float32 in front of the
+            exit, and nothing is lost; where it would be, this is False.
     """
 
     def __init__(self, model: nn.Module, layout: Denoiser, method: Method) -> None:
-        self._model, self._exit_name = model, layout.exit
+        self._model, self._layout = model, layout
+        self.by_block, self.narrow = False, True
+        names = [EXIT, *(f"{EXIT} {number}" for number in range(2, len(layout.exits) + 1))]
+        self._exits = [(names[number if e.same_as is None else e.same_as], e) for number, e in enumerate(layout.exits)]
+        self.slots = tuple(dict.fromkeys(slot for slot, _ in self._exits))
         self._residual = method.space is Space.residual
+        if self._residual and len(self.slots) > 1:
+            refuse(
+                f"{type(model).__name__} has several exits ({', '.join(map(str, layout.exits))}), and only one follows "
+                "from the blocks' input: type method.space=feature"
+            )
         self._active = False
-        self._replacement: Tensor | None = None
+        self._replacements: Mapping[str, Tensor] | None = None
         self._skipping: Tensor | None = None
         self._forget_tensors()
-        first = model.get_submodule(layout.stacks[0])
-        self._first_stack = list(first) if isinstance(first, nn.ModuleList) else [first]
+        self._first_block = next(iter(blocks_named(model, layout.stacks[:1]).values()))
         self._stand_ins = self._make_stand_ins(layout, method)
-        self._handles = [
-            model.get_submodule(layout.exit).register_forward_pre_hook(self._at_exit, with_kwargs=True),
-            self._first_stack[0].register_forward_pre_hook(self._at_first_block, with_kwargs=True),
-        ]
+        self._feeders = block_stand_ins(model, layout.feeders)
+        self._handles: list[Any] = [self._first_block.register_forward_pre_hook(self._at_first_block, with_kwargs=True)]
+        for name in dict.fromkeys(e.module for e in layout.exits):
+            hook = _exit_hook(self, [(slot, e) for slot, e in self._exits if e.module == name])
+            self._handles.append(model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True))
+        self._by_block: list[BlockStandIn] = []
+        self._watch(self._feeders)
 
-    def _make_stand_ins(self, layout: Denoiser, method: Method) -> Any:
+    def _make_stand_ins(self, layout: Denoiser, method: Method) -> list[StandIn]:
         return no_blocks(self._model, layout.stacks)
 
     def remove(self) -> None:
@@ -55,80 +74,146 @@ class ExitSite:
             handle.remove()
         self._forget_tensors()
 
+    def stand_in_by_block(self) -> None:
+        """Give each block a stand-in of its own from now on; what each returns is learnt at the next run step."""
+        self.by_block = True
+        self._stand_ins = block_stand_ins(self._model, self._layout.stacks, self._enter)
+        self._watch(self._stand_ins)
+
+    def _watch(self, stand_ins: Sequence[StandIn]) -> None:
+        """Let stand-ins for single blocks learn what their blocks return."""
+        for own in stand_ins:
+            stand_in, block = own.module, own.table[own.key]
+            assert isinstance(stand_in, nn.Module) and block is not None
+            self._by_block.append(stand_in)  # pyright: ignore[reportArgumentType]
+            self._handles.append(block.register_forward_hook(stand_in.watch, with_kwargs=True))  # pyright: ignore
+
     def evaluate(self, call: DenoiserCall, step: Step) -> SiteResult:
         """See `CacheSite`."""
         if step.runs():
             self._skipping = step.skipping()
             if self._skipping is None:
                 return self.run_blocks(call)
-            return self._ran(self._run_forward(call, step.forecast(EXIT)))
-        with in_place_of_stacks(self._model, self._stand_ins):
-            return self._skipped(self._run_forward(call, replacement=step.forecast(EXIT)))
+            return self._ran(self._run_forward(call, self._forecasts(step), running=True))
+        return self.skip_blocks(call, self._forecasts(step))
+
+    def _forecasts(self, step: Step) -> dict[str, Tensor]:
+        return {slot: step.forecast(slot) for slot in self.slots}
 
     def run_blocks(self, call: DenoiserCall) -> SiteResult:
         """See `CacheSite`."""
-        return self._ran(self._run_forward(call))
+        return self._ran(self._run_forward(call, running=True))
 
-    def _run_forward(self, call: DenoiserCall, replacement: Tensor | None = None) -> Any:
-        """The denoiser's output, with `replacement` (if it is given) in the place of what arrives at the exit."""
+    def skip_blocks(self, call: DenoiserCall, replacements: Mapping[str, Tensor]) -> SiteResult:
+        """Call the denoiser with stand-ins for its blocks.
+
+        Args:
+            call: the call.
+            replacements: by slot what takes the place of what arrives at the exit, in residual space less its input.
+        """
+        with in_place_of_stacks([*self._stand_ins, *self._feeders]):
+            return self._skipped(self._run_forward(call, replacements))
+
+    def replay(self, call: DenoiserCall, features: Mapping[str, Tensor]) -> SiteResult:
+        """`skip_blocks` with features, whatever the method's space."""
+        residual, self._residual = self._residual, False
+        try:
+            return self.skip_blocks(call, features)
+        finally:
+            self._residual = residual
+
+    def _run_forward(
+        self, call: DenoiserCall, replacements: Mapping[str, Tensor] | None = None, running: bool = False
+    ) -> Any:
+        """The denoiser's output, with `replacements` (if given) in the place of what arrives at the exits."""
         self._forget_tensors()
-        self._active, self._replacement = True, replacement
+        self._active, self._replacements = True, replacements
+        for stand_in in self._by_block:
+            stand_in.begin(running)
         try:
             output = call.run()
         except BaseException:
             self._forget_tensors()
             raise
         finally:
-            self._active, self._replacement, self._skipping = False, None, None
-        if self._exit_input is None:
+            self._active, self._replacements, self._skipping = False, None, None
+        missing = [str(e) for slot, e in self._exits if slot not in self._arrived]
+        if missing:
             refuse(
-                f"{type(self._model).__name__} did not pass through {self._exit_name}, so nothing could be stored: if "
+                f"{type(self._model).__name__} did not pass through {missing[0]}, so nothing could be stored: if "
                 "it was compiled and called before the method was put on it, call torch.compiler.reset()"
             )
         return output
 
     def _ran(self, output: Any) -> SiteResult:
-        entry, feature, used = self._stacks_input, self._exit_input, self._used
+        entry, arrived, used = self._stacks_input, self._arrived, self._used
         self._forget_tensors()
-        if entry is None or feature is None:
+        if entry is None:
             refuse(f"{type(self._model).__name__} ran no block: nothing could be stored")
-        feature = feature.to(entry.dtype)
-        if self._residual and entry.shape != feature.shape:
+        features = {
+            slot: value.to(entry.dtype) if self.narrow and slot == EXIT else value for slot, value in arrived.items()
+        }
+        if self._residual and entry.shape != features[EXIT].shape:
             refuse(
-                f"{type(self._model).__name__}: {tuple(entry.shape)} goes into the blocks and {tuple(feature.shape)} "
-                "leaves them, so there is no residual: type method.space=feature"
+                f"{type(self._model).__name__}: {tuple(entry.shape)} goes into the blocks and "
+                f"{tuple(features[EXIT].shape)} leaves them, so there is no residual: type method.space=feature"
             )
-        stored = feature - entry if self._residual else feature
-        return SiteResult(True, output, entry, {EXIT: feature if used is None else used}, {EXIT: stored})
+        stored = {EXIT: features[EXIT] - entry} if self._residual else features
+        return SiteResult(True, output, entry, {**features, **used}, stored)
 
     def _skipped(self, output: Any) -> SiteResult:
-        entry, used = self._exit_input, self._used
-        assert used is not None
+        entry, used = self._stacks_input if self.by_block else self._arrived[EXIT], self._used
         self._forget_tensors()
-        return SiteResult(False, output, entry, {EXIT: used})
+        return SiteResult(False, output, entry, used)
 
     def _forget_tensors(self) -> None:
-        self._first_input = self._stacks_input = self._exit_input = self._used = None
+        self._first_input = self._stacks_input = None
+        self._arrived: dict[str, Tensor] = {}
+        self._used: dict[str, Tensor] = {}
+        self._calls: dict[str, int] = {}
 
     def _at_first_block(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._active:
-            self._first_input = hidden_states_of(args, kwargs)
+            self._enter(args, kwargs)
+
+    def _enter(self, args: Any, kwargs: Any) -> None:
+        """The first block is called, or its stand-in."""
+        if self._stacks_input is None:
+            place = self._layout.entry
+            self._first_input = hidden_states_of(args, kwargs) if place is None else argument_at(args, kwargs, place)
             self._stacks_input = self._first_input
 
-    def _at_exit(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    def at_exit(self, exits: Sequence[tuple[str, Exit]], args: Any, kwargs: Any) -> Any:
+        """An exit module is called: note what arrives, and put the forecast in its place."""
         if not self._active:
             return None
-        name = None if args else next(iter(kwargs))
-        self._exit_input = value = args[0] if name is None else kwargs[name]
-        if self._replacement is None:
-            return None
-        entry = value if self._skipping is None else self._stacks_input
-        assert entry is not None
-        self._used = entry.to(self._replacement.dtype) + self._replacement if self._residual else self._replacement
-        if self._skipping is not None:
-            self._used = in_rows(self._skipping, self._used, value)
-        replaced = self._used.to(value.dtype)
-        return ((replaced, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: replaced})
+        name = exits[0][1].module
+        number = self._calls.get(name, 0)
+        self._calls[name] = number + 1
+        for slot, exit_ in exits:
+            if exit_.call not in (None, number):
+                continue
+            place = exit_.place or ((0,) if args else (next(iter(kwargs)),))
+            self._arrived[slot] = value = argument_at(args, kwargs, place)
+            if self._replacements is not None:
+                args, kwargs = with_argument(args, kwargs, place, self._replaced(slot, value))
+        return args, kwargs
+
+    def _replaced(self, slot: str, value: Tensor) -> Tensor:
+        """What takes the place of the value that arrives at an exit."""
+        assert self._replacements is not None
+        forecast = self._replacements[slot]
+        if self._residual:
+            entry = value if self._skipping is None and not self.by_block else self._stacks_input
+            assert entry is not None
+            forecast = entry.to(forecast.dtype) + forecast
+        self._used[slot] = forecast if self._skipping is None else in_rows(self._skipping, forecast, value)
+        return self._used[slot].to(value.dtype)
+
+
+def _exit_hook(site: ExitSite, exits: Sequence[tuple[str, Exit]]) -> Any:
+    """The hook on one exit module."""
+    return lambda module, args, kwargs: site.at_exit(exits, args, kwargs)
 
 
 class FrontExitSite(ExitSite):
@@ -140,8 +225,8 @@ class FrontExitSite(ExitSite):
     _step: Step | None = None
     _decision: bool | None = None
 
-    def _make_stand_ins(self, layout: Denoiser, method: Method) -> Any:
-        count, blocks = method.front_blocks, self._first_stack
+    def _make_stand_ins(self, layout: Denoiser, method: Method) -> list[StandIn]:
+        count, blocks = method.front_blocks, list(blocks_named(self._model, layout.stacks[:1]).values())
         if count >= len(blocks):
             refuse(f"method.front_blocks={count} must be below the {len(blocks)} blocks of {layout.stacks[0]}")
         stand_ins = front_blocks(self._model, layout.stacks, count, self._rest_runs)
@@ -157,11 +242,19 @@ class FrontExitSite(ExitSite):
         """See `CacheSite`. The decision is taken inside the forward, when the front blocks have run."""
         self._step, self._decision = step, None
         try:
-            with in_place_of_stacks(self._model, self._stand_ins):
+            with in_place_of_stacks(self._stand_ins):
                 output = self._run_forward(call)
         finally:
             self._step = None
         return self._ran(output) if self._decision else self._skipped(output)
+
+    def replay(self, call: DenoiserCall, features: Mapping[str, Tensor]) -> SiteResult:
+        """See `ExitSite`; the front blocks do not run either."""
+        stand_ins, self._stand_ins = self._stand_ins, no_blocks(self._model, self._layout.stacks)
+        try:
+            return super().replay(call, features)
+        finally:
+            self._stand_ins = stand_ins
 
     def _rest_runs(self) -> bool:
         """Whether the blocks behind the front run; decided once a call."""
@@ -170,7 +263,7 @@ class FrontExitSite(ExitSite):
             self._decision = self._step.runs(front_residual=self._stacks_input - self._first_input)
             self._skipping = self._step.skipping() if self._decision else None
             some = not self._decision or self._skipping is not None
-            self._replacement = self._step.forecast(EXIT) if some else None
+            self._replacements = self._forecasts(self._step) if some else None
         return self._decision
 
     def _at_front_output(self, module: nn.Module, args: Any, output: Any) -> None:

@@ -1,5 +1,6 @@
 """The one hook: at each call of a denoiser it runs the blocks, or puts a forecast in their place."""
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -7,26 +8,28 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from spectrum.core.clock import SIGMA_TOLERANCE, Clock
 from spectrum.core.errors import refuse
 from spectrum.core.method import Method, Site, plan_method
 from spectrum.core.sums import prepare
 from spectrum.hooks import scheduler as schedulers
+from spectrum.hooks.branches import caller, find_branch
 from spectrum.hooks.compiled import compiled_whole
+from spectrum.hooks.dataflow import traced
+from spectrum.hooks.derive import derived_layout
 from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
+from spectrum.hooks.fit_check import check_fit
 from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.output_site import OutputSite
 from spectrum.hooks.private_api import context_parallel_config, uncompiled
+from spectrum.hooks.proof import prove
 from spectrum.hooks.registry import attach, detach
 from spectrum.hooks.samples import SampleSteps, rows_of, split
 from spectrum.hooks.signals import signal_reader, token_grid
 from spectrum.hooks.site import CacheSite, SiteResult, Step
 from spectrum.hooks.step import CurrentStep, DenoiserCall
-from spectrum.hooks.tensors import latents_of, sample_of
+from spectrum.hooks.tensors import latents_name, latents_of, sample_of, tensors_in
 from spectrum.hooks.trajectory import Branch, Observation, Trajectory
-
-MOST_BRANCHES = 8
 
 
 def relative_error(guess: Tensor, truth: Tensor) -> float:
@@ -58,50 +61,21 @@ def site_of(model: nn.Module, layout: Denoiser, method: Method) -> CacheSite:
     return (FrontExitSite if method.front_blocks else ExitSite)(model, layout, method)
 
 
-def check_fit(method: Method, scheduler: Any, steps: int) -> None:
-    """Refuse to run what was fitted for another number of steps, or on another grid of sigmas.
-
-    Args:
-        method: the method.
-        scheduler: the pipeline's, with its timesteps set.
-        steps: number of denoising steps of this run.
-
-    Raises:
-        SpectrumError: with what differs, and what to type.
-    """
-    wanted = method.fitted_sigmas
-    again = "python scripts/fit.py" if method.memory else "python scripts/calibrate.py"
-    if method.fitted_steps not in (None, steps):
-        values = "" if method.memory else ", or give its values, for example 'schedule.threshold=0.1'"
-        refuse(
-            f"what {method.name} needs was fitted for {method.fitted_steps} steps and this run has {steps}: fit it for "
-            f"them with {again}{values}"
-        )
-    if wanted is None or method.fitted_steps is None:
-        return
-    here = schedulers.readings(scheduler, Clock.sigma)[0]
-    for step, (was, now) in enumerate(zip(wanted, here, strict=True)):
-        if abs(was - now) > SIGMA_TOLERANCE * max(wanted):
-            refuse(
-                f"the plan of {method.name} was made on another grid: at step {step} sigma was {was:.4f} and is "
-                f"{now:.4f} here (the scheduler's shift, or its timesteps): fit another with {again}, or apply it with "
-                "force=True (plan_force=true)"
-            )
-
-
 class CacheHook:
     """Applies a `Method` to one denoiser until `remove` is called.
 
     Args:
         model: the denoiser, also as `torch.compile` returned it.
-        layout: where its stacks and its exit are.
+        layout: where its stacks and its exit are; None to find it at the first call.
         scheduler: returns the pipeline's scheduler, which says at which step the trajectory is.
         method: what to apply.
         probe: also run the blocks at each skipped step and record how far the forecast was off. Slow; the samples are
             those of the method all the same.
         observe: told of every step at which the blocks ran.
+        check: prove the layout at the first run step, and again where the shapes of the inputs change.
 
     Attributes:
+        layout: where its stacks and its exit are; None before the first call where it was not given.
         on_start: called when a trajectory begins.
 
     Raises:
@@ -111,22 +85,26 @@ class CacheHook:
     def __init__(
         self,
         model: nn.Module,
-        layout: Denoiser,
+        layout: Denoiser | None,
         scheduler: Callable[[], Any],
         method: Method,
         probe: bool = False,
         observe: Callable[[Observation], None] | None = None,
+        check: bool = True,
     ) -> None:
         self._as_called, self.model = model, uncompiled(model)
-        self.layout = layout.with_stacks(self.model)
-        self.layout.check(self.model)
+        self.layout = None if layout is None else layout.with_stacks(self.model)
+        if self.layout is not None:
+            self.layout.check(self.model)
+        self._check = check
+        self._proved: set[Any] = set()
         self.method, self.probe, self.observe = method, probe, observe
         self.on_start: Callable[[], None] = lambda: None
         self._scheduler = scheduler
         self._signature = inspect.signature(type(self.model).forward)
         self._trajectory: Trajectory | None = None
         self._report: dict[str, Any] = {}
-        self._read_signal = None if method.time_only else signal_reader(method.signal, self.model, self.layout)
+        self._read_signal, self._site = None, None
         if compiled_whole(self._as_called) and (method.front_blocks or method.site is Site.modules):
             refuse(
                 f"{method.name} works inside the denoiser, which is compiled whole: compile its blocks alone, "
@@ -134,15 +112,33 @@ class CacheHook:
             )
         self._plain_forward = attach(self._as_called, self._around, self.reset)
         try:
-            self._site = site_of(self.model, self.layout, method)
+            if self.layout is not None:
+                self._make_site(self.layout)
         except BaseException:
             detach(self._as_called)
             raise
 
+    def _make_site(self, layout: Denoiser) -> CacheSite:
+        """The method's site, and what reads its signal."""
+        method = self.method
+        self._read_signal = None if method.time_only else signal_reader(method.signal, self.model, layout)
+        self._site = site_of(self.model, layout, method)
+        return self._site
+
+    def _derive(self, call: DenoiserCall) -> CacheSite:
+        """Find the layout by tracing the call, and make the site."""
+        flow = traced(self.model, call.plain_forward, call.args, call.kwargs)
+        names = [name for name in call.inputs if name != "self"]
+        latents = latents_name(call.inputs)
+        number = names.index(latents)
+        self.layout = derived_layout(self.model, flow, number if number < len(call.args) else latents)
+        return self._make_site(self.layout)
+
     def remove(self) -> None:
         """Take the hook off and free what it stored."""
         detach(self._as_called)
-        self._site.remove()
+        if self._site is not None:
+            self._site.remove()
         self.reset()
 
     def reset(self) -> None:
@@ -171,21 +167,43 @@ class CacheHook:
 
     def _evaluate(self, call: DenoiserCall, name: str | None) -> Any:
         """Find the step, let the site run or skip it, store what it gives; the denoiser's output."""
-        for argument, reason in self.layout.refused.items():
+        for argument, reason in (self.layout.refused if self.layout else {}).items():
             if call.inputs.get(argument) is not None:
                 refuse(f"{self.method.name} cannot take {argument}: {reason}")
         index = schedulers.position(self._scheduler(), call.inputs.get("timestep"))
         trajectory = self._trajectory_at(index)
         branch = self._branch_of(trajectory, name, call.inputs, index)
+        spare = call.copied() if self._check and branch.last < 0 else None
         branch.last = index
-        result = self._site.evaluate(call, self.step_of(trajectory, branch, call))
+        site = self._site or self._derive(call.copied())
+        result = site.evaluate(call, self.step_of(trajectory, branch, call))
         last = index == len(trajectory.times) - 1
         trajectory.finite.check(index, result.ran, sample_of(result.output), last)
+        if spare is not None:
+            result = self._prove(site, spare, result)
         if result.ran:
             self.store(trajectory, branch, call, result)
         if self.probe and any(not part.ran for part in branch.parts):
-            self._measure_errors(branch, result, self._site.run_blocks(call))
+            self._measure_errors(branch, result, site.run_blocks(call))
         return result.output
+
+    def _prove(self, site: CacheSite, call: DenoiserCall, result: SiteResult) -> SiteResult:
+        """Prove the layout, once for each combination of the inputs' shapes.
+
+        What was compiled whole rounds otherwise with and without its blocks, so a layout is proved uncompiled there; a
+        registered one has been.
+        """
+        layout = self.layout
+        shapes = tuple((path, tensor.shape) for path, tensor in tensors_in(dict(call.inputs)))
+        if layout is None or not isinstance(site, ExitSite) or shapes in self._proved:
+            return result
+        if not compiled_whole(self._as_called):
+            result = prove(site, self.model, layout, call, result)
+        elif layout.derived:
+            plain = dataclasses.replace(call, forward=call.plain_forward)
+            prove(site, self.model, layout, plain, site.run_blocks(plain))
+        self._proved.add(shapes)
+        return result
 
     def step_of(self, trajectory: Trajectory, branch: Branch, call: DenoiserCall) -> Step:
         """What the site asks at this step; from its second step on a branch knows its samples."""
@@ -221,7 +239,7 @@ class CacheHook:
         """The trajectory that a call belongs to: the current one, or a new one if the scheduler was set anew."""
         scheduler, current = self._scheduler(), self._trajectory
         same = current is not None and current.timesteps is scheduler.timesteps
-        if current is not None and same and step >= max(branch.last for branch in current.branches.values()):
+        if current is not None and same and step >= max(branch.last for branch in current.branches):
             return current
         by_data = not self.method.time_only or self.method.weights_by_data
         if by_data and context_parallel_config(self.model) is not None:
@@ -238,26 +256,17 @@ class CacheHook:
         return self._trajectory
 
     def _branch_of(self, trajectory: Trajectory, name: str | None, inputs: Mapping[str, Any], step: int) -> Branch:
-        """The CFG branch that a call belongs to: by the pipeline's name for it, else by the conditioning tensor."""
-        condition = inputs.get(self.layout.condition) if self.layout.condition else None
-        parts = condition if isinstance(condition, list) else [condition]
-        key = name if name is not None else tuple(map(id, parts))
-        if key not in trajectory.branches:
-            if len(trajectory.branches) == MOST_BRANCHES:
-                refuse(
-                    f"{type(self.model).__name__} was called with more than {MOST_BRANCHES} different "
-                    f"{self.layout.condition}, so its CFG branches cannot be told apart: give another "
-                    "Denoiser(condition=...)"
-                )
+        """The CFG branch that a call belongs to, a new one if it begins one."""
+        layout = self.layout or Denoiser(exit="", derived=True)
+        who = caller(type(self.model).__name__, name, inputs, layout.condition, layout.derived)
+        branch = find_branch(trajectory, who, step)
+        if branch is None:
             prepare(latents_of(inputs).device)
             label = name or f"branch {len(trajectory.branches)}"
+            if any(other.name == label for other in trajectory.branches):
+                label = f"{label} from step {step}"
             needs_grid = self.method.correct is not None or not self.method.time_only
             grid = token_grid(self.model, inputs) if needs_grid else None
-            trajectory.branches[key] = Branch(label, step, self.method.max_features, condition, grid)
-        branch = trajectory.branches[key]
-        if branch.last == step:
-            refuse(
-                f"the denoiser was called twice at step {step} for the same CFG branch (skip-layer guidance, or a "
-                "scheduler that repeats a step): caching cannot tell the calls apart, so switch that off"
-            )
+            branch = Branch(label, step, self.method.max_features, who.name, who.condition, who.shape, grid)
+            trajectory.branches.append(branch)
         return branch

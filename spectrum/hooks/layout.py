@@ -8,13 +8,38 @@ from torch import nn
 from spectrum.core.errors import refuse
 from spectrum.hooks.discovery import block_stacks
 
+Place = tuple[int | str, ...]
+"""Where a tensor is among a module's arguments: `("hidden_states",)`, `(0,)`, or inside of one, `(0, 1)`."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """Where a feature leaves the blocks: an argument of a module that is called behind them.
+
+    Attributes:
+        module: the module's name.
+        place: which of its arguments; None for the first.
+        call: which of its calls within one forward, from 0; None for all.
+        same_as: number of an earlier exit that is given the very same tensor, which is stored once.
+    """
+
+    module: str
+    place: Place | None = None
+    call: int | None = None
+    same_as: int | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.place in (None, (0,)) else f"({'.'.join(map(str, self.place or ()))})"
+        return self.module + where + (f", call {self.call + 1}" if self.call else "")
+
 
 @dataclass(frozen=True)
 class Denoiser:
     """Layout of a denoiser family.
 
     Attributes:
-        exit: name of the module that the last block's output enters; its first argument is the feature.
+        exit: name of the module that the last block's output enters; its first argument is the feature. An `Exit` for
+            another argument, several in a tuple for a denoiser with several outputs.
         stacks: names of the block lists (or single blocks) in the order they run. If empty, they are the lists of
             blocks that diffusers' own caching hooks find.
         signal: name of the module whose output TeaCache looks at, where that is an embedding of the timestep. None
@@ -22,17 +47,30 @@ class Denoiser:
         condition: the forward argument that tells CFG branches apart where the pipeline does not name them. None where
             all branches are denoised in one call.
         refused: forward arguments that reach the blocks from outside, each with why a skipped step cannot honour it.
+        entry: which argument of the first block is the blocks' input; None for its hidden states.
+        feeders: names of further lists and modules that only feed the stacks, so need not run at a skipped step either.
+        derived: whether it was found by tracing a forward.
 
     Example:
         >>> Denoiser(exit="norm_out").condition
         'encoder_hidden_states'
     """
 
-    exit: str
+    exit: str | Exit | tuple[Exit, ...]
     stacks: tuple[str, ...] = ()
     signal: str | None = None
     condition: str | None = "encoder_hidden_states"
     refused: Mapping[str, str] = field(default_factory=dict)
+    entry: Place | None = None
+    feeders: tuple[str, ...] = ()
+    derived: bool = False
+
+    @property
+    def exits(self) -> tuple[Exit, ...]:
+        """The exits, in the order of `exit`."""
+        if isinstance(self.exit, tuple):
+            return self.exit
+        return (Exit(self.exit) if isinstance(self.exit, str) else self.exit,)
 
     def with_stacks(self, model: nn.Module) -> "Denoiser":
         """The layout with its stacks named, found in `model` where they are left empty.
@@ -49,7 +87,8 @@ class Denoiser:
             SpectrumError: if it lacks one.
         """
         modules = dict(model.named_modules())
-        for name in (self.exit, *self.stacks, *([] if self.signal is None else [self.signal])):
+        named = [*(e.module for e in self.exits), *self.stacks, *self.feeders]
+        for name in named if self.signal is None else [*named, self.signal]:
             if name not in modules:
                 children = ", ".join(child for child, _ in model.named_children())
                 refuse(f"{type(model).__name__} has no module {name}, which its layout names; it has {children}")

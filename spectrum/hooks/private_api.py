@@ -4,6 +4,8 @@ Nothing else imports or reads a name with a leading underscore from another pack
 each of them by name, so that a release that moves one is found by its sentence and not by a traceback from inside.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,8 +18,11 @@ from diffusers.hooks._helpers import TransformerBlockRegistry
 from diffusers.hooks.hooks import HookRegistry, ModelHook, StateManager
 from torch import nn
 from torch._dynamo import OptimizedModule
+from torch.nn.attention import flex_attention
+from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
+    "DispatchMode",
     "HookRegistry",
     "StateManager",
     "StatefulHook",
@@ -31,6 +36,7 @@ __all__ = [
     "stack_names",
     "submodules",
     "uncompiled",
+    "uncompiled_attention",
 ]
 
 REGISTRY_ATTRIBUTE = "_diffusers_hook"
@@ -78,6 +84,36 @@ def share_submodules(module: nn.Module, other: nn.Module) -> None:
 def uncompiled(module: nn.Module) -> nn.Module:
     """The module that `torch.compile` wrapped, or the module itself."""
     return module._orig_mod if isinstance(module, OptimizedModule) else module
+
+
+@contextmanager
+def uncompiled_attention() -> Iterator[None]:
+    """A context in which flex attention, which compiles itself when it is called, runs as it is written."""
+    before = flex_attention._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG
+    flex_attention._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = True
+    try:
+        yield
+    finally:
+        flex_attention._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = before
+
+
+class DispatchMode(TorchDispatchMode):
+    """A mode that sees every operation, higher-order ones too."""
+
+    supports_higher_order_operators = True
+
+
+def storage_id(storage: Any) -> int:
+    """What tells a storage from every other; a `StorageWeakRef` keeps it from being given to another one."""
+    return storage._cdata
+
+
+def written_arguments(operation: Any) -> list[tuple[int, str]]:
+    """The arguments that an operation writes to, each by number and name; higher-order operators have no schema."""
+    if not isinstance(operation, torch._ops.OpOverload):
+        return []
+    arguments = enumerate(operation._schema.arguments)
+    return [(n, a.name) for n, a in arguments if a.alias_info is not None and a.alias_info.is_write]
 
 
 def compiled_call(module: nn.Module) -> Any:

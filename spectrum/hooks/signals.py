@@ -53,7 +53,7 @@ def signal_reader(signal: Signal, model: nn.Module, layout: Denoiser) -> SignalR
     )
 
     def modulated_input(inputs: Mapping[str, Any], run: Callable[[], Any]) -> Tensor:
-        with in_place_of_stacks(model, entered_first_block(model, layout.stacks)):
+        with in_place_of_stacks(entered_first_block(model, layout.stacks)):
             handles = [part.register_forward_pre_hook(_stop_at_input, with_kwargs=True) for part in parts]
             return _run_until_found(run, handles, model)
 

@@ -1,7 +1,8 @@
 """Stand-ins for the block stacks: lists that yield only some of their blocks, or none, when they are iterated."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -9,8 +10,20 @@ from torch import nn
 from spectrum.core.errors import refuse
 from spectrum.hooks.private_api import share_submodules, submodules
 
-StandIns = dict[str, nn.Module | None]
-"""By the stack's name what takes its place; None for a single block, which denoisers check for."""
+
+@dataclass(frozen=True)
+class StandIn:
+    """What takes the place of a stack, or of one block.
+
+    Attributes:
+        table: the table of submodules that it stands in.
+        key: its name there.
+        module: what takes its place; None for a single block, which denoisers check for.
+    """
+
+    table: dict[str, nn.Module | None]
+    key: str
+    module: nn.Module | None
 
 
 class _FirstBlocks(nn.ModuleList):
@@ -60,13 +73,21 @@ class _EnteredFirstBlock(nn.ModuleList):
         yield lambda *args, **kwargs: first.forward(*args, **kwargs)  # pyright: ignore[reportReturnType, reportOptionalMemberAccess]
 
 
-def no_blocks(model: nn.Module, stacks: tuple[str, ...]) -> StandIns:
-    """Stand-ins with which no block of the stacks runs."""
-    found = {name: submodules(model)[name] for name in stacks}
-    return {name: _FirstBlocks(stack) if isinstance(stack, nn.ModuleList) else None for name, stack in found.items()}
+def place_of(model: nn.Module, name: str) -> tuple[dict[str, nn.Module | None], str]:
+    """The table of submodules that a module is in, and its name there."""
+    owner, _, key = name.rpartition(".")
+    return submodules(model.get_submodule(owner)), key
 
 
-def front_blocks(model: nn.Module, stacks: tuple[str, ...], count: int, rest_runs: Callable[[], bool]) -> StandIns:
+def no_blocks(model: nn.Module, stacks: Sequence[str]) -> list[StandIn]:
+    """Stand-ins with which no block of the stacks runs, if the denoiser iterates its lists, and checks for None."""
+    found = [(place_of(model, name), model.get_submodule(name)) for name in stacks]
+    return [
+        StandIn(*place, _FirstBlocks(stack) if isinstance(stack, nn.ModuleList) else None) for place, stack in found
+    ]
+
+
+def front_blocks(model: nn.Module, stacks: Sequence[str], count: int, rest_runs: Callable[[], bool]) -> list[StandIn]:
     """Stand-ins with which the first `count` blocks run, and the others if `rest_runs()` says so after them.
 
     Args:
@@ -78,31 +99,33 @@ def front_blocks(model: nn.Module, stacks: tuple[str, ...], count: int, rest_run
     Raises:
         SpectrumError: if one of the stacks is a single block.
     """
-    found: StandIns = {}
+    found: list[StandIn] = []
     for number, name in enumerate(stacks):
-        stack = submodules(model)[name]
+        stack = model.get_submodule(name)
         if not isinstance(stack, nn.ModuleList):
             refuse(
                 f"{type(model).__name__}.{name} is a single block, so no front of it can run: leave "
                 "method.front_blocks=0"
             )
-        found[name] = _FirstThenRest(stack, 0 if number else count, rest_runs)
+        found.append(StandIn(*place_of(model, name), _FirstThenRest(stack, 0 if number else count, rest_runs)))
     return found
 
 
-def entered_first_block(model: nn.Module, stacks: tuple[str, ...]) -> StandIns:
+def entered_first_block(model: nn.Module, stacks: Sequence[str]) -> list[StandIn]:
     """Stand-ins with which the forward goes into the first block and no further block."""
-    stack = submodules(model)[stacks[0]]
+    stack = model.get_submodule(stacks[0])
     assert isinstance(stack, nn.ModuleList)
-    return {stacks[0]: _EnteredFirstBlock(stack)}
+    return [StandIn(*place_of(model, stacks[0]), _EnteredFirstBlock(stack))]
 
 
 @contextmanager
-def in_place_of_stacks(model: nn.Module, stand_ins: StandIns) -> Iterator[None]:
+def in_place_of_stacks(stand_ins: Sequence[StandIn]) -> Iterator[None]:
     """Put stand-ins in the place of the stacks until the context ends, also when it ends with an error."""
-    stacks = {name: submodules(model)[name] for name in stand_ins}
-    submodules(model).update(stand_ins)
+    stacks = [own.table[own.key] for own in stand_ins]
+    for own in stand_ins:
+        own.table[own.key] = own.module
     try:
         yield
     finally:
-        submodules(model).update(stacks)
+        for own, stack in zip(stand_ins, stacks, strict=True):
+            own.table[own.key] = stack

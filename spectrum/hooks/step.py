@@ -1,5 +1,6 @@
 """One step of one CFG branch: decides whether the blocks run, and forecasts if they do not."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ class DenoiserCall:
     kwargs: dict[str, Any]
     inputs: Mapping[str, Any]
 
+    def copied(self) -> "DenoiserCall":
+        """The call with copies of its lists and dictionaries: some forwards empty a list that they are given."""
+        args, kwargs = _copied(self.args), _copied(self.kwargs)
+        return dataclasses.replace(self, args=args, kwargs=kwargs)
+
     def run(self) -> Any:
         """Call the forward with the pipeline's arguments; its output."""
         return self.forward(*self.args, **self.kwargs)
@@ -39,6 +45,12 @@ class DenoiserCall:
     def run_plain(self) -> Any:
         """Call the uncompiled forward with the pipeline's arguments; its output."""
         return self.plain_forward(*self.args, **self.kwargs)
+
+
+def _copied(value: Any) -> Any:
+    if type(value) in (list, tuple):
+        return type(value)(_copied(part) for part in value)
+    return {key: _copied(part) for key, part in value.items()} if type(value) is dict else value
 
 
 class CurrentStep:

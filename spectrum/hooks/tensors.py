@@ -1,29 +1,121 @@
 """Where the tensors are in what denoisers and blocks are given and return."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from spectrum.core.errors import refuse
+from spectrum.hooks.layout import Place
+
+_CONDITION = re.compile("encod|text|pooled|cond|prompt|caption|emb|mask|guidance|_ids|control")
+_MOVES = re.compile("latent|sample|tokens|cache")
+
+
+def tensors_in(value: Any, path: Place = ()) -> Iterator[tuple[Place, Tensor]]:
+    """Every tensor in nested lists, tuples and mappings (diffusers' outputs are such), with its place.
+
+    Example:
+        >>> [path for path, _ in tensors_in({"a": torch.zeros(1), "b": [torch.zeros(1), 2]})]
+        [('a',), ('b', 0)]
+    """
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from tensors_in(part, (*path, key))
+    elif isinstance(value, (list, tuple)):
+        for number, part in enumerate(value):
+            yield from tensors_in(part, (*path, number))
+
 
 def sample_of(output: Any) -> Tensor:
-    """The sample in a denoiser's output: a tuple, or a diffusers output object. Z-Image's is a list of tensors."""
-    return torch.stack(output[0]) if isinstance(output[0], list) else output[0]
+    """The sample in a denoiser's output: a tensor, the first of a tuple, or the first field of a diffusers output.
+
+    Z-Image's is a list of tensors, which are stacked; where their shapes differ, this is the first of them.
+    """
+    first = output if isinstance(output, Tensor) else output[0]
+    if isinstance(first, list) and all(isinstance(part, Tensor) and part.shape == first[0].shape for part in first):
+        return torch.stack(first)
+    return first if isinstance(first, Tensor) else next(tensor for _, tensor in tensors_in([output]))
 
 
 def with_sample(output: Any, sample: Tensor) -> Any:
-    """A denoiser's output like `output`, with another sample."""
-    value = list(sample.unbind()) if isinstance(output[0], list) else sample
+    """A denoiser's output like `output`, with another sample.
+
+    Raises:
+        SpectrumError: if it returns tensors of several shapes, or none, in the place of its sample.
+    """
+    if isinstance(output, Tensor):
+        return sample
+    first = output[0]
+    if isinstance(first, list):
+        if len({part.shape for part in first if isinstance(part, Tensor)}) != 1:
+            refuse("the denoiser returns samples of several sizes, which the output site cannot store: sample one")
+        value = list(sample.unbind())
+    elif isinstance(first, Tensor):
+        value = sample
+    else:
+        return refuse("the denoiser returns no sample, so methods at the output have nothing to store")
     if isinstance(output, tuple):
         return (value, *output[1:])
     return type(output)(**{**output, next(iter(output)): value})
 
 
+def further_outputs(output: Any, given: Any) -> dict[Place, Tensor]:
+    """What a denoiser returns beside its sample, by place: LTX-2 returns a picture and its sound.
+
+    Args:
+        output: what it returned.
+        given: its arguments; a tensor of theirs that is handed through is none of its outputs.
+    """
+    first = next(iter(output)) if isinstance(output, dict) else 0
+    own = {id(tensor) for _, tensor in tensors_in(given)}
+    found = tensors_in(output) if isinstance(output, (dict, list, tuple)) else ()
+    return {path: tensor for path, tensor in found if path[0] != first and id(tensor) not in own}
+
+
+def with_further_outputs(output: Any, values: Mapping[Place, Tensor]) -> Any:
+    """A denoiser's output with other tensors at some places."""
+    for place, value in values.items():
+        output = _with_part(output, place, value)
+    return output
+
+
+def latents_name(inputs: Mapping[str, Any]) -> str:
+    """Which of a denoiser's forward arguments are the latents: its first with numbers that are no condition or time.
+
+    Example:
+        >>> latents_name({"input_ids": torch.zeros(1, dtype=torch.int64), "vision_tokens": torch.zeros(1)})
+        'vision_tokens'
+    """
+    for name, value in inputs.items():
+        if name != "self" and not is_time(name) and not _CONDITION.search(name):
+            first = next(tensors_in([value]), None)
+            if first is not None and first[1].is_floating_point():
+                return name
+    return next(name for name in inputs if name != "self")
+
+
+def is_time(argument: str) -> bool:
+    """Whether a forward's argument is a timestep, by its name."""
+    return "time" in argument or argument in ("t", "sigma", "sigmas")
+
+
+def moves(argument: str) -> bool:
+    """Whether a sampler changes a forward's argument from step to step, by its name: latents and timesteps."""
+    latents = "hidden_states" in argument and not _CONDITION.search(argument)
+    return latents or is_time(argument) or _MOVES.search(argument) is not None
+
+
 def latents_of(inputs: Mapping[str, Any]) -> Tensor:
-    """The latents among a denoiser's forward arguments: its first. Z-Image's come as a list of tensors."""
-    found = next(value for name, value in inputs.items() if name != "self")
-    return torch.stack(found) if isinstance(found, list) else found
+    """The latents among a denoiser's forward arguments. Z-Image's come as a list of tensors, which are stacked."""
+    found = inputs[latents_name(inputs)]
+    if isinstance(found, list) and all(isinstance(part, Tensor) and part.shape == found[0].shape for part in found):
+        return torch.stack(found)
+    return next(tensor for _, tensor in tensors_in([found]))
 
 
 def hidden_states_of(args: Any, kwargs: Any) -> Tensor:
@@ -31,3 +123,38 @@ def hidden_states_of(args: Any, kwargs: Any) -> Tensor:
     if "hidden_states" in kwargs:
         return kwargs["hidden_states"]
     return args[0] if args else next(iter(kwargs.values()))
+
+
+def argument_at(args: Any, kwargs: Any, place: Place) -> Any:
+    """The argument at a place; a name may also be that of a dictionary's entry in an argument.
+
+    Example:
+        >>> argument_at((1, [2, 3]), {"a": 4}, (1, 0)), argument_at((1,), {"a": 4}, ("a",))
+        (2, 4)
+    """
+    found = kwargs[place[0]] if isinstance(place[0], str) else args[place[0]]
+    for key in place[1:]:
+        found = found[key]
+    return found
+
+
+def with_argument(args: Any, kwargs: Any, place: Place, value: Any) -> tuple[Any, Any]:
+    """Arguments with another one at a place; nothing that was given is changed.
+
+    Example:
+        >>> with_argument((1, [2, 3]), {"a": 4}, (1, 0), 5)
+        ((1, [5, 3]), {'a': 4})
+    """
+    given = {**dict(enumerate(args)), **kwargs}
+    given[place[0]] = _with_part(given[place[0]], place[1:], value)
+    return tuple(given[number] for number in range(len(args))), {name: given[name] for name in kwargs}
+
+
+def _with_part(whole: Any, place: Place, value: Any) -> Any:
+    if not place:
+        return value
+    parts: Any = dict(whole) if isinstance(whole, Mapping) else list(whole)
+    parts[place[0]] = _with_part(parts[place[0]], place[1:], value)
+    if isinstance(whole, Mapping):
+        return parts if type(whole) is dict else type(whole)(**parts)
+    return tuple(parts) if isinstance(whole, tuple) else parts

@@ -1,6 +1,5 @@
 """The state of one sampling run: its CFG branches, each with its own stored features, run steps and drift."""
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +41,9 @@ class Branch:
         name: the name that the pipeline gives it, or `branch 0`, `branch 1`.
         origin: the step at which it began.
         max_features: features held in each slot, None for all.
-        condition: the conditioning tensor; held so that its id stays its own.
+        key: the name that the pipeline gives it, None if it gives none.
+        condition: what it is conditioned on.
+        shape: the shapes of its latents.
         grid: the layout of the image tokens, where the method needs it.
         histories: the stored features, by the slot that the site names: `exit`, `output`, or a module.
         runs: the steps at which the blocks ran.
@@ -62,7 +63,9 @@ class Branch:
     name: str
     origin: int
     max_features: int | None
-    condition: Any = None
+    key: str | None = None
+    condition: tuple[Any, ...] = ()
+    shape: tuple[Any, ...] = ()
     grid: tuple[int, ...] | None = None
     histories: dict[str, History] = field(default_factory=dict)
     runs: list[int] = field(default_factory=list)
@@ -138,7 +141,8 @@ class Trajectory:
         times: the clock's reading at each step.
         span: the clock's range.
         levels: the scales of picture and noise at each step, for data-dependent methods.
-        branches: its CFG branches.
+        branches: its CFG branches, in the order they began.
+        time: the newest step and the timestep that the denoiser was given there.
         decided: by step and sample what the first branch decided, for methods whose branches share the decision.
         finite: the check that outputs are finite.
     """
@@ -147,13 +151,14 @@ class Trajectory:
     times: list[float]
     span: tuple[float, float]
     levels: list[tuple[float, float]]
-    branches: dict[Hashable, Branch] = field(default_factory=dict)
+    branches: list[Branch] = field(default_factory=list)
+    time: tuple[int, Any] = (-1, None)
     decided: dict[tuple[int, int], bool] = field(default_factory=dict)
     finite: FiniteCheck = field(default_factory=FiniteCheck)
 
     def report(self) -> dict[str, Any]:
         """What was done, by CFG branch; see `spectrum.api.Accelerated.report`."""
-        return {b.name: _report(b) for b in self.branches.values()}
+        return {b.name: _report(b) for b in self.branches}
 
 
 def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from spectrum.core.method import Method
 from spectrum.hooks.hook import CacheHook
 from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.private_api import uncompiled
-from spectrum.models.layouts import denoiser_of
+from spectrum.models.layouts import registered_layout
 
 H = TypeVar("H", bound=CacheHook)
 
@@ -36,7 +36,7 @@ def attached(
         pipe: a diffusers pipeline.
         method: the method.
         make: makes a hook: `CacheHook`, or a class like it.
-        denoiser: the layout of a family that is not registered.
+        denoiser: the layout to use; without it the registered one, or else what a traced forward shows.
         **options: further arguments of `make`.
 
     Returns:
@@ -48,7 +48,7 @@ def attached(
     hooks: list[H] = []
     try:
         for model in denoisers_as_called(pipe):
-            layout = denoiser or denoiser_of(uncompiled(model))
+            layout = denoiser or registered_layout(uncompiled(model))
             hooks.append(make(model, layout, lambda: pipe.scheduler, method, **options))
     except BaseException:
         for hook in hooks:

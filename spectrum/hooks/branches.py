@@ -1,0 +1,141 @@
+"""Which CFG branch a call of the denoiser belongs to.
+
+A pipeline that opens a cache context for each branch names it. Else the calls of one step are told apart by what they
+are conditioned on, and among those with the same condition by their order.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectrum.core.errors import refuse
+from spectrum.hooks.tensors import is_time, latents_name, moves, tensors_in
+from spectrum.hooks.trajectory import Branch, Trajectory
+
+MOST_BRANCHES = 8
+
+
+@dataclass(frozen=True)
+class Caller:
+    """What is known of the branch that a call belongs to.
+
+    Attributes:
+        denoiser: the name of its class.
+        name: the branch's name, if the pipeline gives it one.
+        condition: the tensors that it is conditioned on, and other arguments.
+        shape: the shapes of the latents.
+        time: the timestep that the denoiser was given.
+    """
+
+    denoiser: str
+    name: str | None
+    condition: tuple[Any, ...]
+    shape: tuple[Any, ...]
+    time: Any
+
+
+def caller(denoiser: str, name: str | None, inputs: Mapping[str, Any], condition: str | None, derived: bool) -> Caller:
+    """What is known of the branch that a call belongs to.
+
+    Args:
+        denoiser: the name of the denoiser's class.
+        name: the branch's name, if the pipeline gives it one.
+        inputs: the forward's arguments by name.
+        condition: the argument that tells branches apart; None where all branches are denoised in one call.
+        derived: whether the layout was found by tracing; then all arguments but latents and timesteps are conditions.
+    """
+    given = {key: value for key, value in inputs.items() if key != "self"}
+    latents = latents_name(inputs)
+    shape = tuple(tuple(tensor.shape) for _, tensor in tensors_in([given[latents]]))
+    time = next((value for key, value in given.items() if is_time(key)), None)
+    if derived:
+        kept = {key: value for key, value in given.items() if key != latents and not moves(key)}
+        return Caller(denoiser, name, tuple(tensor for _, tensor in tensors_in(kept)), shape, time)
+    value = given.get(condition) if condition else None
+    return Caller(denoiser, name, tuple(value) if isinstance(value, list) else (value,), shape, time)
+
+
+def find_branch(trajectory: Trajectory, who: Caller, step: int) -> Branch | None:
+    """The branch that a call belongs to; None if it begins one.
+
+    A branch has one call a step. What begins with another size of the latents has a history of its own, since a
+    feature of one size cannot be forecast from those of another.
+
+    Args:
+        trajectory: the run.
+        who: what is known of the branch.
+        step: the step.
+
+    Raises:
+        SpectrumError: if a named branch is called twice at a step, the timestep changes within it, or there are more
+            than `MOST_BRANCHES` calls that cannot be told apart.
+    """
+    _check_time(trajectory, who, step)
+    alike = [branch for branch in trajectory.branches if (branch.key, branch.shape) == (who.name, who.shape)]
+    if who.name is not None:
+        if alike and alike[0].last == step:
+            refuse(
+                f"the denoiser was called twice at step {step} for the CFG branch {who.name} (a scheduler that repeats "
+                "a step, or a loop of one's own): caching cannot tell the calls apart, so switch that off"
+            )
+        return alike[0] if alike else _room(trajectory, who, step)
+    free = [branch for branch in alike if branch.last != step]
+    for same in (_identical, _equal):
+        for branch in free:
+            if same(branch.condition, who.condition):
+                return branch
+    return _room(trajectory, who, step)
+
+
+def _room(trajectory: Trajectory, who: Caller, step: int) -> None:
+    """Refuse to begin one branch more than `MOST_BRANCHES`."""
+    if len(trajectory.branches) >= MOST_BRANCHES:
+        calls = sum(branch.last == step for branch in trajectory.branches) + 1
+        refuse(
+            f"{who.denoiser} was called in more than {MOST_BRANCHES} different ways by step {step} ({calls} of them at "
+            "this step), so its CFG branches cannot be told apart: what it is conditioned on changes from step to "
+            "step, or a loop of one's own does not step the pipeline's scheduler. Give Denoiser(condition=...) the "
+            "argument that tells them apart"
+        )
+
+
+def _check_time(trajectory: Trajectory, who: Caller, step: int) -> None:
+    """Refuse a second timestep within one step of the scheduler: the caller does not step that scheduler."""
+    at, time = trajectory.time
+    if at != step or time is None or who.time is None or time is who.time:
+        trajectory.time = step, who.time
+        return
+    if not _same_time(time, who.time):
+        refuse(
+            f"{who.denoiser} was called with another timestep at the same step {step} of the pipeline's scheduler: a "
+            "loop with a scheduler of its own, or a solver with several calls a step: step the pipeline's scheduler, "
+            "or call restore(pipe)"
+        )
+
+
+def _same_time(one: Any, other: Any) -> bool:
+    first, second = (torch.as_tensor(value).flatten() for value in (one, other))
+    return bool((first[:1].to(second.device) == second[:1]).all())
+
+
+def _parts(one: tuple[Any, ...], other: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
+    return zip(one, other, strict=True)
+
+
+def _identical(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether two conditions are the same objects."""
+    return len(one) == len(other) and all(a is b for a, b in _parts(one, other))
+
+
+def _equal(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether two conditions have the same values: pipelines make embeddings anew at each step (slices, casts)."""
+    return len(one) == len(other) and all(a is b or _alike(a, b) for a, b in _parts(one, other))
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other.to(one.device))
+    return False

@@ -1,0 +1,126 @@
+"""The proof of a layout: with the stored features put back the output is the same, and no block runs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from spectrum.core.errors import refuse
+from spectrum.hooks.block_stand_ins import blocks_named
+from spectrum.hooks.exit_site import ExitSite
+from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.private_api import submodules
+from spectrum.hooks.site import SiteResult
+from spectrum.hooks.step import DenoiserCall
+from spectrum.hooks.tensors import tensors_in
+
+FORGOTTEN = 0.02
+"""A list with this share of the parameters that still runs at a skipped step was forgotten in a layout."""
+
+
+def difference(computed: Any, replayed: Any) -> str | None:
+    """What is not the same in two outputs of a denoiser, bit for bit; None if all is.
+
+    Example:
+        >>> difference((torch.zeros(2), torch.ones(1)), (torch.zeros(2), torch.zeros(1)))
+        'output 1, of shape (1,): off by 1'
+    """
+    pairs = list(tensors_in([computed])), list(tensors_in([replayed]))
+    if [path for path, _ in pairs[0]] != [path for path, _ in pairs[1]]:
+        return f"{len(pairs[0])} tensors, and then {len(pairs[1])}"
+    for number, ((_, one), (_, other)) in enumerate(zip(*pairs, strict=True)):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            return f"output {number}: {tuple(one.shape)} {one.dtype}, and then {tuple(other.shape)} {other.dtype}"
+        if not torch.allclose(one, other, rtol=0, atol=0, equal_nan=True):
+            off = (one.float() - other.float()).abs().max().item()
+            return f"output {number}, of shape {tuple(one.shape)}: off by {off:.3g}"
+    return None
+
+
+@contextmanager
+def calls_of(modules: Mapping[str, nn.Module]) -> Iterator[list[str]]:
+    """The names of the modules that are called, in that order, until the context ends."""
+    called: list[str] = []
+    with ExitStack() as hooks:
+        for name, module in modules.items():
+            hook = module.register_forward_pre_hook(lambda *_, name=name: called.append(name))
+            hooks.callback(hook.remove)
+        yield called
+
+
+def forgotten(model: nn.Module, stacks: Sequence[str]) -> dict[str, nn.Module]:
+    """The items of large lists of several modules that a layout does not name, outside of its stacks."""
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    found: dict[str, nn.Module] = {}
+    for name, part in model.named_modules():
+        owner = f"{name}."
+        inside = any(owner.startswith(f"{other}.") for other in (*stacks, *found))
+        if inside or not isinstance(part, (nn.ModuleList, nn.ModuleDict)) or len(submodules(part)) < 2:
+            continue
+        if sum(parameter.numel() for parameter in part.parameters()) > FORGOTTEN * whole:
+            found |= {f"{name}.{key}": item for key, item in submodules(part).items() if item is not None}
+    return found
+
+
+def prove(site: ExitSite, model: nn.Module, layout: Denoiser, call: DenoiserCall, result: SiteResult) -> SiteResult:
+    """Prove a layout: with what was stored put back and stand-ins for its blocks, all of the output is as it was.
+
+    Lists are stood in for whole, and if that fails block by block.
+
+    Args:
+        site: the site, which has just run the blocks. It is left in the way that was proved.
+        model: the denoiser.
+        layout: its layout.
+        call: the call that it ran.
+        result: what came of it.
+
+    Returns:
+        The result, with what is stored in another dtype where that was needed.
+
+    Raises:
+        SpectrumError: if neither way gives the same output, with what differed.
+    """
+    said: list[str] = []
+    for by_block in (False, True):
+        if by_block and not site.by_block:
+            site.stand_in_by_block()
+            result = site.run_blocks(call.copied())
+        found = fault(site, model, layout, call, result)
+        if found is not None and "off by" in found and site.narrow:
+            site.narrow = False
+            result = site.run_blocks(call.copied())
+            found = fault(site, model, layout, call, result)
+        if found is None:
+            return result
+        said.append(found)
+    stacks, exits = ", ".join(layout.stacks), ", ".join(map(str, layout.exits))
+    return refuse(
+        f"{type(model).__name__}: the layout (stacks {stacks}; exit {exits}) is not right: with the stored feature put "
+        f"back, {said[0]}. Type method.site=output, which needs no layout, or give another, accelerate(pipe, method, "
+        "denoiser=Denoiser(exit=..., stacks=...))"
+    )
+
+
+def fault(site: ExitSite, model: nn.Module, layout: Denoiser, call: DenoiserCall, result: SiteResult) -> str | None:
+    """What is wrong when the stored features are put back; None if nothing is.
+
+    Args:
+        site: the site.
+        model: the denoiser.
+        layout: its layout.
+        call: a call; each try gets a copy of its lists.
+        result: what came of it when the blocks ran.
+    """
+    watched = blocks_named(model, (*layout.stacks, *layout.feeders))
+    if not layout.derived:
+        watched |= forgotten(model, layout.stacks)
+    try:
+        with calls_of(watched) as called:
+            replayed = site.replay(call.copied(), {slot: result.features[slot] for slot in site.slots})
+    except Exception as error:  # what a forward does with a stand-in is not known
+        return f"its forward fails: {type(error).__name__}: {error}"
+    if called:
+        return f"{called[0]} still runs"
+    return difference(result.output, replayed.output)
