@@ -90,11 +90,26 @@ class Accelerated:
             `errors`, `cache_bytes`, and under `samples` the first three for each sample of the batch; one entry if all
             samples do the same.
         """
+        self._check_denoisers()
         merged: dict[str, Any] = {}
         for hook in self.hooks:
             for name, own in hook.report().items():
                 merged[name] = joined(merged[name], own) if name in merged else own
         return merged
+
+    def _check_denoisers(self) -> None:
+        """Refuse to report on a pipeline that has got another denoiser since, which runs without the method.
+
+        Raises:
+            SpectrumError: with what to type.
+        """
+        if not self.hooks or not isinstance(getattr(self.pipe, "components", None), dict):
+            return
+        if [hook.model for hook in self.hooks] != denoisers(self.pipe):
+            refuse(
+                f"{type(self.pipe).__name__} has another denoiser than the one that {self.method.name} was put on, and "
+                "runs uncached: call restore(pipe) and accelerate(pipe, ...) again"
+            )
 
     def fit(self, prompts: Sequence[str], runs: int, to: Path | str | None = None, **settings: Any) -> PlanFile:
         """Fit a plan on this pipeline, and put it in the place of the method that is on it.
@@ -136,6 +151,13 @@ class Accelerated:
         self.hooks = []
         if getattr(self.pipe, "__dict__", {}).get(_ATTRIBUTE) is self:
             del self.pipe.__dict__[_ATTRIBUTE]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy of a pipeline has no method on it."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """A pickled pipeline has no method on it."""
+        return type(None), ()
 
     def __repr__(self) -> str:
         method, on = self.method, type(self.pipe).__name__

@@ -20,8 +20,8 @@ from spectrum.config.reader import choices, group_file, method_file
 from spectrum.config.sampling import Sampling
 from spectrum.core.errors import SpectrumError
 from spectrum.core.method import Site, plan_method
+from spectrum.hooks.block_stand_ins import blocks_named
 from spectrum.hooks.discovery import site_modules
-from spectrum.models.layouts import denoiser_of
 from spectrum.models.pipelines import load_pipeline
 from spectrum.models.plans import cache_bytes
 
@@ -58,6 +58,15 @@ def subject_of(name, dtype=None):
 def other_of(name):
     """A second pipeline of the same weights."""
     return Subject(name)
+
+
+@functools.cache
+def layouts_of(name):
+    """The layout of each denoiser of a model, as its hook has it after a run."""
+    subject = subject_of(name)
+    with Accelerated(subject.pipe, method_of("fora")) as handle:
+        subject.sample()
+        return [hook.layout for hook in handle.hooks]
 
 
 @functools.cache
@@ -122,14 +131,14 @@ def skipped_steps_run_nothing(pair):
     def count(*args):
         counts[-1] += 1
 
-    for model in denoisers(pair.subject.pipe):
-        stacks = denoiser_of(model).stacks
+    for model, layout in zip(denoisers(pair.subject.pipe), layouts_of(pair.subject.name), strict=True):
+        stacks = layout.stacks
         handles.append(model.register_forward_pre_hook(lambda *args: counts.append(0)))
         if pair.method.site is Site.modules:
             inner = [child for part in site_modules(model, stacks)[0].values() for child in part.children()]
         else:
-            found = [model.get_submodule(name) for name in stacks]
-            inner = [b for stack in found for b in (stack if isinstance(stack, torch.nn.ModuleList) else [stack])]
+            named = stacks if pair.method.front_blocks else (*stacks, *layout.feeders)
+            inner = list(blocks_named(model, named).values())
         handles += [part.register_forward_pre_hook(count) for part in inner]
     image, report = pair.cached()
     for handle in handles:
@@ -180,7 +189,7 @@ def an_exception_leaves_no_state(pair):
             raise KeyboardInterrupt
 
     with Accelerated(pair.subject.pipe, pair.method) as handle:
-        wrench = model.get_submodule(denoiser_of(model).exits[0].module).register_forward_pre_hook(fail)
+        wrench = model.get_submodule(layouts_of(pair.subject.name)[0].exits[0].module).register_forward_pre_hook(fail)
         with contextlib.suppress(KeyboardInterrupt):
             pair.subject.sample(PROMPTS[1:])
         wrench.remove()

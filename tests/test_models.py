@@ -18,7 +18,7 @@ from spectrum.config.sampling import Sampling
 from spectrum.core.errors import SpectrumError
 from spectrum.core.history import History
 from spectrum.models.identity import model_identity
-from spectrum.models.layouts import denoiser_of
+from spectrum.models.layouts import registered_layout
 from spectrum.models.pipelines import load_pipeline
 from spectrum.models.plans import cache_bytes, plan_of
 from spectrum.models.solvers import with_solver
@@ -39,7 +39,7 @@ def test_skipped_steps_call_no_block_and_the_true_feature_is_bit_exact(subject, 
     calls, features, counters = [], [], []
     handles = []
     for model in denoisers(subject.pipe):
-        layout = denoiser_of(model)
+        layout = registered_layout(model).with_stacks(model)
         handles.append(model.register_forward_pre_hook(lambda *a: calls.append(None)))
         exit_module = model.get_submodule(layout.exits[0].module)
         keep = lambda module, args, kwargs: features.append((*args, *kwargs.values())[0].clone())  # noqa: E731
@@ -49,7 +49,8 @@ def test_skipped_steps_call_no_block_and_the_true_feature_is_bit_exact(subject, 
     for handle in handles[1::2]:
         handle.remove()
     calls.clear()
-    counters = [BlockCounter(model, denoiser_of(model).stacks) for model in denoisers(subject.pipe)]
+    models = denoisers(subject.pipe)
+    counters = [BlockCounter(model, registered_layout(model).with_stacks(model).stacks) for model in models]
     monkeypatch.setattr(History, "combine", lambda self, weights: features[len(calls) - 1])
     image, report = cached(subject, "spectrum")
     skipped = sum(len(branch["skipped"]) for branch in report.values())

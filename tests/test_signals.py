@@ -18,7 +18,7 @@ from spectrum.core.method import Signal
 from spectrum.hooks import scheduler as schedulers
 from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.signals import signal_reader, token_grid
-from spectrum.models.layouts import denoiser_of
+from spectrum.models.layouts import registered_layout
 
 
 def signal_at_the_first_call(subject, signal):
@@ -30,10 +30,10 @@ def signal_at_the_first_call(subject, signal):
             return
         forward = functools.partial(type(model).forward, model)
         calls = []
-        first = getattr(model, denoiser_of(model).stacks[0])
+        first = getattr(model, registered_layout(model).with_stacks(model).stacks[0])
         handles = [part.register_forward_pre_hook(lambda *a: calls.append(None)) for part in first]
         inputs = inspect.signature(forward).bind(*args, **kwargs).arguments
-        read = signal_reader(signal, model, denoiser_of(model))
+        read = signal_reader(signal, model, registered_layout(model).with_stacks(model))
         found["value"] = read(inputs, functools.partial(forward, *args, **kwargs))
         for handle in handles:
             handle.remove()
@@ -115,7 +115,7 @@ def test_a_signal_of_the_latents_runs_nothing():
 
 def test_a_denoiser_without_attention_and_a_forward_that_goes_elsewhere_are_refused():
     model = flux_transformer()
-    layout = denoiser_of(model)
+    layout = registered_layout(model).with_stacks(model)
     for signal in (Signal.modulated_input, Signal.teacache):
         for other in (layout, dataclasses.replace(layout, signal="norm_out")):
             read = signal_reader(signal, model, other)

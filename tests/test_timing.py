@@ -14,7 +14,7 @@ from spectrum.bench.prompts import numbered_samples
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
 from spectrum.core.errors import SpectrumError
-from spectrum.models.layouts import denoiser_of
+from spectrum.models.layouts import registered_layout
 from spectrum.records.timing import TimedRound, round_nfe
 
 BLOCKS = 5
@@ -51,7 +51,7 @@ def subject(clock, monkeypatch):
     """FLUX's toy of two and three blocks, on the fake clock."""
     found = subject_of("flux")
     model = found.pipe.transformer
-    blocks = [block for name in denoiser_of(model).stacks for block in getattr(model, name)]
+    blocks = [block for name in registered_layout(model).with_stacks(model).stacks for block in getattr(model, name)]
     handles = [block.register_forward_pre_hook(clock.hook(1.0)) for block in blocks]
     handles.append(model.proj_out.register_forward_pre_hook(clock.hook(HEAD)))
     handles.append(found.pipe.vae.decoder.register_forward_pre_hook(clock.hook(7.0)))

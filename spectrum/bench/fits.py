@@ -36,11 +36,14 @@ class Polynomial:
     def __init__(self, model: Any) -> None:
         self.pairs: list[tuple[float, float]] = []
         self._forward = functools.partial(type(model).forward, model)
-        self._read_signal = signal_reader(Signal.teacache, model, denoiser_of(model))
+        self._model, self._read_signal = model, None
         self._last: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, observed: Observation) -> None:
         """Pair this step with the one before it in the same branch and trajectory."""
+        if self._read_signal is None:
+            layout = denoiser_of(self._model, observed.inputs)
+            self._read_signal = signal_reader(Signal.teacache, self._model, layout)
         now = self._read_signal(observed.inputs, functools.partial(self._forward, **observed.inputs)), observed.feature
         if observed.step:
             signals, features = (each(a, b) for a, b in zip(now, self._last[observed.branch], strict=True))

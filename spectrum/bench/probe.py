@@ -87,6 +87,8 @@ def probe(toy: Toy) -> Finding:
                 found.outcomes[kind] = _outcome(toy, model, plain, settings, found)
             except SpectrumError as error:
                 found.outcomes[kind] = str(error)
+            except Exception as error:  # a traceback from inside is what must not be
+                found.outcomes[kind] = f"WRONG: {type(error).__name__}: {error}"
             if _state(model) != before or difference(plain[0], model(**toy.call(0))) is not None:
                 found.outcomes[kind] = "WRONG: the denoiser is not as it was when the method was taken off"
     return found

@@ -44,8 +44,9 @@ class Score:
 @torch.no_grad()
 def head(model: nn.Module, observed: Observation, feature: Tensor) -> Tensor:
     """The velocity that the denoiser's cheap head makes of `feature` at a traced step; no block runs."""
-    layout, device = denoiser_of(model), next(model.parameters()).device
+    device = next(model.parameters()).device
     inputs = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in observed.inputs.items()}
+    layout = denoiser_of(model, inputs)
     feature = feature.to(device)
 
     def substitute(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -82,7 +83,8 @@ def replay(trace: Trace, model: nn.Module, method: Method) -> tuple[dict[str, li
     times, span = trace.clocks[str(method.clock)]
     runs: dict[str, list[int]] = {}
     scores = []
-    read_signal = None if method.time_only else signal_reader(method.signal, model, denoiser_of(model))
+    inputs = next(iter(trace.branches.values()))[0].inputs
+    read_signal = None if method.time_only else signal_reader(method.signal, model, denoiser_of(model, inputs))
     for name, calls in trace.branches.items():
         first, signal, drift = calls[0].step, None, 0.0
         done: list[int] = []

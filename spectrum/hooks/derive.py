@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from spectrum.core.errors import refuse
-from spectrum.hooks.dataflow import Dataflow, ModuleCall
+from spectrum.hooks.dataflow import Dataflow, ModuleCall, traced
 from spectrum.hooks.layout import Denoiser, Exit, Place
+from spectrum.hooks.step import DenoiserCall
+from spectrum.hooks.tensors import latents_name
 
 MOST_EXITS = 8
 SMALL = 0.005
@@ -28,6 +30,21 @@ class Cut:
     stacks: tuple[str, ...]
     exits: tuple[tuple[int, Place], ...]
     passed: bool
+
+
+def layout_of_call(model: nn.Module, call: DenoiserCall) -> Denoiser:
+    """`derived_layout` from one call, which is made again for it, uncompiled.
+
+    Args:
+        model: the denoiser, uncompiled.
+        call: a call of it.
+    """
+    names = [name for name in call.inputs if name != "self"]
+    latents = latents_name(call.inputs)
+    number = names.index(latents)
+    again = call.copied()
+    flow = traced(model, call.plain_forward, again.args, again.kwargs)
+    return derived_layout(model, flow, number if number < len(call.args) else latents)
 
 
 def derived_layout(model: nn.Module, flow: Dataflow, latents: str | int) -> Denoiser:

@@ -70,7 +70,7 @@ def hidden_output(block: nn.Module, output: Any, like: Tensor) -> Tensor:
     if isinstance(output, Tensor):
         return output
     index = block_output_index(type(block))
-    if index is not None:
+    if index is not None and output[index].shape == like.shape:
         return output[index]
     found = [part for part in output if isinstance(part, Tensor) and part.shape == like.shape]
     if len(found) != 1:

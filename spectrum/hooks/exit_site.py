@@ -33,11 +33,15 @@ class ExitSite:
         method: the method in force.
 
     Attributes:
+        ways: the values of `by_block` that it can take.
         by_block: whether each block has a stand-in of its own, for denoisers that do not iterate their lists.
         slots: the slots of its exits.
+        modules: the first block and the exit modules, by name.
         narrow: whether features are stored in the dtype of the blocks' input. Wan makes them float32 in front of the
             exit, and nothing is lost; where it would be, this is False.
     """
+
+    ways: tuple[bool, ...] = (False, True)
 
     def __init__(self, model: nn.Module, layout: Denoiser, method: Method) -> None:
         self._model, self._layout = model, layout
@@ -55,7 +59,9 @@ class ExitSite:
         self._replacements: Mapping[str, Tensor] | None = None
         self._skipping: Tensor | None = None
         self._forget_tensors()
-        self._first_block = next(iter(blocks_named(model, layout.stacks[:1]).values()))
+        first, self._first_block = next(iter(blocks_named(model, layout.stacks[:1]).items()))
+        self.modules = {first: self._first_block}
+        self.modules |= {e.module: model.get_submodule(e.module) for e in layout.exits}
         self._stand_ins = self._make_stand_ins(layout, method)
         self._feeders = block_stand_ins(model, layout.feeders)
         self._handles: list[Any] = [self._first_block.register_forward_pre_hook(self._at_first_block, with_kwargs=True)]
@@ -222,6 +228,7 @@ class FrontExitSite(ExitSite):
     First-Block-Cache and DBCache. A residual is relative to the output of the front blocks.
     """
 
+    ways = (False,)
     _step: Step | None = None
     _decision: bool | None = None
 
@@ -259,11 +266,17 @@ class FrontExitSite(ExitSite):
     def _rest_runs(self) -> bool:
         """Whether the blocks behind the front run; decided once a call."""
         if self._decision is None:
-            assert self._stacks_input is not None and self._first_input is not None and self._step is not None
-            self._decision = self._step.runs(front_residual=self._stacks_input - self._first_input)
-            self._skipping = self._step.skipping() if self._decision else None
+            first, behind, step = self._first_input, self._stacks_input, self._step
+            if first is None or behind is None or behind is first or behind.shape != first.shape:
+                refuse(
+                    f"{type(self._model).__name__} does not run its front blocks before the others, or they change the "
+                    "shape of the hidden states: leave method.front_blocks=0"
+                )
+            assert step is not None
+            self._decision = step.runs(front_residual=behind - first)
+            self._skipping = step.skipping() if self._decision else None
             some = not self._decision or self._skipping is not None
-            self._replacements = self._forecasts(self._step) if some else None
+            self._replacements = self._forecasts(step) if some else None
         return self._decision
 
     def _at_front_output(self, module: nn.Module, args: Any, output: Any) -> None:

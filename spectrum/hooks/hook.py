@@ -1,6 +1,5 @@
 """The one hook: at each call of a denoiser it runs the blocks, or puts a forecast in their place."""
 
-import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -14,21 +13,21 @@ from spectrum.core.sums import prepare
 from spectrum.hooks import scheduler as schedulers
 from spectrum.hooks.branches import caller, find_branch
 from spectrum.hooks.compiled import compiled_whole
-from spectrum.hooks.dataflow import traced
-from spectrum.hooks.derive import derived_layout
+from spectrum.hooks.derive import layout_of_call
 from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
 from spectrum.hooks.fit_check import check_fit
 from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.module_site import ModuleSite
+from spectrum.hooks.others import is_replaced, refuse_other_cache
 from spectrum.hooks.output_site import OutputSite
 from spectrum.hooks.private_api import context_parallel_config, uncompiled
-from spectrum.hooks.proof import prove
+from spectrum.hooks.proof import proved
 from spectrum.hooks.registry import attach, detach
 from spectrum.hooks.samples import SampleSteps, rows_of, split
 from spectrum.hooks.signals import signal_reader, token_grid
 from spectrum.hooks.site import CacheSite, SiteResult, Step
 from spectrum.hooks.step import CurrentStep, DenoiserCall
-from spectrum.hooks.tensors import latents_name, latents_of, sample_of, tensors_in
+from spectrum.hooks.tensors import latents_of, sample_of, tensors_in
 from spectrum.hooks.trajectory import Branch, Observation, Trajectory
 
 
@@ -110,7 +109,11 @@ class CacheHook:
                 f"{method.name} works inside the denoiser, which is compiled whole: compile its blocks alone, "
                 "pipe.transformer.compile_repeated_blocks()"
             )
-        self._plain_forward = attach(self._as_called, self._around, self.reset)
+        self._put_on()
+
+    def _put_on(self) -> None:
+        refuse_other_cache(self.model, self.method.name)
+        self._plain_forward = attach(self._as_called, self._around, self.reset, self._copied)
         try:
             if self.layout is not None:
                 self._make_site(self.layout)
@@ -118,21 +121,32 @@ class CacheHook:
             detach(self._as_called)
             raise
 
+    def _copied(self, copy: Callable[[nn.Module], Any]) -> Any:
+        """A copy of the denoiser, which is to have no method on it; the trajectory ends."""
+        self.remove()
+        try:
+            return copy(self.model)
+        finally:
+            self._put_on()
+
     def _make_site(self, layout: Denoiser) -> CacheSite:
         """The method's site, and what reads its signal."""
         method = self.method
+        self._proved.clear()
         self._read_signal = None if method.time_only else signal_reader(method.signal, self.model, layout)
         self._site = site_of(self.model, layout, method)
         return self._site
 
     def _derive(self, call: DenoiserCall) -> CacheSite:
         """Find the layout by tracing the call, and make the site."""
-        flow = traced(self.model, call.plain_forward, call.args, call.kwargs)
-        names = [name for name in call.inputs if name != "self"]
-        latents = latents_name(call.inputs)
-        number = names.index(latents)
-        self.layout = derived_layout(self.model, flow, number if number < len(call.args) else latents)
+        self.layout = layout_of_call(self.model, call)
         return self._make_site(self.layout)
+
+    def _renew_site(self) -> None:
+        """Make the site anew if a module that it looks at was replaced, as a LoRA replaces those that it adapts."""
+        if self._site is not None and self.layout is not None and is_replaced(self.model, self._site.modules):
+            self._site.remove()
+            self._make_site(self.layout)
 
     def remove(self) -> None:
         """Take the hook off and free what it stored."""
@@ -175,7 +189,7 @@ class CacheHook:
         branch = self._branch_of(trajectory, name, call.inputs, index)
         spare = call.copied() if self._check and branch.last < 0 else None
         branch.last = index
-        site = self._site or self._derive(call.copied())
+        site = self._site or self._derive(call)
         result = site.evaluate(call, self.step_of(trajectory, branch, call))
         last = index == len(trajectory.times) - 1
         trajectory.finite.check(index, result.ran, sample_of(result.output), last)
@@ -188,21 +202,12 @@ class CacheHook:
         return result.output
 
     def _prove(self, site: CacheSite, call: DenoiserCall, result: SiteResult) -> SiteResult:
-        """Prove the layout, once for each combination of the inputs' shapes.
-
-        What was compiled whole rounds otherwise with and without its blocks, so a layout is proved uncompiled there; a
-        registered one has been.
-        """
-        layout = self.layout
+        """Prove the layout, once for each combination of the inputs' shapes."""
         shapes = tuple((path, tensor.shape) for path, tensor in tensors_in(dict(call.inputs)))
-        if layout is None or not isinstance(site, ExitSite) or shapes in self._proved:
-            return result
-        if not compiled_whole(self._as_called):
-            result = prove(site, self.model, layout, call, result)
-        elif layout.derived:
-            plain = dataclasses.replace(call, forward=call.plain_forward)
-            prove(site, self.model, layout, plain, site.run_blocks(plain))
-        self._proved.add(shapes)
+        if self.layout is not None and shapes not in self._proved:
+            whole = compiled_whole(self._as_called)
+            result = proved(site, self.model, self.layout, call, result, whole)
+            self._proved.add(shapes)
         return result
 
     def step_of(self, trajectory: Trajectory, branch: Branch, call: DenoiserCall) -> Step:
@@ -219,9 +224,11 @@ class CacheHook:
         velocity = sample_of(result.output)
         for part in (part for part in branch.parts if part.ran):
             if self.method.forecast is not None:
-                part.store(trajectory.times[branch.last], _rows(result.stored, part))
+                stored = {slot: value.detach() for slot, value in result.stored.items()}
+                part.store(trajectory.times[branch.last], _rows(stored, part))
             if not self.method.time_only:
-                part.remember_run(velocity if part.rows is None else rows_of(velocity, part.rows, len(velocity)))
+                own = velocity if part.rows is None else rows_of(velocity, part.rows, len(velocity))
+                part.remember_run(own.detach())
         if self.observe is not None:
             if result.entry is None or EXIT not in result.features:
                 refuse(f"{self.method.name} stores at method.site={self.method.site}: only site=exit can be observed")
@@ -247,7 +254,15 @@ class CacheHook:
                 f"{self.method.name} decides by data, of which each rank of a parallel denoiser has a part, so the "
                 "ranks could decide differently: type a method of time alone, for example method=spectrum"
             )
+        refuse_other_cache(self.model, self.method.name)
+        self._renew_site()
         times, span = schedulers.readings(scheduler, self.method.clock)
+        if step >= len(times):
+            refuse(
+                f"{type(self.model).__name__} was called at step {step} of a scheduler that has {len(times)}: another "
+                "pipeline or a loop with a scheduler of its own calls it; step the scheduler of the pipeline that the "
+                "method was put on, or call restore(pipe)"
+            )
         check_fit(self.method, scheduler, len(times))
         plan_method(self.method, len(times), times, span)
         levels = [] if self.method.time_only else schedulers.levels(scheduler)

@@ -1,6 +1,6 @@
 """The modules site: stores the output of every attention and MLP, as FORA and TaylorSeer were published."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class ModuleSite:
                 "method.front_blocks=0"
             )
         self._values: dict[str, Tensor] | None = None
-        self._step: Step | None = None
+        self._forecasts: Callable[[str], Tensor] | None = None
         self._used: dict[str, Tensor] = {}
         self._tensors_per_call: dict[str, int] = {}
         self._calls: dict[str, int] = {}
@@ -41,7 +41,7 @@ class ModuleSite:
         stored, feeding = site_modules(model, layout.stacks)
         if not stored:
             refuse(f"{type(model).__name__} has no attention or MLP that could be found: type method.site=exit")
-        self._modules = [*stored.values(), *feeding.values()]
+        self.modules = {**stored, **feeding}
         for name, module in stored.items():
             attach(module, self._around_stored(name), lambda: None)
         for name, module in feeding.items():
@@ -49,18 +49,25 @@ class ModuleSite:
 
     def remove(self) -> None:
         """See `CacheSite`."""
-        for module in self._modules:
+        for module in self.modules.values():
             detach(module)
 
     def evaluate(self, call: DenoiserCall, step: Step) -> SiteResult:
         """See `CacheSite`."""
         if step.runs():
             return self.run_blocks(call)
-        self._step, self._calls, self._used = step, {}, {}
+        return self._replaced(call, step.forecast)
+
+    def replay(self, call: DenoiserCall, features: Mapping[str, Tensor]) -> SiteResult:
+        """A skipped step with given features in the place of forecasts."""
+        return self._replaced(call, features.__getitem__)
+
+    def _replaced(self, call: DenoiserCall, forecast: Callable[[str], Tensor]) -> SiteResult:
+        self._forecasts, self._calls, self._used = forecast, {}, {}
         try:
             return SiteResult(False, call.run(), None, self._used)
         finally:
-            self._step, self._used = None, {}
+            self._forecasts, self._used = None, {}
 
     def run_blocks(self, call: DenoiserCall) -> SiteResult:
         """See `CacheSite`."""
@@ -73,8 +80,8 @@ class ModuleSite:
         return SiteResult(True, output, None, values, values)
 
     def _forecast(self, slot: str) -> Tensor:
-        assert self._step is not None
-        self._used[slot] = self._step.forecast(slot)
+        assert self._forecasts is not None
+        self._used[slot] = self._forecasts(slot)
         return self._used[slot]
 
     def _around_stored(self, name: str) -> Any:
@@ -83,7 +90,7 @@ class ModuleSite:
         def around(forward: Callable[..., Any], branch: str | None, args: Any, kwargs: Any) -> Any:
             self._calls[name] = self._calls.get(name, 0) + 1
             call = f"{name}.{self._calls[name]}"
-            if self._step is not None:
+            if self._forecasts is not None:
                 parts = tuple(self._forecast(f"{call}.{part}") for part in range(self._tensors_per_call[call]))
                 return parts if self._tensors_per_call[call] > 1 else next(iter(parts))
             output = forward(*args, **kwargs)
@@ -99,7 +106,7 @@ class ModuleSite:
         """What is called instead of a module that only feeds a stored one: returns zero-width tensors when skipped."""
 
         def around(forward: Callable[..., Any], branch: str | None, args: Any, kwargs: Any) -> Any:
-            if self._step is not None:
+            if self._forecasts is not None:
                 return self._zero_width[name]
             output = forward(*args, **kwargs)
             parts = output if isinstance(output, tuple) else (output,)

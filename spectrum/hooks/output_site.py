@@ -26,6 +26,7 @@ class OutputSite:
 
     def __init__(self, model: nn.Module, layout: Denoiser | None, method: Method) -> None:
         self._model, self._residual = model, method.space is Space.residual
+        self.modules: dict[str, nn.Module] = {}
         self._output_like: Any = None
         self._further: dict[str, Place] = {}
         if method.front_blocks:

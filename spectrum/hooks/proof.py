@@ -1,5 +1,6 @@
 """The proof of a layout: with the stored features put back the output is the same, and no block runs."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,8 +12,9 @@ from spectrum.core.errors import refuse
 from spectrum.hooks.block_stand_ins import blocks_named
 from spectrum.hooks.exit_site import ExitSite
 from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.private_api import submodules
-from spectrum.hooks.site import SiteResult
+from spectrum.hooks.site import CacheSite, SiteResult
 from spectrum.hooks.step import DenoiserCall
 from spectrum.hooks.tensors import tensors_in
 
@@ -64,6 +66,38 @@ def forgotten(model: nn.Module, stacks: Sequence[str]) -> dict[str, nn.Module]:
     return found
 
 
+def proved(
+    site: CacheSite, model: nn.Module, layout: Denoiser, call: DenoiserCall, result: SiteResult, whole: bool
+) -> SiteResult:
+    """Prove that a site can put features back; at the output site there is nothing to prove.
+
+    Args:
+        site: the site, which has just run the blocks.
+        model: the denoiser.
+        layout: its layout.
+        call: the call that it ran.
+        result: what came of it.
+        whole: whether the denoiser is compiled as a whole. It rounds otherwise with its blocks than without them, so a
+            layout that was found by tracing is proved uncompiled then; a registered one has been.
+
+    Returns:
+        The result, with what is stored in another dtype where that was needed.
+
+    Raises:
+        SpectrumError: if the output is not the same with the features put back.
+    """
+    if isinstance(site, ModuleSite):
+        prove_modules(site, model, call, result)
+    if not isinstance(site, ExitSite):
+        return result
+    if not whole:
+        return prove(site, model, layout, call, result)
+    if layout.derived:
+        plain = dataclasses.replace(call, forward=call.plain_forward)
+        prove(site, model, layout, plain, site.run_blocks(plain))
+    return result
+
+
 def prove(site: ExitSite, model: nn.Module, layout: Denoiser, call: DenoiserCall, result: SiteResult) -> SiteResult:
     """Prove a layout: with what was stored put back and stand-ins for its blocks, all of the output is as it was.
 
@@ -83,7 +117,7 @@ def prove(site: ExitSite, model: nn.Module, layout: Denoiser, call: DenoiserCall
         SpectrumError: if neither way gives the same output, with what differed.
     """
     said: list[str] = []
-    for by_block in (False, True):
+    for by_block in site.ways:
         if by_block and not site.by_block:
             site.stand_in_by_block()
             result = site.run_blocks(call.copied())
@@ -124,3 +158,26 @@ def fault(site: ExitSite, model: nn.Module, layout: Denoiser, call: DenoiserCall
     if called:
         return f"{called[0]} still runs"
     return difference(result.output, replayed.output)
+
+
+def prove_modules(site: ModuleSite, model: nn.Module, call: DenoiserCall, result: SiteResult) -> None:
+    """Prove that the attentions and MLPs of a denoiser can be replaced: with what they gave put back, all is as it was.
+
+    Args:
+        site: the site, which has just run them.
+        model: the denoiser.
+        call: the call that it ran.
+        result: what came of it.
+
+    Raises:
+        SpectrumError: if the output is not the same, with what differed.
+    """
+    try:
+        found = difference(result.output, site.replay(call.copied(), result.features).output)
+    except Exception as error:  # what a block does with a forecast is not known
+        found = f"its forward fails: {type(error).__name__}: {error}"
+    if found is not None:
+        refuse(
+            f"the attentions and MLPs of {type(model).__name__} cannot be replaced: with what they gave put back, "
+            f"{found}. Type method.site=exit"
+        )

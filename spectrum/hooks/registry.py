@@ -1,5 +1,6 @@
 """Puts a function around a module's forward through diffusers' hook registry, and takes it off again."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -60,13 +61,23 @@ class _RootHook(StatefulHook):
         return module
 
 
-def attach(module: nn.Module, around: Around, on_reset: Callable[[], None]) -> Callable[..., Any]:
+Copied = Callable[[Callable[[nn.Module], Any]], Any]
+"""`copied(copy) -> copy of the module`: calls `copy(module)` while nothing is attached."""
+
+_COPYING = ("__deepcopy__", "__reduce_ex__")
+
+
+def attach(
+    module: nn.Module, around: Around, on_reset: Callable[[], None], copied: Copied | None = None
+) -> Callable[..., Any]:
     """Call `around` instead of a module's forward.
 
     Args:
         module: the module, also as `torch.compile` returned it.
         around: gets the forward that it replaces, the CFG branch's name if the pipeline gives one, and the arguments.
         on_reset: called when a pipeline ends its call.
+        copied: makes a deep copy, or what a pickle holds, while nothing is attached. Without it a copy would call
+            `around`, and with it the original.
 
     Returns:
         The forward that was replaced, uncompiled.
@@ -82,9 +93,18 @@ def attach(module: nn.Module, around: Around, on_reset: Callable[[], None]) -> C
     hook = _RootHook(around, on_reset, made_registry)
     with beneath_offload(root):
         registry.register_hook(hook, HOOK_NAME)
+    if copied is not None:
+        root.__dict__["__deepcopy__"] = lambda memo: copied(lambda bare: copy.deepcopy(bare, memo))
+        root.__dict__["__reduce_ex__"] = lambda protocol: copied(lambda bare: _reduced(bare, protocol))
     if compiled_whole(module):
         hook.compiled = CompiledCall(module, hook.call)
     return lambda *args, **kwargs: hook.fn_ref.original_forward(*args, **kwargs)  # pyright: ignore[reportOptionalCall]
+
+
+def _reduced(module: nn.Module, protocol: int) -> Any:
+    """What a pickle of a module holds: it is taken while nothing is attached, so the parts are copied at once."""
+    function, arguments, state, *rest = module.__reduce_ex__(protocol)
+    return function, arguments, copy.deepcopy(state), *rest
 
 
 def detach(module: nn.Module) -> None:
@@ -97,6 +117,8 @@ def detach(module: nn.Module) -> None:
     hook = None if registry is None else registry.get_hook(HOOK_NAME)
     if registry is None or not isinstance(hook, _RootHook):
         return
+    for name in _COPYING:
+        module.__dict__.pop(name, None)
     if hook.compiled is not None:
         hook.compiled.remove()
     with beneath_offload(module):

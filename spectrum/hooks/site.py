@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectrum.hooks.step import DenoiserCall
 
@@ -56,7 +56,13 @@ def in_rows(skipping: Tensor, forecast: Tensor, computed: Tensor) -> Tensor:
 
 
 class CacheSite(Protocol):
-    """What the hook needs of a site."""
+    """What the hook needs of a site.
+
+    Attributes:
+        modules: by name the modules that it looks at.
+    """
+
+    modules: dict[str, nn.Module]
 
     def evaluate(self, call: DenoiserCall, step: Step) -> SiteResult:
         """Run the blocks, or put the forecast in their place, as `step.runs()` says."""

@@ -1,11 +1,15 @@
 """The layout of each supported denoiser family, by the name of its class in diffusers."""
 
+import functools
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import nn
 
-from spectrum.core.errors import refuse
+from spectrum.hooks.derive import layout_of_call
 from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.step import DenoiserCall
 
 FLUX2 = Denoiser(
     exit="norm_out",
@@ -50,19 +54,20 @@ def registered_layout(model: nn.Module) -> Denoiser | None:
     return DENOISERS.get(type(model).__name__)
 
 
-def denoiser_of(model: nn.Module) -> Denoiser:
-    """The layout of a model's family, with its stacks named.
+def denoiser_of(model: nn.Module, inputs: Mapping[str, Any]) -> Denoiser:
+    """The layout of a model, with its stacks named: that of its family, or else what a call of it shows.
 
     Args:
         model: a denoiser of diffusers, uncompiled.
+        inputs: the arguments of a call of its forward, by name.
 
     Raises:
-        SpectrumError: if its family is not registered.
+        SpectrumError: if its family is not registered, and no layout can be found.
     """
-    name = type(model).__name__
-    if name not in DENOISERS:
-        refuse(
-            f"{name} is not a registered denoiser: give its layout, accelerate(pipe, method, denoiser=Denoiser("
-            f"exit='norm_out')); registered are {', '.join(sorted(DENOISERS))}"
-        )
-    return DENOISERS[name].with_stacks(model)
+    known = registered_layout(model)
+    if known is not None:
+        return known.with_stacks(model)
+    given = {name: value for name, value in inputs.items() if name != "self"}
+    forward = functools.partial(type(model).forward, model)
+    with torch.no_grad():
+        return layout_of_call(model, DenoiserCall(forward, forward, (), given, given))

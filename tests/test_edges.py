@@ -1,0 +1,153 @@
+"""What was silent or confusing at the edges: other caches, copies, replaced modules, own loops, more branches."""
+
+import copy
+import pickle
+
+import diffusers
+import pytest
+import torch
+from cases import Subject, runs_of, subject_of
+from small import Small, latents, method, numbers, put_on, steps
+from torch import nn
+
+from spectrum import SpectrumError, accelerate, restore
+
+
+def fresh(name="flux"):
+    return Subject(name)
+
+
+def test_another_cache_on_the_same_denoiser_is_refused_in_either_order():
+    subject = fresh()
+    model = subject.pipe.transformer
+    model.enable_cache(diffusers.FasterCacheConfig(current_timestep_callback=lambda: 0))
+    with pytest.raises(
+        SpectrumError, match=r"^a cache of diffusers is enabled on FluxTransformer2DModel, and spectrum"
+    ):
+        accelerate(subject.pipe, "spectrum")
+    model.disable_cache()
+    with accelerate(subject.pipe, "spectrum"):
+        subject.sample()
+        model.enable_cache(diffusers.FasterCacheConfig(current_timestep_callback=lambda: 0))
+        with pytest.raises(SpectrumError, match=r"^a cache of diffusers is enabled"):
+            subject.sample()
+        model.disable_cache()
+        subject.sample()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize("name", ["spectrum", "taylorseer_modules"])
+def test_a_copy_of_a_hooked_denoiser_is_bare_and_independent(copied, name):
+    subject = fresh()
+    model = subject.pipe.transformer
+    with accelerate(subject.pipe, name) as handle:
+        first = subject.sample()
+        other = copied(model)
+        assert type(other).forward is type(model).forward and "forward" not in vars(other)
+        assert not any(part._forward_pre_hooks or part._forward_hooks for part in other.modules())
+        assert not other._diffusers_hook.hooks and "__deepcopy__" not in vars(other)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.zero_()
+        assert torch.equal(subject.sample(), first) and handle.hooks[0].model is model
+    assert "__deepcopy__" not in vars(model) and "__reduce_ex__" not in vars(model)
+    assert torch.equal(subject.sample(), subject.plain)
+
+
+def test_a_copy_of_a_pipeline_has_no_method_on_it():
+    subject = fresh()
+    with accelerate(subject.pipe, "spectrum"):
+        other = copy.deepcopy(subject.pipe)
+        with accelerate(other, "taylorseer") as second:
+            assert second.hooks[0].model is other.transformer is not subject.pipe.transformer
+
+
+def test_a_denoiser_that_was_swapped_is_said():
+    subject = fresh()
+    handle = accelerate(subject.pipe, "spectrum")
+    subject.sample()
+    assert handle.report()
+    first = subject.pipe.transformer
+    subject.pipe.transformer = copy.deepcopy(first)
+    with pytest.raises(SpectrumError, match=r"^FluxPipeline has another denoiser than the one that spectrum "):
+        handle.report()
+    restore(subject.pipe)
+    assert "forward" not in vars(first)
+
+
+class Wrapped(nn.Module):
+    """An adapter around a module, as peft puts one in its place: both are given the same input."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base_layer = base
+
+    def forward(self, x):
+        return self.base_layer(x) + 1000 * x
+
+
+def test_an_exit_that_is_wrapped_afterwards_is_found_again():
+    model = Small()
+    hook, scheduler = put_on(model, method())
+    for scheduler.step_index in range(2):
+        model(latents(1))
+    model.norm_out = Wrapped(model.norm_out)
+    scheduler = steps()
+    hook._scheduler = lambda: scheduler
+    found = []
+    for scheduler.step_index in range(2):
+        found.append(numbers(model(latents(scheduler.step_index + 1))[0]))
+    assert found == [1210 * 1001 + 0.5] * 2
+
+
+def test_a_loop_with_gradients_stores_no_graph():
+    model = Small()
+    hook, scheduler = put_on(model, method())
+    x = latents(1).requires_grad_()
+    for scheduler.step_index in range(2):
+        model(x)
+    (branch,) = hook._trajectory.branches
+    assert not any(feature.requires_grad for history in branch.histories.values() for feature in history.features)
+
+
+def test_skip_layer_guidance_is_a_branch_of_its_own():
+    subject = fresh("sd35")
+    call = {**subject.config.model.call, "skip_guidance_layers": [1], "skip_layer_guidance_start": 0.0}
+    call |= {"skip_layer_guidance_stop": 1.0, "skip_layer_guidance_scale": 2.8}
+    plain = subject.sample(call=call)
+    assert not torch.equal(plain, subject.plain)
+    with accelerate(subject.pipe, "spectrum", "schedule=always"):
+        assert torch.equal(subject.sample(call=call), plain)
+    with accelerate(subject.pipe, "spectrum") as handle:
+        subject.sample(call=call)
+        assert len(handle.report()) == 2 and all(len(runs) < 10 for runs in runs_of(handle))
+
+
+def test_a_second_pipeline_on_the_same_transformer_with_its_own_scheduler_is_refused():
+    subject = fresh()
+    parts = {**subject.pipe.components, "scheduler": copy.deepcopy(subject.pipe.scheduler)}
+    other = type(subject.pipe)(**parts)
+    other.set_progress_bar_config(disable=True)
+    whole = subject.pipe
+    with accelerate(whole, "spectrum") as handle:
+        expected = subject.sample()
+        subject.pipe = other
+        with pytest.raises(SpectrumError, match=r"was called at step 10 of a scheduler that has 10: another pipeline"):
+            subject.sample()
+        subject.pipe = whole
+        assert torch.equal(subject.sample(), expected) and handle.report()
+
+
+def test_nothing_has_to_be_registered(monkeypatch):
+    from spectrum.models import layouts
+
+    subject = subject_of("flux")
+    with accelerate(subject.pipe, "spectrum") as handle:
+        expected = subject.sample()
+        known = handle.layout
+    monkeypatch.setattr(layouts, "DENOISERS", {})
+    with accelerate(subject.pipe, "spectrum") as handle:
+        assert handle.layout is None
+        assert torch.equal(subject.sample(), expected)
+        assert handle.layout.stacks == known.stacks and str(handle.layout.exits[0]) == "norm_out"
+        assert len(handle.report()) == 1
