@@ -140,17 +140,16 @@ def test_case_15_compiling_after_the_method_is_put_on_is_refused():
     assert torch.equal(subject.sample(), subject.plain)
 
 
-def test_a_family_that_is_not_registered_comes_in_one_call(monkeypatch):
+def test_a_family_that_is_not_registered_comes_in_one_call_and_a_layout_can_be_given(monkeypatch):
     from spectrum.models import layouts as denoisers
 
     subject = subject_of("flux")
     with Accelerated(subject.pipe, method_of("spectrum")):
         expected = subject.sample()
     monkeypatch.setattr(denoisers, "DENOISERS", {})
-    with pytest.raises(SpectrumError, match="denoiser=Denoiser"):
-        accelerate(subject.pipe, "spectrum")
-    with accelerate(subject.pipe, "spectrum", denoiser=Denoiser(exit="norm_out")):
-        assert torch.equal(subject.sample(), expected)
+    for layout in (None, Denoiser(exit="norm_out")):
+        with accelerate(subject.pipe, "spectrum", denoiser=layout):
+            assert torch.equal(subject.sample(), expected)
 
 
 @pytest.mark.parametrize(

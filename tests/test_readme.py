@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from by_hand import records_of
 from command import ROOT, call
+from toys import aura_flow, aura_flow_embeds
 from typed import typed
 
 from spectrum import restore
@@ -201,22 +202,26 @@ def test_every_rule_is_of_use():
 
 LOADED = 'FluxPipeline.from_pretrained(name, torch_dtype=torch.bfloat16).to("cuda")'
 CALLED = "num_inference_steps=50"
+AURA_FLOW = 'AuraFlowPipeline.from_pretrained("fal/AuraFlow-v0.3", torch_dtype=torch.bfloat16).to("cuda")'
+AURA_FLOW_CALL = 'pipe(**embeds, num_inference_steps=7, height=64, width=64, output_type="latent")'
 SIZE = "num_inference_steps=7, height=96, width=96, max_sequence_length=16"
 
 
 @pytest.mark.docs
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
 def test_the_python_of_a_page_runs_on_the_embedded_model(page, capsys):
-    scope: dict = {}
+    scope: dict = {"toy": aura_flow(), "embeds": aura_flow_embeds()}
     code = [body for where, body in blocks("python") if where == page]
     assert LOADED in code[0] and CALLED in code[0]
-    for body in code:
+    for number, body in enumerate(code):
         body = body.replace("black-forest-labs/FLUX.1-dev", str(EMBEDDED))
+        body = body.replace(AURA_FLOW, "toy").replace(f'pipe("a red fox in the snow", {CALLED})', AURA_FLOW_CALL)
         exec(body.replace('torch.bfloat16).to("cuda")', "torch.float32)").replace(CALLED, SIZE), scope)
-    assert scope["image"].size == (96, 96)
+        assert number or scope["image"].size == (96, 96)
     if page == "README.md":
         printed = capsys.readouterr().out
-        assert "run_steps" in printed and str([0, 1, 2, 8, 16, 32]) in printed
+        found = re.search(r"handle.layout.exits\)  # (.*)", code[1])
+        assert "run_steps" in printed and found is not None and printed.endswith(f"{found[1]}\n")
     restore(scope["pipe"])
 
 

@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers import (
+    AuraFlowPipeline,
+    AuraFlowTransformer2DModel,
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+)
 from PIL import Image
 from tiny import vocabulary
 
@@ -132,3 +139,21 @@ def emoji_folder(folder: Path) -> Path:
     for code in vocabulary.FILES.values():
         Image.fromarray(rng.integers(0, 255, (64, 64, 4), dtype=np.uint8)).save(folder / f"{code}.png")
     return folder
+
+
+def aura_flow():
+    """AuraFlow at toy width, a family that is not registered."""
+    widths = {"num_attention_heads": 2, "joint_attention_dim": 24, "caption_projection_dim": 32, "sample_size": 8}
+    layers = {"num_mmdit_layers": 2, "num_single_dit_layers": 2, "attention_head_dim": 16, "pos_embed_max_size": 64}
+    model = AuraFlowTransformer2DModel(**widths, **layers)
+    parts = {"tokenizer": None, "text_encoder": None, "vae": None}
+    pipe = AuraFlowPipeline(**parts, transformer=model, scheduler=FlowMatchEulerDiscreteScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def aura_flow_embeds():
+    """What its pipeline is called with in the place of a prompt."""
+    embeds, mask = torch.zeros(1, 5, 24), torch.ones(1, 5, dtype=torch.int64)
+    given = {"prompt_embeds": embeds + 0.1, "prompt_attention_mask": mask}
+    return given | {"negative_prompt_embeds": embeds, "negative_prompt_attention_mask": mask}

@@ -21,6 +21,7 @@ from spectrum.hooks.block_stand_ins import blocks_named
 from spectrum.hooks.exit_site import ExitSite
 from spectrum.hooks.hook import CacheHook
 from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.private_api import count_of_hooks
 from spectrum.hooks.proof import calls_of, difference, fault
 from spectrum.hooks.step import DenoiserCall
 from spectrum.models.toys import STEPS, Toy
@@ -160,7 +161,4 @@ def _step_fault(site: ExitSite, model: nn.Module, layout: Denoiser, toy: Toy, st
 
 def _state(model: nn.Module) -> list[tuple[str, Callable[..., Any] | None, int]]:
     """What a hook could leave behind: modules, own forwards, hooks."""
-    return [
-        (name, vars(part).get("forward"), len(part._forward_pre_hooks) + len(part._forward_hooks))
-        for name, part in model.named_modules()
-    ]
+    return [(name, vars(part).get("forward"), count_of_hooks(part)) for name, part in model.named_modules()]

@@ -30,6 +30,7 @@ __all__ = [
     "branch_name",
     "compiled_call",
     "context_parallel_config",
+    "count_of_hooks",
     "execution_device",
     "kept_in_float32",
     "share_submodules",
@@ -74,6 +75,11 @@ def block_output_index(block_class: type) -> int | None:
 def submodules(module: nn.Module) -> dict[str, nn.Module | None]:
     """The direct submodules of a module by name: torch's own table, so that a change to it changes the module."""
     return module._modules
+
+
+def count_of_hooks(module: nn.Module) -> int:
+    """How many torch hooks are on a module's forward."""
+    return len(module._forward_pre_hooks) + len(module._forward_hooks)
 
 
 def share_submodules(module: nn.Module, other: nn.Module) -> None:

@@ -52,7 +52,7 @@ def with_sample(output: Any, sample: Tensor) -> Any:
         return sample
     first = output[0]
     if isinstance(first, list):
-        if len({part.shape for part in first if isinstance(part, Tensor)}) != 1:
+        if len({part.shape for part in first if isinstance(part, Tensor)}) > 1:
             refuse("the denoiser returns samples of several sizes, which the output site cannot store: sample one")
         value = list(sample.unbind())
     elif isinstance(first, Tensor):
