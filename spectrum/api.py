@@ -77,7 +77,7 @@ class Accelerated:
             The plan: run steps, weights of the skipped ones, features held.
         """
         boundary = self.pipe.config.get("boundary_ratio")
-        return plan_method(self.method, steps, starts=starts(self.pipe.scheduler, boundary, steps))
+        return plan_method(self.method, steps, starts=starts(getattr(self.pipe, "scheduler", None), boundary, steps))
 
     def report(self) -> dict[str, Any]:
         """What the method did in the latest call of the pipeline, by CFG branch.

@@ -7,10 +7,12 @@ import diffusers
 import pytest
 import torch
 from cases import Subject, runs_of, subject_of
+from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 from small import Small, latents, method, numbers, put_on, steps
 from torch import nn
 
 from spectrum import SpectrumError, accelerate, restore
+from spectrum.models.toys import toy
 
 
 def fresh(name="flux"):
@@ -151,3 +153,50 @@ def test_nothing_has_to_be_registered(monkeypatch):
         assert torch.equal(subject.sample(), expected)
         assert handle.layout.stacks == known.stacks and str(handle.layout.exits[0]) == "norm_out"
         assert len(handle.report()) == 1
+
+
+def stable_cascade():
+    """Stable Cascade's decoder stage at toy width: it calls its denoiser `decoder`."""
+    pipe = diffusers.StableCascadeDecoderPipeline(
+        decoder=toy("stable_cascade_decoder").build(),
+        tokenizer=None,
+        text_encoder=None,
+        scheduler=diffusers.DDPMWuerstchenScheduler(),
+        vqgan=PaellaVQModel(levels=1, bottleneck_blocks=1, num_vq_embeddings=4),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    draw = torch.Generator().manual_seed(0)
+    given = {"image_embeddings": torch.randn(1, 4, 3, 3, generator=draw), "prompt": None}
+    given |= {"prompt_embeds": torch.randn(1, 5, 20, generator=draw)}
+    given |= {"prompt_embeds_pooled": torch.randn(1, 1, 20, generator=draw)}
+
+    def sample():
+        generator = torch.Generator().manual_seed(0)
+        return pipe(**given, num_inference_steps=8, generator=generator, output_type="latent").images
+
+    return pipe, sample
+
+
+def test_a_denoiser_under_another_name_and_a_scheduler_without_a_step_index_are_served():
+    pipe, sample = stable_cascade()
+    plain = sample()
+    with accelerate(pipe, "taylorseer", "schedule=always"):
+        assert torch.equal(sample(), plain)
+    with accelerate(pipe, "taylorseer", schedule=[0, 1, 3, 6]) as handle:
+        assert not torch.equal(sample(), plain)
+        assert runs_of(handle) == [[0, 1, 3, 6]] and handle.hooks[0].model is pipe.decoder
+    assert torch.equal(sample(), plain)
+
+
+def test_a_pipeline_without_a_denoiser_or_without_its_scheduler_is_refused():
+    pipe, sample = stable_cascade()
+    with accelerate(pipe, "taylorseer", schedule=[0, 1, 3, 6]):
+        pipe.scheduler = None
+        with pytest.raises(
+            SpectrumError, match=r"^StableCascadeDecoderPipeline has no scheduler that is known to step"
+        ):
+            pipe.decoder(**toy("stable_cascade_decoder").call(0))
+    pipe.decoder = None
+    with pytest.raises(SpectrumError, match=r"^StableCascadeDecoderPipeline has no transformer or unet to put"):
+        accelerate(pipe, "taylorseer")
+    assert sample

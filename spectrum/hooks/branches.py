@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spectrum.core.errors import refuse
-from spectrum.hooks.tensors import is_time, latents_name, moves, tensors_in
+from spectrum.hooks.tensors import latents_name, moves, tensors_in, time_of
 from spectrum.hooks.trajectory import Branch, Trajectory
 
 MOST_BRANCHES = 8
@@ -50,7 +50,7 @@ def caller(denoiser: str, name: str | None, inputs: Mapping[str, Any], condition
     given = {key: value for key, value in inputs.items() if key != "self"}
     latents = latents_name(inputs)
     shape = tuple(tuple(tensor.shape) for _, tensor in tensors_in([given[latents]]))
-    time = next((value for key, value in given.items() if is_time(key)), None)
+    time = time_of(given)
     if derived:
         kept = {key: value for key, value in given.items() if key != latents and not moves(key)}
         return Caller(denoiser, name, tuple(tensor for _, tensor in tensors_in(kept)), shape, time)

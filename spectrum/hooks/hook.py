@@ -27,7 +27,7 @@ from spectrum.hooks.samples import SampleSteps, rows_of, split
 from spectrum.hooks.signals import signal_reader, token_grid
 from spectrum.hooks.site import CacheSite, SiteResult, Step
 from spectrum.hooks.step import CurrentStep, DenoiserCall
-from spectrum.hooks.tensors import latents_of, sample_of, tensors_in
+from spectrum.hooks.tensors import latents_of, sample_of, tensors_in, time_of
 from spectrum.hooks.trajectory import Branch, Observation, Trajectory
 
 
@@ -184,7 +184,7 @@ class CacheHook:
         for argument, reason in (self.layout.refused if self.layout else {}).items():
             if call.inputs.get(argument) is not None:
                 refuse(f"{self.method.name} cannot take {argument}: {reason}")
-        index = schedulers.position(self._scheduler(), call.inputs.get("timestep"))
+        index = schedulers.position(self._scheduler(), time_of(call.inputs))
         trajectory = self._trajectory_at(index)
         branch = self._branch_of(trajectory, name, call.inputs, index)
         spare = call.copied() if self._check and branch.last < 0 else None

@@ -104,6 +104,11 @@ def is_time(argument: str) -> bool:
     return "time" in argument or argument in ("t", "sigma", "sigmas")
 
 
+def time_of(inputs: Mapping[str, Any]) -> Any:
+    """The timestep among a denoiser's forward arguments; None if there is none."""
+    return next((value for name, value in inputs.items() if is_time(name)), None)
+
+
 def moves(argument: str) -> bool:
     """Whether a sampler changes a forward's argument from step to step, by its name: latents and timesteps."""
     latents = "hidden_states" in argument and not _CONDITION.search(argument)

@@ -1,30 +1,69 @@
 """The denoisers of a pipeline, and the hooks that put a method on them."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from torch import nn
 
 from spectrum.core.errors import refuse
 from spectrum.core.method import Method
 from spectrum.hooks.hook import CacheHook
 from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.private_api import uncompiled
+from spectrum.hooks.tensors import is_time
 from spectrum.models.layouts import registered_layout
 
 H = TypeVar("H", bound=CacheHook)
 
 
-def denoisers_as_called(pipe: Any) -> list[Any]:
-    """The denoiser modules as the pipeline calls them, also as `torch.compile` returned them: its transformers or UNet.
+NAMES = ("transformer", "transformer_2", "unet")
+"""What most pipelines call their denoisers."""
+_PACKAGES = ("diffusers.models.transformers.", "diffusers.models.unets.")
+
+
+def named_denoisers(pipe: Any) -> dict[str, Any]:
+    """The denoiser modules by the pipeline's names for them, as it calls them, also as `torch.compile` returned them.
+
+    Its transformers or UNet; where it calls them otherwise (Stable Cascade's `decoder`), its parts of diffusers'
+    denoiser classes.
 
     Raises:
         SpectrumError: if it has none.
     """
-    found = [getattr(pipe, name, None) for name in ("transformer", "transformer_2", "unet")]
-    models = [model for model in found if model is not None]
-    if not models:
-        refuse(f"{type(pipe).__name__} has no transformer or unet to put a caching method on")
-    return models
+    found = {name: model for name in NAMES if (model := getattr(pipe, name, None)) is not None}
+    parts = {} if found else getattr(pipe, "components", {})
+    found |= {name: part for name, part in parts.items() if isinstance(part, nn.Module) and _is_denoiser(part)}
+    return found or refuse(f"{type(pipe).__name__} has no transformer or unet to put a caching method on")
+
+
+def denoisers_as_called(pipe: Any) -> list[Any]:
+    """The modules of `named_denoisers`."""
+    return list(named_denoisers(pipe).values())
+
+
+def _is_denoiser(part: nn.Module) -> bool:
+    """Whether a part of a pipeline is of one of diffusers' classes that take a timestep."""
+    cls = type(uncompiled(part))
+    return cls.__module__.startswith(_PACKAGES) and any(map(is_time, inspect.signature(cls.forward).parameters))
+
+
+def scheduler_of(pipe: Any, name: str) -> Any:
+    """The scheduler that steps a denoiser: the pipeline's only one, or that of the denoiser's name.
+
+    Args:
+        pipe: a diffusers pipeline.
+        name: the pipeline's name for the denoiser.
+
+    Raises:
+        SpectrumError: if it cannot be told.
+    """
+    for attribute in ("scheduler", f"{name}_scheduler"):
+        found = getattr(pipe, attribute, None)
+        if found is not None:  # its truth value is its length, which some schedulers cannot tell
+            return found
+    return refuse(f"{type(pipe).__name__} has no scheduler that is known to step its {name}")
 
 
 def attached(
@@ -47,9 +86,9 @@ def attached(
     """
     hooks: list[H] = []
     try:
-        for model in denoisers_as_called(pipe):
+        for name, model in named_denoisers(pipe).items():
             layout = denoiser or registered_layout(uncompiled(model))
-            hooks.append(make(model, layout, lambda: pipe.scheduler, method, **options))
+            hooks.append(make(model, layout, functools.partial(scheduler_of, pipe, name), method, **options))
     except BaseException:
         for hook in hooks:
             hook.remove()

@@ -1,4 +1,9 @@
-"""The layout of each supported denoiser family, by the name of its class in diffusers."""
+"""The layout of each registered denoiser family, by the name of its class in diffusers.
+
+Stacks and exits are also found by tracing the first call, and a test compares the two. They are named here so that a
+method which cannot serve a family is refused before anything is sampled. What cannot be found: `signal`, where TeaCache's
+is an embedding of the timestep; `refused`; `condition`, where it is not `encoder_hidden_states`.
+"""
 
 import functools
 from collections.abc import Mapping
