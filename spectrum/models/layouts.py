@@ -1,8 +1,8 @@
 """The layout of each registered denoiser family, by the name of its class in diffusers.
 
 Stacks and exits are also found by tracing the first call, and a test compares the two. They are named here so that a
-method which cannot serve a family is refused before anything is sampled. What cannot be found: `signal`, where TeaCache's
-is an embedding of the timestep; `refused`; `condition`, where it is not `encoder_hidden_states`.
+method which cannot serve a family is refused before anything is sampled. What cannot be found is `signal`, where
+TeaCache's is an embedding of the timestep, `refused`, and `condition`, where it is not `encoder_hidden_states`.
 """
 
 import functools
