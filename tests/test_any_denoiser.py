@@ -20,13 +20,22 @@ REFUSED = {
     "rfd4_proteina_recycle": "is not right",
 }
 FAST = ("flux", "ltx2", "unet_2d_condition")
+ODD = (
+    "flux3", "hidream_wide", "hunyuan_dit_control", "motif_video", "stable_cascade_decoder", "unet_1d", "unet_2d_skip",
+    "unet_motion_control", "unet_spatio_temporal", "uvit", "cosmos3_omni_sound", "kandinsky6", "ltx23_guidance",
+    "latte", "bria", "bria_fibo", "bria_fibo2_edit", "kandinsky3", "ovis_image", "qwen_image21", "z_image_omni",
+    "t5_film", "dit", "chroma", "consisid", "anyflow_far", "wan_animate", "wan_vace_last", "minimax_h3",
+    "helios", *REFUSED,
+)  # fmt: skip
+"""The toys of which each has something that no other one has; the rest run with `-m whole`."""
 
 
-def slow(name):
-    return pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+def tier(name):
+    marks = () if name in FAST else (pytest.mark.slow,) if name in ODD else (pytest.mark.slow, pytest.mark.whole)
+    return pytest.param(name, marks=marks)
 
 
-@pytest.mark.parametrize("name", [slow(name) for name in choices("denoiser")])
+@pytest.mark.parametrize("name", [tier(name) for name in choices("denoiser")])
 def test_a_class_that_nobody_registered_is_proved_or_refused(name):
     found = probe(toy(name))
     assert not found.wrong, found.outcomes

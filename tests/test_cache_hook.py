@@ -23,7 +23,7 @@ from spectrum.hooks.output_site import OutputSite
         ({"front_blocks": 1}, FrontExitSite, [1210.5, 1210.5, 3010.5, 3010.5], 6),
         ({"site": "output"}, OutputSite, [1210.5, 1210.5, 3010.5, 3010.5], 4),
         ({"site": "output", "space": "residual"}, OutputSite, [1210.5, 1211.5, 3010.5, 3011.5], 4),
-        ({"site": "modules"}, ModuleSite, [1210.5, 1210.5, 3010.5, 3010.5], 8),
+        ({"site": "modules"}, ModuleSite, [1210.5, 1210.5, 3010.5, 3010.5], 8 + 2),  # two in the proof
     ],
 )
 def test_each_site_runs_and_forecasts_where_the_method_says(settings, kind, expected, blocks):

@@ -47,14 +47,15 @@ def caller(denoiser: str, name: str | None, inputs: Mapping[str, Any], condition
         condition: the argument that tells branches apart; None where all branches are denoised in one call.
         derived: whether the layout was found by tracing; then all arguments but latents and timesteps are conditions.
     """
-    given = {key: value for key, value in inputs.items() if key != "self"}
     latents = latents_name(inputs)
-    shape = tuple(tuple(tensor.shape) for _, tensor in tensors_in([given[latents]]))
-    time = time_of(given)
+    value = inputs[latents]
+    shape: tuple[Any, ...] = (value.shape,) if isinstance(value, Tensor) else ()
+    shape = shape or tuple(tensor.shape for _, tensor in tensors_in([value]))
+    time = time_of(inputs)
     if derived:
-        kept = {key: value for key, value in given.items() if key != latents and not moves(key)}
+        kept = {key: value for key, value in inputs.items() if key not in (latents, "self") and not moves(key)}
         return Caller(denoiser, name, tuple(tensor for _, tensor in tensors_in(kept)), shape, time)
-    value = given.get(condition) if condition else None
+    value = inputs.get(condition) if condition else None
     return Caller(denoiser, name, tuple(value) if isinstance(value, list) else (value,), shape, time)
 
 

@@ -1,5 +1,6 @@
 """Where the tensors are in what denoisers and blocks are given and return."""
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -91,12 +92,18 @@ def latents_name(inputs: Mapping[str, Any]) -> str:
         >>> latents_name({"input_ids": torch.zeros(1, dtype=torch.int64), "vision_tokens": torch.zeros(1)})
         'vision_tokens'
     """
-    for name, value in inputs.items():
-        if name != "self" and not is_time(name) and not _CONDITION.search(name):
-            first = next(tensors_in([value]), None)
-            if first is not None and first[1].is_floating_point():
-                return name
+    for name in _candidates(tuple(inputs)):
+        value = inputs[name]
+        first = value if isinstance(value, Tensor) else next((tensor for _, tensor in tensors_in([value])), None)
+        if first is not None and first.is_floating_point():
+            return name
     return next(name for name in inputs if name != "self")
+
+
+@functools.lru_cache(maxsize=64)
+def _candidates(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The arguments that could be latents, by their names."""
+    return tuple(name for name in names if name != "self" and not is_time(name) and not _CONDITION.search(name))
 
 
 def is_time(argument: str) -> bool:
@@ -104,9 +111,15 @@ def is_time(argument: str) -> bool:
     return "time" in argument or argument in ("t", "sigma", "sigmas")
 
 
+@functools.lru_cache(maxsize=64)
+def _time_name(names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if is_time(name)), None)
+
+
 def time_of(inputs: Mapping[str, Any]) -> Any:
     """The timestep among a denoiser's forward arguments; None if there is none."""
-    return next((value for name, value in inputs.items() if is_time(name)), None)
+    name = _time_name(tuple(inputs))
+    return None if name is None else inputs[name]
 
 
 def moves(argument: str) -> bool:
@@ -150,6 +163,11 @@ def with_argument(args: Any, kwargs: Any, place: Place, value: Any) -> tuple[Any
         >>> with_argument((1, [2, 3]), {"a": 4}, (1, 0), 5)
         ((1, [5, 3]), {'a': 4})
     """
+    if len(place) == 1:
+        first = place[0]
+        if isinstance(first, str):
+            return args, {**kwargs, first: value}
+        return (*args[:first], value, *args[first + 1 :]), kwargs
     given = {**dict(enumerate(args)), **kwargs}
     given[place[0]] = _with_part(given[place[0]], place[1:], value)
     return tuple(given[number] for number in range(len(args))), {name: given[name] for name in kwargs}
