@@ -287,3 +287,38 @@ def test_an_exit_says_where_it_is():
     assert str(Exit("norm_out")) == str(Exit("norm_out", (0,))) == "norm_out"
     assert str(Exit("up.0", ("skips", 1), 2)) == "up.0(skips.1), call 3"
     assert STEPS > 4
+
+
+def test_blocks_with_stand_ins_of_their_own_serve_branches_of_several_sizes():
+    model = Looped(narrowed)
+    model.norm_out = Scale()
+    hook, scheduler = put_on(model, method(), None)
+    sizes = (2, 1)
+    found = {rows: [] for rows in sizes}
+    for scheduler.step_index in range(4):
+        for rows in sizes:
+            found[rows].append(model(torch.full((rows, 1, 2, 2), float(scheduler.step_index + rows)))[0])
+    assert hook._site.by_block
+    for rows in sizes:
+        assert [output.shape for output in found[rows]] == [(rows, 1, 2, 1)] * 4
+        assert torch.equal(found[rows][0], found[rows][1]) and not torch.equal(found[rows][1], found[rows][2])
+    assert [own["run_steps"] for own in hook.report().values()] == [[0, 2], [0, 2]]
+
+
+def narrowed(model, x):
+    """Blocks of a sliced list, of which the last is given half of what the others return, by place and not by name."""
+    for block in model.blocks[:2]:
+        x = block(x)
+    x = model.blocks[2](x[..., :1])
+    return (model.norm_out(x) + 0.5,)
+
+
+def test_another_way_through_the_forward_is_proved_anew():
+    one = toy("sd3")
+    model = one.build()
+    hook, scheduler = put_on(model, method(), DENOISERS[one.cls])
+    with torch.no_grad():
+        for scheduler.step_index in range(2):
+            for skipped in (None, [1]):
+                model(**one.call(scheduler.step_index), skip_layers=skipped)
+    assert len(hook._proved) == 2 and len(hook.report()) == 2

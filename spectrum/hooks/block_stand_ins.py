@@ -26,7 +26,7 @@ class BlockStandIn(nn.Module):
 
     def __init__(self, block: nn.Module, entered: Entered | None = None) -> None:
         super().__init__()
-        self.__dict__.update(_block=block, _entered=entered, _seen=[], _number=0)
+        self.__dict__.update(_block=block, _entered=entered, _seen={}, _number=0)
 
     @property
     def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -40,20 +40,28 @@ class BlockStandIn(nn.Module):
         """The stand-in for the output of the block's call that this is in the current forward."""
         if self._entered is not None:
             self._entered(args, kwargs)
-        like = self._seen[min(self._number, len(self._seen) - 1)]
+        shapes, number = _shapes(args, kwargs), self._number
         self.__dict__["_number"] += 1
-        return _made(like, args, kwargs)
+        alike = [like for (at, seen), like in self._seen.items() if seen == shapes and at == number]
+        others = [like for (at, _), like in self._seen.items() if at == number] or [*self._seen.values()]
+        return _made((alike or others)[-1], args, kwargs)
 
-    def begin(self, running: bool) -> None:
-        """A forward begins; one in which the block runs is watched anew."""
+    def begin(self) -> None:
+        """A forward begins."""
         self.__dict__["_number"] = 0
-        if running:
-            self._seen.clear()
 
     def watch(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """A hook on the block: remember what its output looks like."""
+        """A hook on the block: remember what its output looks like, at this call of a forward and for these shapes."""
         given = [(path, tensor) for path, tensor in tensors_in({**kwargs, **dict(enumerate(args))})]
-        self._seen.append(_likeness(output, given))
+        key = self._number, _shapes(args, kwargs)
+        self._seen.pop(key, None)
+        self._seen[key] = _likeness(output, given)
+        self.__dict__["_number"] += 1
+
+
+def _shapes(args: Any, kwargs: Any) -> tuple[Any, ...]:
+    """The shapes of the tensors that a block is given: branches with other batches have other ones."""
+    return tuple(tensor.shape for _, tensor in tensors_in([args, kwargs]))
 
 
 def _likeness(output: Any, given: list[tuple[Place, Tensor]]) -> Any:

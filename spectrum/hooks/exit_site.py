@@ -100,7 +100,7 @@ class ExitSite:
             self._skipping = step.skipping()
             if self._skipping is None:
                 return self.run_blocks(call)
-            return self._ran(self._run_forward(call, self._forecasts(step), running=True))
+            return self._ran(self._run_forward(call, self._forecasts(step)))
         return self.skip_blocks(call, self._forecasts(step))
 
     def _forecasts(self, step: Step) -> dict[str, Tensor]:
@@ -108,7 +108,7 @@ class ExitSite:
 
     def run_blocks(self, call: DenoiserCall) -> SiteResult:
         """See `CacheSite`."""
-        return self._ran(self._run_forward(call, running=True))
+        return self._ran(self._run_forward(call))
 
     def skip_blocks(self, call: DenoiserCall, replacements: Mapping[str, Tensor]) -> SiteResult:
         """Call the denoiser with stand-ins for its blocks.
@@ -128,14 +128,12 @@ class ExitSite:
         finally:
             self._residual = residual
 
-    def _run_forward(
-        self, call: DenoiserCall, replacements: Mapping[str, Tensor] | None = None, running: bool = False
-    ) -> Any:
+    def _run_forward(self, call: DenoiserCall, replacements: Mapping[str, Tensor] | None = None) -> Any:
         """The denoiser's output, with `replacements` (if given) in the place of what arrives at the exits."""
         self._forget_tensors()
         self._active, self._replacements = True, replacements
         for stand_in in self._by_block:
-            stand_in.begin(running)
+            stand_in.begin()
         try:
             output = call.run()
         except BaseException:

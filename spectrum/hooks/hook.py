@@ -27,7 +27,7 @@ from spectrum.hooks.samples import SampleSteps, rows_of, split
 from spectrum.hooks.signals import signal_reader, token_grid
 from spectrum.hooks.site import CacheSite, SiteResult, Step
 from spectrum.hooks.step import CurrentStep, DenoiserCall
-from spectrum.hooks.tensors import latents_of, sample_of, tensors_in, time_of
+from spectrum.hooks.tensors import kinds_of, latents_of, sample_of, time_of
 from spectrum.hooks.trajectory import Branch, Observation, Trajectory
 
 
@@ -202,12 +202,12 @@ class CacheHook:
         return result.output
 
     def _prove(self, site: CacheSite, call: DenoiserCall, result: SiteResult) -> SiteResult:
-        """Prove the layout, once for each combination of the inputs' shapes."""
-        shapes = tuple((path, tensor.shape) for path, tensor in tensors_in(dict(call.inputs)))
-        if self.layout is not None and shapes not in self._proved:
+        """Prove the layout, once for each combination of the inputs' shapes and of what they are set to."""
+        kinds = kinds_of(call.inputs)
+        if self.layout is not None and kinds not in self._proved:
             whole = compiled_whole(self._as_called)
             result = proved(site, self.model, self.layout, call, result, whole)
-            self._proved.add(shapes)
+            self._proved.add(kinds)
         return result
 
     def step_of(self, trajectory: Trajectory, branch: Branch, call: DenoiserCall) -> Step:

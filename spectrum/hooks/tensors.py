@@ -85,6 +85,28 @@ def with_further_outputs(output: Any, values: Mapping[Place, Tensor]) -> Any:
     return output
 
 
+def kinds_of(inputs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What may change the way that a forward takes: shapes of tensors, truth values, texts, what is left out.
+
+    Example:
+        >>> kinds_of({"x": torch.zeros(2, 3), "skip_layers": [1, 2], "t": 5.0})
+        (('x', (2, 3)), ('skip_layers', (1, 2)), ('t', 'float'))
+    """
+    return tuple((name, _kind(value)) for name, value in inputs.items() if name != "self")
+
+
+def _kind(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, Mapping):
+        return kinds_of(value)
+    if isinstance(value, (list, tuple)):
+        return tuple(part if isinstance(part, int) else _kind(part) for part in value)
+    return type(value).__name__
+
+
 def latents_name(inputs: Mapping[str, Any]) -> str:
     """Which of a denoiser's forward arguments are the latents: its first with numbers that are no condition or time.
 
