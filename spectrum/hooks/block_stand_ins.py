@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from spectrum.hooks.layout import Place
 from spectrum.hooks.private_api import submodules
 from spectrum.hooks.stand_ins import StandIn, place_of
-from spectrum.hooks.tensors import argument_at, tensors_in
+from spectrum.hooks.tensors import argument_at, like_parts, tensors_in
 
 Entered = Callable[[Any, Any], None]
 
@@ -74,7 +74,7 @@ def _likeness(output: Any, given: list[tuple[Place, Tensor]]) -> Any:
     if isinstance(output, dict):
         return type(output)(**{key: _likeness(part, given) for key, part in output.items()})
     if isinstance(output, (list, tuple)):
-        return type(output)(_likeness(part, given) for part in output)
+        return like_parts(output, [_likeness(part, given) for part in output])
     return output
 
 
@@ -91,7 +91,7 @@ def _made(like: Any, args: Any, kwargs: Any) -> Any:
     if isinstance(like, dict):
         return type(like)(**{key: _made(part, args, kwargs) for key, part in like.items()})
     if isinstance(like, (list, tuple)):
-        return type(like)(_made(part, args, kwargs) for part in like)
+        return like_parts(like, [_made(part, args, kwargs) for part in like])
     return like
 
 

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from spectrum.core.errors import refuse
-from spectrum.hooks.tensors import latents_name, moves, tensors_in, time_of
+from spectrum.hooks.tensors import kinds_of, latents_name, moves, tensors_in, time_of
 from spectrum.hooks.trajectory import Branch, Trajectory
 
 MOST_BRANCHES = 8
+MOST_LATE = 3
+"""Branches that begin after the first step: guidance that sets in, another size. More would run mostly uncached."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Caller:
         denoiser: the name of its class.
         name: the branch's name, if the pipeline gives it one.
         condition: the tensors that it is conditioned on, and other arguments.
-        shape: the shapes of the latents.
+        shape: the shapes of its tensors, truth values, texts, and what is left out.
         time: the timestep that the denoiser was given.
     """
 
@@ -48,10 +50,7 @@ def caller(denoiser: str, name: str | None, inputs: Mapping[str, Any], condition
         derived: whether the layout was found by tracing; then all arguments but latents and timesteps are conditions.
     """
     latents = latents_name(inputs)
-    value = inputs[latents]
-    shape: tuple[Any, ...] = (value.shape,) if isinstance(value, Tensor) else ()
-    shape = shape or tuple(tensor.shape for _, tensor in tensors_in([value]))
-    time = time_of(inputs)
+    shape, time = kinds_of(inputs), time_of(inputs)
     if derived:
         kept = {key: value for key, value in inputs.items() if key not in (latents, "self") and not moves(key)}
         return Caller(denoiser, name, tuple(tensor for _, tensor in tensors_in(kept)), shape, time)
@@ -62,8 +61,8 @@ def caller(denoiser: str, name: str | None, inputs: Mapping[str, Any], condition
 def find_branch(trajectory: Trajectory, who: Caller, step: int) -> Branch | None:
     """The branch that a call belongs to; None if it begins one.
 
-    A branch has one call a step. What begins with another size of the latents has a history of its own, since a
-    feature of one size cannot be forecast from those of another.
+    A branch has one call a step. What begins with tensors of another size, or with other settings (layers that are
+    skipped), has a history of its own, since its feature cannot be forecast from those of another way.
 
     Args:
         trajectory: the run.
@@ -76,29 +75,34 @@ def find_branch(trajectory: Trajectory, who: Caller, step: int) -> Branch | None
     """
     _check_time(trajectory, who, step)
     alike = [branch for branch in trajectory.branches if (branch.key, branch.shape) == (who.name, who.shape)]
-    if who.name is not None:
-        if alike and alike[0].last == step:
-            refuse(
-                f"the denoiser was called twice at step {step} for the CFG branch {who.name} (a scheduler that repeats "
-                "a step, or a loop of one's own): caching cannot tell the calls apart, so switch that off"
-            )
-        return alike[0] if alike else _room(trajectory, who, step)
+    if who.name is not None and any(branch.last == step for branch in alike):
+        refuse(
+            f"the denoiser was called twice at step {step} for the CFG branch {who.name} (a scheduler that repeats a "
+            "step, or a loop of one's own): caching cannot tell the calls apart, so switch that off"
+        )
     free = [branch for branch in alike if branch.last != step]
     for same in (_identical, _equal):
-        for branch in free:
-            if same(branch.condition, who.condition):
-                return branch
+        found = [branch for branch in free if same(branch.condition, who.condition)]
+        if len({branch.last for branch in found}) > 1 and who.name is None:
+            refuse(
+                f"{who.denoiser} was called {len(found)} times a step with one condition, and at a step before {step} "
+                "fewer times, so it cannot be told which call was left out: make as many at each step"
+            )
+        if found:
+            return found[0]
     return _room(trajectory, who, step)
 
 
 def _room(trajectory: Trajectory, who: Caller, step: int) -> None:
-    """Refuse to begin one branch more than `MOST_BRANCHES`."""
-    if len(trajectory.branches) >= MOST_BRANCHES:
+    """Refuse to begin one branch more than `MOST_BRANCHES`, or one more than `MOST_LATE` after the first step."""
+    first = min((branch.origin for branch in trajectory.branches), default=step)
+    late = sum(branch.origin > first for branch in trajectory.branches)
+    if len(trajectory.branches) >= MOST_BRANCHES or (step > first and late >= MOST_LATE):
         calls = sum(branch.last == step for branch in trajectory.branches) + 1
         refuse(
-            f"{who.denoiser} was called in more than {MOST_BRANCHES} different ways by step {step} ({calls} of them at "
-            "this step), so its CFG branches cannot be told apart: what it is conditioned on changes from step to "
-            "step, or a loop of one's own does not step the pipeline's scheduler. Give Denoiser(condition=...) the "
+            f"{who.denoiser} was called in {len(trajectory.branches) + 1} different ways by step {step} ({calls} of "
+            "them at this step), so its CFG branches cannot be told apart: what it is conditioned on changes from step "
+            "to step, or a loop of one's own does not step the pipeline's scheduler. Give Denoiser(condition=...) the "
             "argument that tells them apart"
         )
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from spectrum.core.errors import refuse
 from spectrum.hooks.dataflow import Dataflow, ModuleCall, traced
@@ -12,6 +12,7 @@ from spectrum.hooks.step import DenoiserCall
 from spectrum.hooks.tensors import latents_name
 
 MOST_EXITS = 8
+_PLAIN = (Tensor, list, tuple, dict, str, int, float, type(None))
 SMALL = 0.005
 """A module between the stacks with a smaller share of the denoiser's parameters is left to run."""
 
@@ -40,6 +41,12 @@ def layout_of_call(model: nn.Module, call: DenoiserCall) -> Denoiser:
         call: a call of it.
     """
     names = [name for name in call.inputs if name != "self"]
+    for name in names:
+        if "cache" in name and not isinstance(call.inputs[name], _PLAIN):
+            refuse(
+                f"{type(model).__name__} is given {name}, an object that its blocks may write to, which a trace would "
+                "change: give the layout, accelerate(pipe, method, denoiser=Denoiser(exit='norm_out'))"
+            )
     latents = latents_name(call.inputs)
     number = names.index(latents)
     again = call.copied()

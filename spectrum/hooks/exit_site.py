@@ -35,8 +35,9 @@ class ExitSite:
     Attributes:
         ways: the values of `by_block` that it can take.
         by_block: whether each block has a stand-in of its own, for denoisers that do not iterate their lists.
+        residual: whether residuals are stored.
         slots: the slots of its exits.
-        modules: the first block and the exit modules, by name.
+        modules: the stacks, the first block and the exit modules, by name.
         narrow: whether features are stored in the dtype of the blocks' input. Wan makes them float32 in front of the
             exit, and nothing is lost; where it would be, this is False.
     """
@@ -49,7 +50,7 @@ class ExitSite:
         names = [EXIT, *(f"{EXIT} {number}" for number in range(2, len(layout.exits) + 1))]
         self._exits = [(names[number if e.same_as is None else e.same_as], e) for number, e in enumerate(layout.exits)]
         self.slots = tuple(dict.fromkeys(slot for slot, _ in self._exits))
-        self._residual = method.space is Space.residual
+        self._residual = self.residual = method.space is Space.residual
         if self._residual and len(self.slots) > 1:
             refuse(
                 f"{type(model).__name__} has several exits ({', '.join(map(str, layout.exits))}), and only one follows "
@@ -62,6 +63,7 @@ class ExitSite:
         first, self._first_block = next(iter(blocks_named(model, layout.stacks[:1]).items()))
         self.modules = {first: self._first_block}
         self.modules |= {e.module: model.get_submodule(e.module) for e in layout.exits}
+        self.modules |= {name: model.get_submodule(name) for name in (*layout.stacks, *layout.feeders)}
         self._stand_ins = self._make_stand_ins(layout, method)
         self._feeders = block_stand_ins(model, layout.feeders)
         self._handles: list[Any] = [self._first_block.register_forward_pre_hook(self._at_first_block, with_kwargs=True)]
@@ -166,7 +168,7 @@ class ExitSite:
         return SiteResult(True, output, entry, {**features, **used}, stored)
 
     def _skipped(self, output: Any) -> SiteResult:
-        entry, used = self._stacks_input if self.by_block else self._arrived[EXIT], self._used
+        entry, used = self._arrived[EXIT] if self._stacks_input is None else self._stacks_input, self._used
         self._forget_tensors()
         return SiteResult(False, output, entry, used)
 
@@ -208,8 +210,7 @@ class ExitSite:
         assert self._replacements is not None
         forecast = self._replacements[slot]
         if self._residual:
-            entry = value if self._skipping is None and not self.by_block else self._stacks_input
-            assert entry is not None
+            entry = value if self._stacks_input is None else self._stacks_input
             forecast = entry.to(forecast.dtype) + forecast
         self._used[slot] = forecast if self._skipping is None else in_rows(self._skipping, forecast, value)
         return self._used[slot].to(value.dtype)

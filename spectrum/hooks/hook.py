@@ -18,7 +18,7 @@ from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
 from spectrum.hooks.fit_check import check_fit
 from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.module_site import ModuleSite
-from spectrum.hooks.others import is_replaced, refuse_other_cache
+from spectrum.hooks.others import is_replaced, refuse_other_cache, same_random_numbers
 from spectrum.hooks.output_site import OutputSite
 from spectrum.hooks.private_api import context_parallel_config, uncompiled
 from spectrum.hooks.proof import proved
@@ -139,14 +139,20 @@ class CacheHook:
 
     def _derive(self, call: DenoiserCall) -> CacheSite:
         """Find the layout by tracing the call, and make the site."""
-        self.layout = layout_of_call(self.model, call)
+        with same_random_numbers(latents_of(call.inputs).device):
+            self.layout = layout_of_call(self.model, call)
         return self._make_site(self.layout)
 
     def _renew_site(self) -> None:
         """Make the site anew if a module that it looks at was replaced, as a LoRA replaces those that it adapts."""
         if self._site is not None and self.layout is not None and is_replaced(self.model, self._site.modules):
             self._site.remove()
-            self._make_site(self.layout)
+            self._site = None
+            if self.layout.derived:
+                self.layout = None
+            else:
+                self.layout.check(self.model)
+                self._make_site(self.layout)
 
     def remove(self) -> None:
         """Take the hook off and free what it stored."""
@@ -205,8 +211,8 @@ class CacheHook:
         """Prove the layout, once for each combination of the inputs' shapes and of what they are set to."""
         kinds = kinds_of(call.inputs)
         if self.layout is not None and kinds not in self._proved:
-            whole = compiled_whole(self._as_called)
-            result = proved(site, self.model, self.layout, call, result, whole)
+            with same_random_numbers(latents_of(call.inputs).device):
+                result = proved(site, self.model, self.layout, call, result, compiled_whole(self._as_called))
             self._proved.add(kinds)
         return result
 

@@ -1,11 +1,18 @@
 """What others do to a hooked denoiser: other caches, and modules that are replaced."""
 
+import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch import nn
 
 from spectrum.core.errors import refuse
+from spectrum.hooks.private_api import hook_names
+
+_CACHE = re.compile("cache|broadcast|taylorseer|fbc_|block_hook|denoiser_hook")
+"""What the names of diffusers' hooks that cache have in common."""
 
 
 def refuse_other_cache(model: Any, method: str) -> None:
@@ -16,9 +23,10 @@ def refuse_other_cache(model: Any, method: str) -> None:
         method: the name of the method that is put on it.
 
     Raises:
-        SpectrumError: if `model.enable_cache(...)` was called.
+        SpectrumError: if `model.enable_cache(...)` was called, or a function of diffusers that applies a cache.
     """
-    if getattr(model, "is_cache_enabled", False):
+    found = {name for part in model.modules() for name in hook_names(part) if _CACHE.search(name)}
+    if getattr(model, "is_cache_enabled", False) or found:
         refuse(
             f"a cache of diffusers is enabled on {type(model).__name__}, and {method} cannot work beside it: call "
             "disable_cache() on the denoiser first"
@@ -40,3 +48,8 @@ def _module(model: nn.Module, name: str) -> nn.Module | None:
         return model.get_submodule(name)
     except AttributeError:
         return None
+
+
+def same_random_numbers(device: torch.device) -> AbstractContextManager[None]:
+    """A context after which the global generators are as they were before: forwards that draw go on as without it."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])

@@ -1,5 +1,6 @@
 """The output site: stores and forecasts the denoiser's output, so that nothing of it runs at a skipped step."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,10 +10,40 @@ from spectrum.core.method import Method, Space
 from spectrum.hooks.layout import Denoiser, Place
 from spectrum.hooks.site import SiteResult, Step, in_rows
 from spectrum.hooks.step import DenoiserCall
-from spectrum.hooks.tensors import further_outputs, latents_of, sample_of, with_further_outputs, with_sample
+from spectrum.hooks.tensors import (
+    argument_at,
+    further_outputs,
+    handed_through,
+    kinds_of,
+    latents_of,
+    sample_of,
+    with_further_outputs,
+    with_sample,
+)
 
 OUTPUT = "output"
 """The slot of the sample; what a denoiser returns beside it is in `output 2`, `output 3`."""
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What a denoiser returns for one kind of call.
+
+    Attributes:
+        like: an output with empty tensors.
+        further: by slot the places of what it returns beside its sample.
+        through: by place the arguments that it returns as they are.
+    """
+
+    like: Any
+    further: dict[str, Place]
+    through: dict[Place, Place]
+
+    def made(self, values: dict[str, Tensor], call: DenoiserCall, like: Any = None) -> Any:
+        """An output of the forecasts `values`, with the arguments of a call where it returns them."""
+        places = {place: values[slot] for slot, place in self.further.items()}
+        places |= {place: argument_at(call.args, call.kwargs, own) for place, own in self.through.items()}
+        return with_sample(with_further_outputs(self.like if like is None else like, places), values[OUTPUT])
 
 
 class OutputSite:
@@ -27,14 +58,13 @@ class OutputSite:
     def __init__(self, model: nn.Module, layout: Denoiser | None, method: Method) -> None:
         self._model, self._residual = model, method.space is Space.residual
         self.modules: dict[str, nn.Module] = {}
-        self._output_like: Any = None
-        self._further: dict[str, Place] = {}
+        self._returned: dict[Any, Returned] = {}
         if method.front_blocks:
             refuse("method.front_blocks goes with method.site=exit")
 
     def remove(self) -> None:
         """See `CacheSite`."""
-        self._output_like = None
+        self._returned.clear()
 
     def evaluate(self, call: DenoiserCall, step: Step) -> SiteResult:
         """See `CacheSite`."""
@@ -43,32 +73,30 @@ class OutputSite:
         result = self.run_blocks(call) if runs else None
         if result is not None and skipping is None:
             return result
-        entry = latents_of(call.inputs)
-        found = {slot: step.forecast(slot) for slot in (OUTPUT, *self._further)}
+        entry, returned = latents_of(call.inputs), self._returned[kinds_of(call.inputs)]
+        found = {slot: step.forecast(slot) for slot in (OUTPUT, *returned.further)}
         if self._residual:
             found[OUTPUT] = entry.to(found[OUTPUT].dtype) + found[OUTPUT]
         if result is None or skipping is None:
-            return SiteResult(False, self._with(self._output_like, found), entry, found)
+            return SiteResult(False, returned.made(found, call), entry, found)
         mixed = {slot: in_rows(skipping, value, result.features[slot]) for slot, value in found.items()}
-        return SiteResult(True, self._with(result.output, mixed), entry, mixed, result.stored)
-
-    def _with(self, output: Any, values: dict[str, Tensor]) -> Any:
-        """A denoiser's output with other tensors in it."""
-        output = with_further_outputs(output, {place: values[slot] for slot, place in self._further.items()})
-        return with_sample(output, values[OUTPUT])
+        return SiteResult(True, returned.made(mixed, call, result.output), entry, mixed, result.stored)
 
     def run_blocks(self, call: DenoiserCall) -> SiteResult:
         """See `CacheSite`."""
-        output, entry = call.run(), latents_of(call.inputs)
-        sample = sample_of(output)
-        further = further_outputs(output, [call.args, call.kwargs])
-        self._further = {f"{OUTPUT} {number}": place for number, place in enumerate(further, 2)}
-        found = {OUTPUT: sample, **{slot: further[place] for slot, place in self._further.items()}}
-        self._output_like = self._with(output, {slot: value[:0] for slot, value in found.items()})
+        kinds, entry = kinds_of(call.inputs), latents_of(call.inputs)  # some forwards empty what they are given
+        output = call.run()
+        sample, further = sample_of(output), further_outputs(output)
+        through = handed_through(further, call.args, call.kwargs)
+        own = [place for place in further if place not in through]
+        slots = {f"{OUTPUT} {number}": place for number, place in enumerate(own, 2)}
+        found = {OUTPUT: sample, **{slot: further[place] for slot, place in slots.items()}}
+        empty = with_further_outputs(output, {place: further[place][:0] for place in further})
+        self._returned[kinds] = Returned(with_sample(empty, sample[:0]), slots, through)
         if not self._residual:
             return SiteResult(True, output, entry, found, found)
         name = type(self._model).__name__
-        if further:
+        if slots:
             refuse(
                 f"{name} returns {len(found)} tensors, of which only the first follows from the latents: type "
                 "method.space=feature"

@@ -32,6 +32,7 @@ __all__ = [
     "context_parallel_config",
     "count_of_hooks",
     "execution_device",
+    "hook_names",
     "kept_in_float32",
     "share_submodules",
     "stack_names",
@@ -75,6 +76,12 @@ def block_output_index(block_class: type) -> int | None:
 def submodules(module: nn.Module) -> dict[str, nn.Module | None]:
     """The direct submodules of a module by name: torch's own table, so that a change to it changes the module."""
     return module._modules
+
+
+def hook_names(module: nn.Module) -> list[str]:
+    """The names of the hooks that diffusers' registry holds on a module."""
+    registry = getattr(module, REGISTRY_ATTRIBUTE, None)
+    return [] if registry is None else list(registry.hooks)
 
 
 def count_of_hooks(module: nn.Module) -> int:

@@ -6,11 +6,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spectrum.core.errors import refuse
 from spectrum.hooks.block_stand_ins import blocks_named
-from spectrum.hooks.exit_site import ExitSite
+from spectrum.hooks.exit_site import ExitSite, FrontExitSite
 from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.private_api import submodules
@@ -77,8 +77,8 @@ def proved(
         layout: its layout.
         call: the call that it ran.
         result: what came of it.
-        whole: whether the denoiser is compiled as a whole. It rounds otherwise with its blocks than without them, so a
-            layout that was found by tracing is proved uncompiled then; a registered one has been.
+        whole: whether the denoiser is compiled as a whole. It rounds otherwise with its blocks than without them, so
+            the layout is proved uncompiled then.
 
     Returns:
         The result, with what is stored in another dtype where that was needed.
@@ -92,9 +92,8 @@ def proved(
         return result
     if not whole:
         return prove(site, model, layout, call, result)
-    if layout.derived:
-        plain = dataclasses.replace(call, forward=call.plain_forward)
-        prove(site, model, layout, plain, site.run_blocks(plain))
+    plain = dataclasses.replace(call, forward=call.plain_forward)
+    prove(site, model, layout, plain, site.run_blocks(plain.copied()))
     return result
 
 
@@ -157,7 +156,13 @@ def fault(site: ExitSite, model: nn.Module, layout: Denoiser, call: DenoiserCall
         return f"its forward fails: {type(error).__name__}: {error}"
     if called:
         return f"{called[0]} still runs"
+    if site.residual and not isinstance(site, FrontExitSite) and not _same_values(replayed.entry, result.entry):
+        return "what arrives at the exit without blocks is not what enters them, so there is no residual"
     return difference(result.output, replayed.output)
+
+
+def _same_values(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is not None and other is not None and one.shape == other.shape and bool((one == other).all())
 
 
 def prove_modules(site: ModuleSite, model: nn.Module, call: DenoiserCall, result: SiteResult) -> None:

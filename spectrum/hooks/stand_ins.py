@@ -61,6 +61,19 @@ class _FirstThenRest(_FirstBlocks):
             yield from list(submodules(self).values())[self._count :]  # pyright: ignore[reportReturnType]
 
 
+class _Bare:
+    """A block whose call is its forward alone; its attributes can be read."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self._block = block
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._block.forward(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._block, name)
+
+
 class _EnteredFirstBlock(nn.ModuleList):
     """Yields the first block's forward alone, without the hooks that its call would run."""
 
@@ -70,7 +83,8 @@ class _EnteredFirstBlock(nn.ModuleList):
 
     def __iter__(self) -> Iterator[nn.Module]:
         first = next(iter(submodules(self).values()))
-        yield lambda *args, **kwargs: first.forward(*args, **kwargs)  # pyright: ignore[reportReturnType, reportOptionalMemberAccess]
+        assert first is not None
+        yield _Bare(first)  # pyright: ignore[reportReturnType]
 
 
 def place_of(model: nn.Module, name: str) -> tuple[dict[str, nn.Module | None], str]:

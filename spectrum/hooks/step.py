@@ -34,9 +34,9 @@ class DenoiserCall:
     inputs: Mapping[str, Any]
 
     def copied(self) -> "DenoiserCall":
-        """The call with copies of its lists and dictionaries: some forwards empty a list that they are given."""
-        args, kwargs = _copied(self.args), _copied(self.kwargs)
-        return dataclasses.replace(self, args=args, kwargs=kwargs)
+        """The call with copies of its tensors, lists and dictionaries: some forwards write to what they are given."""
+        args, kwargs, inputs = (_copied(value) for value in (self.args, self.kwargs, dict(self.inputs)))
+        return dataclasses.replace(self, args=args, kwargs=kwargs, inputs=inputs)
 
     def run(self) -> Any:
         """Call the forward with the pipeline's arguments; its output."""
@@ -48,6 +48,8 @@ class DenoiserCall:
 
 
 def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
     if type(value) in (list, tuple):
         return type(value)(_copied(part) for part in value)
     return {key: _copied(part) for key, part in value.items()} if type(value) is dict else value

@@ -12,7 +12,7 @@ from spectrum.core.errors import refuse
 from spectrum.hooks.layout import Place
 
 _CONDITION = re.compile("encod|text|pooled|cond|prompt|caption|emb|mask|guidance|_ids|control")
-_MOVES = re.compile("latent|sample|tokens|cache")
+_MOVES = re.compile("latent|sample|tokens|cache|residual|control")
 
 
 def tensors_in(value: Any, path: Place = ()) -> Iterator[tuple[Place, Tensor]]:
@@ -65,17 +65,21 @@ def with_sample(output: Any, sample: Tensor) -> Any:
     return type(output)(**{**output, next(iter(output)): value})
 
 
-def further_outputs(output: Any, given: Any) -> dict[Place, Tensor]:
+def further_outputs(output: Any) -> dict[Place, Tensor]:
     """What a denoiser returns beside its sample, by place: LTX-2 returns a picture and its sound.
 
     Args:
         output: what it returned.
-        given: its arguments; a tensor of theirs that is handed through is none of its outputs.
     """
     first = next(iter(output)) if isinstance(output, dict) else 0
-    own = {id(tensor) for _, tensor in tensors_in(given)}
     found = tensors_in(output) if isinstance(output, (dict, list, tuple)) else ()
-    return {path: tensor for path, tensor in found if path[0] != first and id(tensor) not in own}
+    return {path: tensor for path, tensor in found if path[0] != first}
+
+
+def handed_through(further: Mapping[Place, Tensor], args: Any, kwargs: Any) -> dict[Place, Place]:
+    """Which of its arguments a denoiser returns as they are, each by its place in the output."""
+    own = {id(tensor): place for place, tensor in tensors_in({**dict(enumerate(args)), **kwargs})}
+    return {place: own[id(tensor)] for place, tensor in further.items() if id(tensor) in own}
 
 
 def with_further_outputs(output: Any, values: Mapping[Place, Tensor]) -> Any:
@@ -130,7 +134,7 @@ def _candidates(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def is_time(argument: str) -> bool:
     """Whether a forward's argument is a timestep, by its name."""
-    return "time" in argument or argument in ("t", "sigma", "sigmas")
+    return "time" in argument or "sigma" in argument or argument == "t"
 
 
 @functools.lru_cache(maxsize=64)
@@ -163,6 +167,12 @@ def hidden_states_of(args: Any, kwargs: Any) -> Tensor:
     if "hidden_states" in kwargs:
         return kwargs["hidden_states"]
     return args[0] if args else next(iter(kwargs.values()))
+
+
+def like_parts(whole: Any, parts: list[Any]) -> Any:
+    """A list, tuple or named tuple like another, of other parts."""
+    named = isinstance(whole, tuple) and type(whole) is not tuple
+    return type(whole)(*parts) if named else type(whole)(parts)
 
 
 def argument_at(args: Any, kwargs: Any, place: Place) -> Any:
