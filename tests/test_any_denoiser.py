@@ -322,3 +322,105 @@ def test_another_way_through_the_forward_is_proved_anew():
             for skipped in (None, [1]):
                 model(**one.call(scheduler.step_index), skip_layers=skipped)
     assert len(hook._proved) == 2 and len(hook.report()) == 2
+
+
+def doubled_behind(model, x):
+    for block in model.blocks:
+        x = block(x)
+    return (model.norm_out(x * 2) + 0.5,)
+
+
+def added_behind_the_front(model, x):
+    for number, block in enumerate(model.blocks):
+        x = block(x)
+        if number == 0:
+            x = x + 7
+    return (model.norm_out(x) + 0.5,)
+
+
+@pytest.mark.parametrize("forward", [doubled_behind, added_behind_the_front])
+@pytest.mark.parametrize("settings", [{}, {"space": "residual"}, {"space": "residual", "front_blocks": 1}])
+def test_a_skipped_step_with_the_inputs_of_the_run_step_gives_its_output(forward, settings):
+    model = Looped(forward)
+    model.norm_out = Scale()
+    _, scheduler = put_on(model, method(**settings), None)
+    found = []
+    for scheduler.step_index in range(2):
+        found.append(model(latents(3))[0])
+    assert torch.equal(found[0], forward(Fresh(model), latents(3))[0])
+    torch.testing.assert_close(found[1], found[0])
+
+
+def two_slices(model, x):
+    for block in model.blocks:
+        x = block(x)
+    return (model.norm_out(x[..., :1]) + model.other(x[..., 1:]),)
+
+
+def test_two_slices_of_one_tensor_are_two_exits():
+    hook, plain, outputs = served(two_slices)
+    assert [e.same_as for e in hook.layout.exits] == [None, None]
+    assert torch.equal(outputs[1][0], outputs[0][0]) and torch.equal(outputs[2][0], plain[2][0])
+
+
+class Returns(nn.Module):
+    """A denoiser that returns what its argument asks for."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks, self.norm_out = nn.ModuleList([Block(), Block()]), nn.Identity()
+
+    def forward(self, hidden_states, kind="two"):
+        x = hidden_states
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm_out(x) + 0.5
+        return {"two": (x, x + 1), "none": (x, None), "through": (x, hidden_states)}[kind]
+
+
+def test_at_the_output_each_kind_of_call_has_outputs_of_its_own():
+    model = Returns()
+    _, scheduler = put_on(model, method(site="output"), None)
+    for scheduler.step_index in range(2):
+        given = latents(scheduler.step_index + 1)
+        two, none, through = (model(given, kind=kind) for kind in ("two", "none", "through"))
+        assert numbers(two[1]) == numbers(two[0]) + 1 == 1211.5 and none[1] is None
+        assert through[1] is given and numbers(through[0]) == 1210.5
+
+
+def test_a_layout_of_ones_own_is_proved_on_a_denoiser_that_is_compiled_whole_too():
+    model = Looped(two_exits)
+    model.norm_out, model.other = Scale(), Scale()
+    compiled = torch.compile(model, backend="eager")
+    _, scheduler = put_on(compiled, method(), Denoiser(exit="norm_out", stacks=("blocks",), condition=None))
+    scheduler.step_index = 0
+    with pytest.raises(SpectrumError, match=r"is not right: with the stored feature put back, output 1"):
+        compiled(latents(1))
+
+
+def drawing(model, x):
+    x = x + torch.rand_like(x)
+    for block in model.blocks:
+        x = block(x)
+    return (model.norm_out(x) + 0.5,)
+
+
+def test_trace_and_proof_draw_no_random_numbers_of_the_run():
+    model = Looped(drawing)
+    model.norm_out = Scale()
+    torch.manual_seed(0)
+    plain = model(latents(1))[0]
+    put_on(model, method(), None)
+    torch.manual_seed(0)
+    assert torch.equal(model(latents(1))[0], plain)
+
+
+def test_an_object_that_blocks_write_to_is_refused():
+    class Cached(Looped):
+        def forward(self, hidden_states, kv_cache=None):
+            return self._run(self, hidden_states)
+
+    model = Cached(two_stages)
+    put_on(model, method(), None)
+    with pytest.raises(SpectrumError, match=r"^Cached is given kv_cache, an object that its blocks may write to"):
+        model(latents(1), kv_cache=object())

@@ -9,10 +9,12 @@ from small import LAYOUT, Block, Multiply, Small, latents, method, numbers, put_
 
 from spectrum import Denoiser, SpectrumError
 from spectrum.core.schedule import always
+from spectrum.hooks.branches import Caller, find_branch
 from spectrum.hooks.exit_site import ExitSite, FrontExitSite
 from spectrum.hooks.hook import site_of
 from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.output_site import OutputSite
+from spectrum.hooks.trajectory import Branch, Trajectory
 
 
 @pytest.mark.parametrize(
@@ -301,3 +303,40 @@ def test_on_an_accelerator_nan_is_refused_at_the_end_of_the_run():
     scheduler.step_index = 3
     with pytest.raises(SpectrumError, match=r"^the denoiser gave NaN or infinite values at step 0"):
         model(latents(1))
+
+
+def trajectory_with(*branches):
+    return Trajectory([], [0.0] * 8, (0.0, 8.0), [], list(branches))
+
+
+def test_a_named_branch_whose_condition_changes_begins_anew():
+    one, two = torch.zeros(1), torch.ones(1)
+    known = Branch("cond", 0, None, "cond", (one,), ("kinds",), last=2)
+    for condition, expected in ((one, known), (one.clone(), known), (two, None)):
+        who = Caller("Small", "cond", (condition,), ("kinds",), None)
+        assert find_branch(trajectory_with(known), who, 3) is expected
+    who = Caller("Small", "cond", (one,), ("other kinds",), None)
+    assert find_branch(trajectory_with(known), who, 3) is None
+    with pytest.raises(SpectrumError, match=r"^the denoiser was called twice at step 2 for the CFG branch cond"):
+        find_branch(trajectory_with(known), Caller("Small", "cond", (one,), ("kinds",), None), 2)
+
+
+def test_a_call_that_is_left_out_among_calls_with_one_condition_is_refused():
+    one = torch.zeros(1)
+    known = [Branch(name, 0, None, None, (one,), ("kinds",), last=last) for name, last in (("a", 2), ("b", 1))]
+    with pytest.raises(
+        SpectrumError, match=r"^Small was called 2 times a step with one condition, and at a step before"
+    ):
+        find_branch(trajectory_with(*known), Caller("Small", None, (one,), ("kinds",), None), 3)
+
+
+def test_calls_of_which_each_begins_a_branch_are_refused_and_do_not_run_uncached():
+    model = Small()
+    _, scheduler = put_on(model, method(schedule=lambda step, steps, past, drift=0.0: step == 0), scheduler=steps(8))
+    for scheduler.step_index in range(4):
+        model(latents(1), encoder_hidden_states=torch.full((1,), float(scheduler.step_index)))
+    scheduler.step_index = 4
+    with pytest.raises(
+        SpectrumError, match=r"^Small was called in 5 different ways by step 4 \(1 of them at this step\)"
+    ):
+        model(latents(1), encoder_hidden_states=torch.full((1,), 4.0))

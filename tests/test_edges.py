@@ -37,6 +37,13 @@ def test_another_cache_on_the_same_denoiser_is_refused_in_either_order():
         subject.sample()
 
 
+def test_a_cache_that_a_function_of_diffusers_applied_is_refused_too():
+    subject = fresh()
+    diffusers.hooks.apply_first_block_cache(subject.pipe.transformer, diffusers.FirstBlockCacheConfig(threshold=0.1))
+    with pytest.raises(SpectrumError, match=r"^a cache of diffusers is enabled on FluxTransformer2DModel"):
+        accelerate(subject.pipe, "spectrum")
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 @pytest.mark.parametrize("name", ["spectrum", "taylorseer_modules"])
 def test_a_copy_of_a_hooked_denoiser_is_bare_and_independent(copied, name):

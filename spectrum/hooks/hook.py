@@ -47,7 +47,7 @@ def relative_errors(guess: Mapping[str, Tensor], truth: Mapping[str, Tensor]) ->
     return math.sqrt(off / sum(value.float().square().sum().item() for value in truth.values()))
 
 
-def site_of(model: nn.Module, layout: Denoiser, method: Method) -> CacheSite:
+def site_of(model: nn.Module, layout: Denoiser | None, method: Method) -> CacheSite:
     """The site that a method asks for, on one denoiser.
 
     Raises:
@@ -55,6 +55,7 @@ def site_of(model: nn.Module, layout: Denoiser, method: Method) -> CacheSite:
     """
     if method.site is Site.output:
         return OutputSite(model, layout, method)
+    assert layout is not None
     if method.site is Site.modules:
         return ModuleSite(model, layout, method)
     return (FrontExitSite if method.front_blocks else ExitSite)(model, layout, method)
@@ -115,7 +116,7 @@ class CacheHook:
         refuse_other_cache(self.model, self.method.name)
         self._plain_forward = attach(self._as_called, self._around, self.reset, self._copied)
         try:
-            if self.layout is not None:
+            if self.layout is not None or (self.method.site is Site.output and self.method.time_only):
                 self._make_site(self.layout)
         except BaseException:
             detach(self._as_called)
@@ -129,11 +130,13 @@ class CacheHook:
         finally:
             self._put_on()
 
-    def _make_site(self, layout: Denoiser) -> CacheSite:
-        """The method's site, and what reads its signal."""
+    def _make_site(self, layout: Denoiser | None) -> CacheSite:
+        """The method's site, and what reads its signal. At the output a method of time alone needs no layout."""
         method = self.method
         self._proved.clear()
-        self._read_signal = None if method.time_only else signal_reader(method.signal, self.model, layout)
+        self._read_signal = None
+        if layout is not None and not method.time_only:
+            self._read_signal = signal_reader(method.signal, self.model, layout)
         self._site = site_of(self.model, layout, method)
         return self._site
 
