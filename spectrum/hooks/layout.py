@@ -49,6 +49,7 @@ class Denoiser:
         refused: forward arguments that reach the blocks from outside, each with why a skipped step cannot honour it.
         entry: which argument of the first block is the blocks' input; None for its hidden states.
         feeders: names of further lists and modules that only feed the stacks, so need not run at a skipped step either.
+        running: names of large lists that run at skipped steps too, as is meant; others are taken to be forgotten.
         derived: whether it was found by tracing a forward.
 
     Example:
@@ -63,6 +64,7 @@ class Denoiser:
     refused: Mapping[str, str] = field(default_factory=dict)
     entry: Place | None = None
     feeders: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
     derived: bool = False
 
     @property

@@ -148,7 +148,7 @@ def fault(site: ExitSite, model: nn.Module, layout: Denoiser, call: DenoiserCall
     """
     watched = blocks_named(model, (*layout.stacks, *layout.feeders))
     if not layout.derived:
-        watched |= forgotten(model, layout.stacks)
+        watched |= forgotten(model, (*layout.stacks, *layout.running))
     try:
         with calls_of(watched) as called:
             replayed = site.replay(call.copied(), {slot: result.features[slot] for slot in site.slots})

@@ -52,7 +52,7 @@ def with_sample(output: Any, sample: Tensor) -> Any:
     if isinstance(output, Tensor):
         return sample
     first = output[0]
-    if isinstance(first, list):
+    if isinstance(first, list) and all(isinstance(part, Tensor) for part in first):
         if len({part.shape for part in first if isinstance(part, Tensor)}) > 1:
             refuse("the denoiser returns samples of several sizes, which the output site cannot store: sample one")
         value = list(sample.unbind())

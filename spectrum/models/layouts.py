@@ -28,7 +28,7 @@ HIDREAM = Denoiser(
     condition="encoder_hidden_states_t5",
 )
 
-HUNYUAN = Denoiser(exit="norm_out", feeders=("context_embedder.token_refiner.refiner_blocks",))
+HUNYUAN = Denoiser(exit="norm_out", running=("context_embedder.token_refiner.refiner_blocks",))
 
 DENOISERS: Mapping[str, Denoiser] = {
     "ChromaTransformer2DModel": Denoiser(exit="norm_out"),
