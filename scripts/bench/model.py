@@ -95,7 +95,7 @@ class Model:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated() if cuda else 0
-        handle = Accelerated(self.pipe, method) if method is not None else None
+        handle = Accelerated(self.pipe, method, check=False) if method is not None else None
         try:
             with around or nullcontext():
                 modules = self._parts(handle) if parts else {}

@@ -5,19 +5,22 @@ A replay does not see feedback: in a real run each forecast moves the sample, an
 
 import functools
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spectrum.bench.trace import Trace
 from spectrum.core.errors import refuse
+from spectrum.core.forecast import reuse
 from spectrum.core.history import History
 from spectrum.core.method import DriftContext, Method, Site, Space
+from spectrum.core.schedule import always
 from spectrum.core.weights import checked_weights
+from spectrum.hooks.exit_site import EXIT, ExitSite
 from spectrum.hooks.hook import relative_error
 from spectrum.hooks.signals import SignalReader, signal_reader
-from spectrum.hooks.stand_ins import in_place_of_stacks, no_blocks
+from spectrum.hooks.step import DenoiserCall
+from spectrum.hooks.tensors import sample_of
 from spectrum.hooks.trajectory import Observation
 from spectrum.models.layouts import denoiser_of
 
@@ -41,25 +44,24 @@ class Score:
     l1: float
 
 
+_WHOLE = Method("replay", reuse, always)
+"""A method that stores features at the exit: what `head` needs of one."""
+
+
 @torch.no_grad()
 def head(model: nn.Module, observed: Observation, feature: Tensor) -> Tensor:
     """The velocity that the denoiser's cheap head makes of `feature` at a traced step; no block runs."""
     device = next(model.parameters()).device
     inputs = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in observed.inputs.items()}
-    layout = denoiser_of(model, inputs)
-    feature = feature.to(device)
-
-    def substitute(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (feature, *args[1:]), kwargs
-        return args, {**kwargs, next(iter(kwargs)): feature}
-
-    handle = model.get_submodule(layout.exits[0].module).register_forward_pre_hook(substitute, with_kwargs=True)
+    site = ExitSite(model, denoiser_of(model, inputs), _WHOLE)
+    if len(site.slots) > 1:
+        refuse(f"{type(model).__name__} has several exits, of which a trace holds the first alone")
+    forward = functools.partial(type(model).forward, model)
+    call = DenoiserCall(forward, forward, (), inputs, inputs)
     try:
-        with in_place_of_stacks(no_blocks(model, layout.stacks)):
-            return model(**inputs)[0].cpu()
+        return sample_of(site.skip_blocks(call, {EXIT: feature.to(device)}).output).cpu()
     finally:
-        handle.remove()
+        site.remove()
 
 
 def replay(trace: Trace, model: nn.Module, method: Method) -> tuple[dict[str, list[int]], list[Score]]:

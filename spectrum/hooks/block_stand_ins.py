@@ -40,11 +40,10 @@ class BlockStandIn(nn.Module):
         """The stand-in for the output of the block's call that this is in the current forward."""
         if self._entered is not None:
             self._entered(args, kwargs)
-        shapes, number = _shapes(args, kwargs), self._number
+        key = self._number, _shapes(args, kwargs)
         self.__dict__["_number"] += 1
-        alike = [like for (at, seen), like in self._seen.items() if seen == shapes and at == number]
-        others = [like for (at, _), like in self._seen.items() if at == number] or [*self._seen.values()]
-        return _made((alike or others)[-1], args, kwargs)
+        like = self._seen[key] if key in self._seen else next(reversed(self._seen.values()))
+        return _made(like, args, kwargs)
 
     def begin(self) -> None:
         """A forward begins."""

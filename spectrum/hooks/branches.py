@@ -4,7 +4,6 @@ A pipeline that opens a cache context for each branch names it. Else the calls o
 are conditioned on, and among those with the same condition by their order.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,9 @@ import torch
 from torch import Tensor
 
 from spectrum.core.errors import refuse
-from spectrum.hooks.tensors import kinds_of, latents_name, moves, tensors_in, time_of
+from spectrum.hooks.layout import Denoiser, Source
+from spectrum.hooks.step import DenoiserCall
+from spectrum.hooks.tensors import latents_name, moves, tensors_in, time_of
 from spectrum.hooks.trajectory import Branch, Trajectory
 
 MOST_BRANCHES = 8
@@ -25,37 +26,39 @@ class Caller:
     """What is known of the branch that a call belongs to.
 
     Attributes:
-        denoiser: the name of its class.
+        denoiser: the name of the denoiser's class.
         name: the branch's name, if the pipeline gives it one.
-        condition: the tensors that it is conditioned on, and other arguments.
-        shape: the shapes of its tensors, truth values, texts, and what is left out.
-        time: the timestep that the denoiser was given.
+        condition: what it is conditioned on.
+        kinds: `DenoiserCall.kinds`: shapes, settings, and what is left out.
+        time: the timestep that the denoiser is given.
     """
 
     denoiser: str
     name: str | None
     condition: tuple[Any, ...]
-    shape: tuple[Any, ...]
+    kinds: tuple[Any, ...]
     time: Any
 
 
-def caller(denoiser: str, name: str | None, inputs: Mapping[str, Any], condition: str | None, derived: bool) -> Caller:
+def caller(denoiser: str, name: str | None, call: DenoiserCall, layout: Denoiser | None) -> Caller:
     """What is known of the branch that a call belongs to.
 
     Args:
         denoiser: the name of the denoiser's class.
         name: the branch's name, if the pipeline gives it one.
-        inputs: the forward's arguments by name.
-        condition: the argument that tells branches apart; None where all branches are denoised in one call.
-        derived: whether the layout was found by tracing; then all arguments but latents and timesteps are conditions.
+        call: the call.
+        layout: names the argument that tells branches apart. Where none is given, or it was found by tracing, every
+            tensor is a condition, but latents and timesteps.
     """
-    latents = latents_name(inputs)
-    shape, time = kinds_of(inputs), time_of(inputs)
-    if derived:
+    inputs = call.inputs
+    if layout is None or layout.source is Source.traced:
+        latents = latents_name(inputs)
         kept = {key: value for key, value in inputs.items() if key not in (latents, "self") and not moves(key)}
-        return Caller(denoiser, name, tuple(tensor for _, tensor in tensors_in(kept)), shape, time)
-    value = inputs.get(condition) if condition else None
-    return Caller(denoiser, name, tuple(value) if isinstance(value, list) else (value,), shape, time)
+        condition = tuple(tensor for _, tensor in tensors_in(kept))
+    else:
+        value = inputs.get(layout.condition) if layout.condition else None
+        condition = tuple(value) if isinstance(value, list) else (value,)
+    return Caller(denoiser, name, condition, call.kinds, time_of(inputs))
 
 
 def find_branch(trajectory: Trajectory, who: Caller, step: int) -> Branch | None:
@@ -70,17 +73,17 @@ def find_branch(trajectory: Trajectory, who: Caller, step: int) -> Branch | None
         step: the step.
 
     Raises:
-        SpectrumError: if a named branch is called twice at a step, the timestep changes within it, or there are more
-            than `MOST_BRANCHES` calls that cannot be told apart.
+        SpectrumError: if a named branch is called twice at a step, one of several calls with one condition is left out,
+            a call at another timestep begins a branch within a step, or too many branches begin.
     """
-    _check_time(trajectory, who, step)
-    alike = [branch for branch in trajectory.branches if (branch.key, branch.shape) == (who.name, who.shape)]
+    alike = [branch for branch in trajectory.branches if (branch.key, branch.kinds) == (who.name, who.kinds)]
     if who.name is not None and any(branch.last == step for branch in alike):
         refuse(
             f"the denoiser was called twice at step {step} for the CFG branch {who.name} (a scheduler that repeats a "
             "step, or a loop of one's own): caching cannot tell the calls apart, so switch that off"
         )
     free = [branch for branch in alike if branch.last != step]
+    before, trajectory.time = trajectory.time, (step, who.time)
     for same in (_identical, _equal):
         found = [branch for branch in free if same(branch.condition, who.condition)]
         if len({branch.last for branch in found}) > 1 and who.name is None:
@@ -90,10 +93,11 @@ def find_branch(trajectory: Trajectory, who: Caller, step: int) -> Branch | None
             )
         if found:
             return found[0]
-    return _room(trajectory, who, step)
+    _check_time(before, who, step)
+    return _check_room(trajectory, who, step)
 
 
-def _room(trajectory: Trajectory, who: Caller, step: int) -> None:
+def _check_room(trajectory: Trajectory, who: Caller, step: int) -> None:
     """Refuse to begin one branch more than `MOST_BRANCHES`, or one more than `MOST_LATE` after the first step."""
     first = min((branch.origin for branch in trajectory.branches), default=step)
     late = sum(branch.origin > first for branch in trajectory.branches)
@@ -107,13 +111,16 @@ def _room(trajectory: Trajectory, who: Caller, step: int) -> None:
         )
 
 
-def _check_time(trajectory: Trajectory, who: Caller, step: int) -> None:
-    """Refuse a second timestep within one step of the scheduler: the caller does not step that scheduler."""
-    at, time = trajectory.time
-    if at != step or time is None or who.time is None or time is who.time:
-        trajectory.time = step, who.time
-        return
-    if not _same_time(time, who.time):
+def _check_time(before: tuple[int, Any], who: Caller, step: int) -> None:
+    """Refuse a branch that begins at another timestep than the call before it, at one step of the scheduler.
+
+    Args:
+        before: (step, timestep) of the call before.
+        who: what is known of the branch.
+        step: the step.
+    """
+    at, time = before
+    if at == step and time is not None and who.time is not None and not _same_time(time, who.time):
         refuse(
             f"{who.denoiser} was called with another timestep at the same step {step} of the pipeline's scheduler: a "
             "loop with a scheduler of its own, or a solver with several calls a step: step the pipeline's scheduler, "
@@ -126,18 +133,14 @@ def _same_time(one: Any, other: Any) -> bool:
     return bool((first[:1].to(second.device) == second[:1]).all())
 
 
-def _parts(one: tuple[Any, ...], other: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
-    return zip(one, other, strict=True)
-
-
 def _identical(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     """Whether two conditions are the same objects."""
-    return len(one) == len(other) and all(a is b for a, b in _parts(one, other))
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 
 def _equal(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     """Whether two conditions have the same values: pipelines make embeddings anew at each step (slices, casts)."""
-    return len(one) == len(other) and all(a is b or _alike(a, b) for a, b in _parts(one, other))
+    return len(one) == len(other) and all(a is b or _alike(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from spectrum.core.errors import refuse
 from spectrum.hooks.dataflow import Dataflow, ModuleCall, traced
-from spectrum.hooks.layout import Denoiser, Exit, Place
+from spectrum.hooks.layout import Denoiser, Exit, Place, Source
 from spectrum.hooks.step import DenoiserCall
 from spectrum.hooks.tensors import latents_name
 
 MOST_EXITS = 8
 _PLAIN = (Tensor, list, tuple, dict, str, int, float, type(None))
+"""What a copy of a call has anew, so that tracing it changes nothing of the caller's."""
 SMALL = 0.005
 """A module between the stacks with a smaller share of the denoiser's parameters is left to run."""
 
@@ -34,11 +35,14 @@ class Cut:
 
 
 def layout_of_call(model: nn.Module, call: DenoiserCall) -> Denoiser:
-    """`derived_layout` from one call, which is made again for it, uncompiled.
+    """`derived_layout` from one call, which is made once more for it, uncompiled.
 
     Args:
         model: the denoiser, uncompiled.
         call: a call of it.
+
+    Raises:
+        SpectrumError: if no layout is found, or the call holds an object that the trace would change.
     """
     names = [name for name in call.inputs if name != "self"]
     for name in names:
@@ -214,7 +218,7 @@ class _Search:
         feeders = tuple(name for name in ordered if name not in stacks)
         number, path = found.exits[0]
         entry = self._entry(self._calls[first[stacks[0]]], self._calls[number].views[path][0])
-        return Denoiser(exit=tuple(exits), stacks=tuple(stacks), entry=entry, feeders=feeders, derived=True)
+        return Denoiser(exit=tuple(exits), stacks=tuple(stacks), entry=entry, feeders=feeders, source=Source.traced)
 
     def _entry(self, block: ModuleCall, shape: tuple[int, ...]) -> Place | None:
         """The argument of the first block that comes from the latents and has the shape of the feature."""

@@ -40,23 +40,24 @@ class ExitSite:
         modules: the stacks, the first block and the exit modules, by name.
         narrow: whether features are stored in the dtype of the blocks' input. Wan makes them float32 in front of the
             exit, and nothing is lost; where it would be, this is False.
+        narrowed: whether the newest feature was converted so.
     """
 
     ways: tuple[bool, ...] = (False, True)
 
     def __init__(self, model: nn.Module, layout: Denoiser, method: Method) -> None:
         self._model, self._layout = model, layout
-        self.by_block, self.narrow = False, True
+        self.by_block, self.narrow, self.narrowed = False, True, False
         names = [EXIT, *(f"{EXIT} {number}" for number in range(2, len(layout.exits) + 1))]
         self._exits = [(names[number if e.same_as is None else e.same_as], e) for number, e in enumerate(layout.exits)]
         self.slots = tuple(dict.fromkeys(slot for slot, _ in self._exits))
-        self._residual = self.residual = method.space is Space.residual
-        if self._residual and len(self.slots) > 1:
+        self.residual = method.space is Space.residual
+        if self.residual and len(self.slots) > 1:
             refuse(
                 f"{type(model).__name__} has several exits ({', '.join(map(str, layout.exits))}), and only one follows "
                 "from the blocks' input: type method.space=feature"
             )
-        self._active = False
+        self._active = self._whole = False
         self._replacements: Mapping[str, Tensor] | None = None
         self._skipping: Tensor | None = None
         self._forget_tensors()
@@ -64,7 +65,7 @@ class ExitSite:
         self.modules = {first: self._first_block}
         self.modules |= {e.module: model.get_submodule(e.module) for e in layout.exits}
         self.modules |= {name: model.get_submodule(name) for name in (*layout.stacks, *layout.feeders)}
-        self._stand_ins = self._make_stand_ins(layout, method)
+        self._stand_ins = no_blocks(model, layout.stacks)
         self._feeders = block_stand_ins(model, layout.feeders)
         self._handles: list[Any] = [self._first_block.register_forward_pre_hook(self._at_first_block, with_kwargs=True)]
         for name in dict.fromkeys(e.module for e in layout.exits):
@@ -72,9 +73,6 @@ class ExitSite:
             self._handles.append(model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True))
         self._by_block: list[BlockStandIn] = []
         self._watch(self._feeders)
-
-    def _make_stand_ins(self, layout: Denoiser, method: Method) -> list[StandIn]:
-        return no_blocks(self._model, layout.stacks)
 
     def remove(self) -> None:
         """See `CacheSite`."""
@@ -112,23 +110,20 @@ class ExitSite:
         """See `CacheSite`."""
         return self._ran(self._run_forward(call))
 
-    def skip_blocks(self, call: DenoiserCall, replacements: Mapping[str, Tensor]) -> SiteResult:
+    def skip_blocks(self, call: DenoiserCall, replacements: Mapping[str, Tensor], whole: bool = False) -> SiteResult:
         """Call the denoiser with stand-ins for its blocks.
 
         Args:
             call: the call.
             replacements: by slot what takes the place of what arrives at the exit, in residual space less its input.
+            whole: whether they are features whatever the method's space.
         """
-        with in_place_of_stacks([*self._stand_ins, *self._feeders]):
-            return self._skipped(self._run_forward(call, replacements))
-
-    def replay(self, call: DenoiserCall, features: Mapping[str, Tensor]) -> SiteResult:
-        """`skip_blocks` with features, whatever the method's space."""
-        residual, self._residual = self._residual, False
+        self._whole = whole
         try:
-            return self.skip_blocks(call, features)
+            with in_place_of_stacks([*self._stand_ins, *self._feeders]):
+                return self._skipped(self._run_forward(call, replacements))
         finally:
-            self._residual = residual
+            self._whole = False
 
     def _run_forward(self, call: DenoiserCall, replacements: Mapping[str, Tensor] | None = None) -> Any:
         """The denoiser's output, with `replacements` (if given) in the place of what arrives at the exits."""
@@ -156,15 +151,14 @@ class ExitSite:
         self._forget_tensors()
         if entry is None:
             refuse(f"{type(self._model).__name__} ran no block: nothing could be stored")
-        features = {
-            slot: value.to(entry.dtype) if self.narrow and slot == EXIT else value for slot, value in arrived.items()
-        }
-        if self._residual and entry.shape != features[EXIT].shape:
+        self.narrowed = self.narrow and arrived[EXIT].dtype != entry.dtype
+        features = {**arrived, EXIT: arrived[EXIT].to(entry.dtype)} if self.narrowed else arrived
+        if self.residual and entry.shape != features[EXIT].shape:
             refuse(
                 f"{type(self._model).__name__}: {tuple(entry.shape)} goes into the blocks and "
                 f"{tuple(features[EXIT].shape)} leaves them, so there is no residual: type method.space=feature"
             )
-        stored = {EXIT: features[EXIT] - entry} if self._residual else features
+        stored = {EXIT: features[EXIT] - entry} if self.residual else features
         return SiteResult(True, output, entry, {**features, **used}, stored)
 
     def _skipped(self, output: Any) -> SiteResult:
@@ -209,7 +203,7 @@ class ExitSite:
         """What takes the place of the value that arrives at an exit."""
         assert self._replacements is not None
         forecast = self._replacements[slot]
-        if self._residual:
+        if self.residual and not self._whole:
             entry = value if self._stacks_input is None else self._stacks_input
             forecast = entry.to(forecast.dtype) + forecast
         self._used[slot] = forecast if self._skipping is None else in_rows(self._skipping, forecast, value)
@@ -231,36 +225,23 @@ class FrontExitSite(ExitSite):
     _step: Step | None = None
     _decision: bool | None = None
 
-    def _make_stand_ins(self, layout: Denoiser, method: Method) -> list[StandIn]:
-        count, blocks = method.front_blocks, list(blocks_named(self._model, layout.stacks[:1]).values())
+    def __init__(self, model: nn.Module, layout: Denoiser, method: Method) -> None:
+        count, blocks = method.front_blocks, list(blocks_named(model, layout.stacks[:1]).values())
         if count >= len(blocks):
             refuse(f"method.front_blocks={count} must be below the {len(blocks)} blocks of {layout.stacks[0]}")
-        stand_ins = front_blocks(self._model, layout.stacks, count, self._rest_runs)
-        self._front_handle = blocks[count - 1].register_forward_hook(self._at_front_output)
-        return stand_ins
-
-    def remove(self) -> None:
-        """See `CacheSite`."""
-        self._front_handle.remove()
-        super().remove()
+        self._front = front_blocks(model, layout.stacks, count, self._rest_runs)
+        super().__init__(model, layout, method)
+        self._handles.append(blocks[count - 1].register_forward_hook(self._at_front_output))
 
     def evaluate(self, call: DenoiserCall, step: Step) -> SiteResult:
         """See `CacheSite`. The decision is taken inside the forward, when the front blocks have run."""
         self._step, self._decision = step, None
         try:
-            with in_place_of_stacks(self._stand_ins):
+            with in_place_of_stacks(self._front):
                 output = self._run_forward(call)
         finally:
             self._step = None
         return self._ran(output) if self._decision else self._skipped(output)
-
-    def replay(self, call: DenoiserCall, features: Mapping[str, Tensor]) -> SiteResult:
-        """See `ExitSite`; the front blocks do not run either."""
-        stand_ins, self._stand_ins = self._stand_ins, no_blocks(self._model, self._layout.stacks)
-        try:
-            return super().replay(call, features)
-        finally:
-            self._stand_ins = stand_ins
 
     def _rest_runs(self) -> bool:
         """Whether the blocks behind the front run; decided once a call."""

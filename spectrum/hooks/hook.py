@@ -16,7 +16,7 @@ from spectrum.hooks.compiled import compiled_whole
 from spectrum.hooks.derive import layout_of_call
 from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
 from spectrum.hooks.fit_check import check_fit
-from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.layout import Denoiser, Source
 from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.others import is_replaced, refuse_other_cache, same_random_numbers
 from spectrum.hooks.output_site import OutputSite
@@ -27,7 +27,7 @@ from spectrum.hooks.samples import SampleSteps, rows_of, split
 from spectrum.hooks.signals import signal_reader, token_grid
 from spectrum.hooks.site import CacheSite, SiteResult, Step
 from spectrum.hooks.step import CurrentStep, DenoiserCall
-from spectrum.hooks.tensors import kinds_of, latents_of, sample_of, time_of
+from spectrum.hooks.tensors import latents_of, sample_of, time_of
 from spectrum.hooks.trajectory import Branch, Observation, Trajectory
 
 
@@ -72,7 +72,8 @@ class CacheHook:
         probe: also run the blocks at each skipped step and record how far the forecast was off. Slow; the samples are
             those of the method all the same.
         observe: told of every step at which the blocks ran.
-        check: prove the layout at the first run step, and again where the shapes of the inputs change.
+        check: prove the layout at each branch's first step, once for each kind of call: what has other shapes or
+            settings may take another way through the forward.
 
     Attributes:
         layout: where its stacks and its exit are; None before the first call where it was not given.
@@ -151,7 +152,7 @@ class CacheHook:
         if self._site is not None and self.layout is not None and is_replaced(self.model, self._site.modules):
             self._site.remove()
             self._site = None
-            if self.layout.derived:
+            if self.layout.source is Source.traced:
                 self.layout = None
             else:
                 self.layout.check(self.model)
@@ -195,8 +196,8 @@ class CacheHook:
                 refuse(f"{self.method.name} cannot take {argument}: {reason}")
         index = schedulers.position(self._scheduler(), time_of(call.inputs))
         trajectory = self._trajectory_at(index)
-        branch = self._branch_of(trajectory, name, call.inputs, index)
-        spare = call.copied() if self._check and branch.last < 0 else None
+        branch = self._branch_of(trajectory, name, call, index)
+        spare = call.copied() if self._check and branch.last < 0 and call.kinds not in self._proved else None
         branch.last = index
         site = self._site or self._derive(call)
         result = site.evaluate(call, self.step_of(trajectory, branch, call))
@@ -211,12 +212,11 @@ class CacheHook:
         return result.output
 
     def _prove(self, site: CacheSite, call: DenoiserCall, result: SiteResult) -> SiteResult:
-        """Prove the layout, once for each combination of the inputs' shapes and of what they are set to."""
-        kinds = kinds_of(call.inputs)
-        if self.layout is not None and kinds not in self._proved:
+        """Prove the layout with a copy of the call that just ran. At the output site there is none."""
+        if self.layout is not None:
             with same_random_numbers(latents_of(call.inputs).device):
                 result = proved(site, self.model, self.layout, call, result, compiled_whole(self._as_called))
-            self._proved.add(kinds)
+            self._proved.add(call.kinds)
         return result
 
     def step_of(self, trajectory: Trajectory, branch: Branch, call: DenoiserCall) -> Step:
@@ -279,10 +279,10 @@ class CacheHook:
         self._trajectory = Trajectory(scheduler.timesteps, times, span, levels)
         return self._trajectory
 
-    def _branch_of(self, trajectory: Trajectory, name: str | None, inputs: Mapping[str, Any], step: int) -> Branch:
+    def _branch_of(self, trajectory: Trajectory, name: str | None, call: DenoiserCall, step: int) -> Branch:
         """The CFG branch that a call belongs to, a new one if it begins one."""
-        layout = self.layout or Denoiser(exit="", derived=True)
-        who = caller(type(self.model).__name__, name, inputs, layout.condition, layout.derived)
+        inputs = call.inputs
+        who = caller(type(self.model).__name__, name, call, self.layout)
         branch = find_branch(trajectory, who, step)
         if branch is None:
             prepare(latents_of(inputs).device)
@@ -291,6 +291,6 @@ class CacheHook:
                 label = f"{label} from step {step}"
             needs_grid = self.method.correct is not None or not self.method.time_only
             grid = token_grid(self.model, inputs) if needs_grid else None
-            branch = Branch(label, step, self.method.max_features, who.name, who.condition, who.shape, grid)
+            branch = Branch(label, step, self.method.max_features, who.name, who.condition, who.kinds, grid)
             trajectory.branches.append(branch)
         return branch

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from torch import nn
 
@@ -10,6 +11,14 @@ from spectrum.hooks.discovery import block_stacks
 
 Place = tuple[int | str, ...]
 """Where a tensor is among a module's arguments: `("hidden_states",)`, `(0,)`, or inside of one, `(0, 1)`."""
+
+
+class Source(StrEnum):
+    """Where a layout comes from: the user, this project's list of families, or a traced forward."""
+
+    given = "given"
+    registered = "registered"
+    traced = "traced"
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,7 @@ class Denoiser:
         refused: forward arguments that reach the blocks from outside, each with why a skipped step cannot honour it.
         entry: which argument of the first block is the blocks' input; None for its hidden states.
         feeders: names of further lists and modules that only feed the stacks, so need not run at a skipped step either.
-        running: names of large lists that run at skipped steps too, as is meant; others are taken to be forgotten.
-        derived: whether it was found by tracing a forward.
+        source: where it comes from.
 
     Example:
         >>> Denoiser(exit="norm_out").condition
@@ -64,8 +72,7 @@ class Denoiser:
     refused: Mapping[str, str] = field(default_factory=dict)
     entry: Place | None = None
     feeders: tuple[str, ...] = ()
-    running: tuple[str, ...] = ()
-    derived: bool = False
+    source: Source = Source.given
 
     @property
     def exits(self) -> tuple[Exit, ...]:

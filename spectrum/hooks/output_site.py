@@ -14,7 +14,6 @@ from spectrum.hooks.tensors import (
     argument_at,
     further_outputs,
     handed_through,
-    kinds_of,
     latents_of,
     sample_of,
     with_further_outputs,
@@ -73,7 +72,7 @@ class OutputSite:
         result = self.run_blocks(call) if runs else None
         if result is not None and skipping is None:
             return result
-        entry, returned = latents_of(call.inputs), self._returned[kinds_of(call.inputs)]
+        entry, returned = latents_of(call.inputs), self._returned[call.kinds]
         found = {slot: step.forecast(slot) for slot in (OUTPUT, *returned.further)}
         if self._residual:
             found[OUTPUT] = entry.to(found[OUTPUT].dtype) + found[OUTPUT]
@@ -84,7 +83,7 @@ class OutputSite:
 
     def run_blocks(self, call: DenoiserCall) -> SiteResult:
         """See `CacheSite`."""
-        kinds, entry = kinds_of(call.inputs), latents_of(call.inputs)  # some forwards empty what they are given
+        kinds, entry = call.kinds, latents_of(call.inputs)
         output = call.run()
         sample, further = sample_of(output), further_outputs(output)
         through = handed_through(further, call.args, call.kwargs)

@@ -1,6 +1,7 @@
 """One step of one CFG branch: decides whether the blocks run, and forecasts if they do not."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from spectrum.core.errors import refuse
 from spectrum.core.method import Method, SkippedStep
 from spectrum.core.weights import checked_weights
 from spectrum.hooks.signals import SignalReader
+from spectrum.hooks.tensors import kinds_of
 from spectrum.hooks.trajectory import Branch, Trajectory
 
 
@@ -33,10 +35,14 @@ class DenoiserCall:
     kwargs: dict[str, Any]
     inputs: Mapping[str, Any]
 
+    @functools.cached_property
+    def kinds(self) -> tuple[Any, ...]:
+        """`kinds_of` its arguments. Read before the forward runs, since some forwards empty what they are given."""
+        return kinds_of(self.inputs)
+
     def copied(self) -> "DenoiserCall":
         """The call with copies of its tensors, lists and dictionaries: some forwards write to what they are given."""
-        args, kwargs, inputs = (_copied(value) for value in (self.args, self.kwargs, dict(self.inputs)))
-        return dataclasses.replace(self, args=args, kwargs=kwargs, inputs=inputs)
+        return dataclasses.replace(self, args=_copied(self.args), kwargs=_copied(self.kwargs))
 
     def run(self) -> Any:
         """Call the forward with the pipeline's arguments; its output."""

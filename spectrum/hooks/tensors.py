@@ -38,9 +38,14 @@ def sample_of(output: Any) -> Tensor:
     Z-Image's is a list of tensors, which are stacked; where their shapes differ, this is the first of them.
     """
     first = output if isinstance(output, Tensor) else output[0]
-    if isinstance(first, list) and all(isinstance(part, Tensor) and part.shape == first[0].shape for part in first):
-        return torch.stack(first)
-    return first if isinstance(first, Tensor) else next(tensor for _, tensor in tensors_in([output]))
+    return _stacked(first) if first is not None else next(tensor for _, tensor in tensors_in([output]))
+
+
+def _stacked(value: Any) -> Tensor:
+    """A tensor itself, a list of like tensors stacked, else the first tensor inside."""
+    if isinstance(value, list) and all(isinstance(part, Tensor) and part.shape == value[0].shape for part in value):
+        return torch.stack(value)
+    return next(tensor for _, tensor in tensors_in([value]))
 
 
 def with_sample(output: Any, sample: Tensor) -> Any:
@@ -53,7 +58,7 @@ def with_sample(output: Any, sample: Tensor) -> Any:
         return sample
     first = output[0]
     if isinstance(first, list) and all(isinstance(part, Tensor) for part in first):
-        if len({part.shape for part in first if isinstance(part, Tensor)}) > 1:
+        if len({part.shape for part in first}) > 1:
             refuse("the denoiser returns samples of several sizes, which the output site cannot store: sample one")
         value = list(sample.unbind())
     elif isinstance(first, Tensor):
@@ -156,10 +161,7 @@ def moves(argument: str) -> bool:
 
 def latents_of(inputs: Mapping[str, Any]) -> Tensor:
     """The latents among a denoiser's forward arguments. Z-Image's come as a list of tensors, which are stacked."""
-    found = inputs[latents_name(inputs)]
-    if isinstance(found, list) and all(isinstance(part, Tensor) and part.shape == found[0].shape for part in found):
-        return torch.stack(found)
-    return next(tensor for _, tensor in tensors_in([found]))
+    return _stacked(inputs[latents_name(inputs)])
 
 
 def hidden_states_of(args: Any, kwargs: Any) -> Tensor:

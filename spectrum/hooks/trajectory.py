@@ -43,7 +43,7 @@ class Branch:
         max_features: features held in each slot, None for all.
         key: the name that the pipeline gives it, None if it gives none.
         condition: what it is conditioned on.
-        shape: the shapes of its latents.
+        kinds: `DenoiserCall.kinds` of its calls: shapes, settings, and what is left out.
         grid: the layout of the image tokens, where the method needs it.
         histories: the stored features, by the slot that the site names: `exit`, `output`, or a module.
         runs: the steps at which the blocks ran.
@@ -65,7 +65,7 @@ class Branch:
     max_features: int | None
     key: str | None = None
     condition: tuple[Any, ...] = ()
-    shape: tuple[Any, ...] = ()
+    kinds: tuple[Any, ...] = ()
     grid: tuple[int, ...] | None = None
     histories: dict[str, History] = field(default_factory=dict)
     runs: list[int] = field(default_factory=list)

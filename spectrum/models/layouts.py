@@ -7,13 +7,14 @@ TeaCache's is an embedding of the timestep, `refused`, and `condition`, where it
 
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from spectrum.hooks.derive import layout_of_call
-from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.layout import Denoiser, Source
 from spectrum.hooks.step import DenoiserCall
 
 FLUX2 = Denoiser(
@@ -28,8 +29,6 @@ HIDREAM = Denoiser(
     condition="encoder_hidden_states_t5",
 )
 
-HUNYUAN = Denoiser(exit="norm_out", running=("context_embedder.token_refiner.refiner_blocks",))
-
 DENOISERS: Mapping[str, Denoiser] = {
     "ChromaTransformer2DModel": Denoiser(exit="norm_out"),
     "CogVideoXTransformer3DModel": Denoiser(exit="norm_final", signal="time_embedding"),
@@ -38,9 +37,9 @@ DENOISERS: Mapping[str, Denoiser] = {
     "Flux2Transformer2DModel": FLUX2,
     "FluxTransformer2DModel": Denoiser(exit="norm_out"),
     "HiDreamImageTransformer2DModel": HIDREAM,
-    "HunyuanImageTransformer2DModel": HUNYUAN,
-    "HunyuanVideo15Transformer3DModel": HUNYUAN,
-    "HunyuanVideoTransformer3DModel": HUNYUAN,
+    "HunyuanImageTransformer2DModel": Denoiser(exit="norm_out"),
+    "HunyuanVideo15Transformer3DModel": Denoiser(exit="norm_out"),
+    "HunyuanVideoTransformer3DModel": Denoiser(exit="norm_out"),
     "LTXVideoTransformer3DModel": Denoiser(exit="norm_out"),
     "Lumina2Transformer2DModel": Denoiser(exit="norm_out"),
     "MochiTransformer3DModel": Denoiser(exit="norm_out"),
@@ -56,7 +55,8 @@ DENOISERS: Mapping[str, Denoiser] = {
 
 def registered_layout(model: nn.Module) -> Denoiser | None:
     """The layout of a model's family, None if it is not registered."""
-    return DENOISERS.get(type(model).__name__)
+    found = DENOISERS.get(type(model).__name__)
+    return None if found is None else replace(found, source=Source.registered)
 
 
 def denoiser_of(model: nn.Module, inputs: Mapping[str, Any]) -> Denoiser:
