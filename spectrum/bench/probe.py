@@ -84,7 +84,7 @@ def probe(toy: Toy) -> Finding:
     model, found = toy.build(), Finding(toy.name, toy.cls)
     with torch.no_grad():
         plain = [model(**toy.call(step)) for step in range(STEPS)]
-        before = _state(model)
+        before = denoiser_state(model)
         for kind, settings in KINDS.items():
             try:
                 found.outcomes[kind] = _outcome(toy, model, plain, settings, found)
@@ -92,7 +92,7 @@ def probe(toy: Toy) -> Finding:
                 found.outcomes[kind] = str(error)
             except Exception as error:  # a traceback from inside is what must not be
                 found.outcomes[kind] = f"WRONG: {type(error).__name__}: {error}"
-            if _state(model) != before or difference(plain[0], model(**toy.call(0))) is not None:
+            if denoiser_state(model) != before or difference(plain[0], model(**toy.call(0))) is not None:
                 found.outcomes[kind] = "WRONG: the denoiser is not as it was when the method was taken off"
     return found
 
@@ -177,6 +177,6 @@ def _step_fault(site: ExitSite, model: nn.Module, layout: Denoiser, toy: Toy, st
     return fault(site, model, layout, call.copied(), site.run_blocks(call.copied()))
 
 
-def _state(model: nn.Module) -> list[tuple[str, Callable[..., Any] | None, int]]:
+def denoiser_state(model: nn.Module) -> list[tuple[str, Callable[..., Any] | None, int]]:
     """What a hook could leave behind: modules, own forwards, hooks."""
     return [(name, vars(part).get("forward"), count_of_hooks(part)) for name, part in model.named_modules()]

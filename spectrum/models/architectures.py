@@ -48,11 +48,14 @@ def build(model: ModelConfig, device: torch.device) -> Any:
     parts: dict[str, Any] = {
         name: _component(name, spec, model, device) for name, spec in architecture["components"].items()
     }
-    parts |= architecture.get("settings", {})
-    for name, parameter in inspect.signature(cls.__init__).parameters.items():
-        if name != "self" and parameter.default is inspect.Parameter.empty:
-            parts.setdefault(name, None)
-    pipe = cls(**parts)
+    return assembled(cls, {**parts, **architecture.get("settings", {})})
+
+
+def assembled(cls: Any, parts: Mapping[str, Any]) -> Any:
+    """A pipeline of its parts, None for those that are not given, without a progress bar."""
+    asked = inspect.signature(cls.__init__).parameters.items()
+    needed = [name for name, said in asked if name != "self" and said.default is inspect.Parameter.empty]
+    pipe = cls(**{**dict.fromkeys(needed), **parts})
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

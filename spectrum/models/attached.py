@@ -34,7 +34,7 @@ def named_denoisers(pipe: Any) -> dict[str, Any]:
     """
     found = {name: model for name in NAMES if (model := getattr(pipe, name, None)) is not None}
     parts = {} if found else getattr(pipe, "components", {})
-    found |= {name: part for name, part in parts.items() if isinstance(part, nn.Module) and _is_denoiser(part)}
+    found |= {name: part for name, part in parts.items() if isinstance(part, nn.Module) and is_denoiser(part)}
     return found or refuse(f"{type(pipe).__name__} has no transformer or unet to put a caching method on")
 
 
@@ -43,7 +43,7 @@ def denoisers_as_called(pipe: Any) -> list[Any]:
     return list(named_denoisers(pipe).values())
 
 
-def _is_denoiser(part: nn.Module) -> bool:
+def is_denoiser(part: nn.Module) -> bool:
     """Whether a part of a pipeline is of one of diffusers' classes that take a timestep."""
     cls = type(uncompiled(part))
     return cls.__module__.startswith(_PACKAGES) and any(map(is_time, inspect.signature(cls.forward).parameters))

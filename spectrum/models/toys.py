@@ -106,8 +106,10 @@ def value_of(spec: Any, step: int, draw: torch.Generator) -> Any:
             Else one of `{normal: [2, 3]}`, `{zeros: [2, 3]}`, `{ones: [2, 3]}`, `{full: [2, 3], with: 4}`,
             `{integers: [2, 3], below: 10}`, `{values: [[0, 1]]}` for a tensor of these numbers, `{time: [2], of: 1000}`
             for a timestep that falls from 1000 to 0, `{grid: [4, 4], columns: 3, batch: 2}` for coordinates
-            of tokens, `{list: [...]}`, `{tuple: [...]}` and `{dict: {...}}` of such, `{literal: ...}` for what YAML
-            says. Tensors take `dtype: bool`; whole numbers are int64, all others float32.
+            of tokens, `{picture: [16, 24]}` for a PIL picture of that height and width, `{mask: [16, 24]}` for one that
+            is white in its lower half, `{video: [16, 24], frames: 5}` for a list of pictures, `{list: [...]}`,
+            `{tuple: [...]}` and `{dict: {...}}` of such, `{literal: ...}` for what YAML says. Tensors take `dtype:
+            bool`; whole numbers are int64, all others float32.
         step: the step.
         draw: the generator of what is drawn.
 
@@ -130,6 +132,10 @@ def value_of(spec: Any, step: int, draw: torch.Generator) -> Any:
         return {name: value_of(part, step, draw) for name, part in kind["dict"].items()}
     if "literal" in kind:
         return kind["literal"]
+    for picture, count in (("picture", None), ("mask", None), ("video", kind.get("frames"))):
+        if picture in kind:
+            made = [_picture(picture, *kind[picture], draw) for _ in range(count or 1)]
+            return made if count else made[0]
     tensor = _tensor(kind, step, draw)
     return tensor.to(getattr(torch, kind["dtype"])) if "dtype" in kind else tensor
 
@@ -149,6 +155,16 @@ def _tensor(kind: Mapping[str, Any], step: int, draw: torch.Generator) -> Tensor
     if "grid" in kind:
         return _grid(kind)
     return refuse(f"a toy's input is {dict(kind)}: see value_of for what may stand there")
+
+
+def _picture(kind: str, height: int, width: int, draw: torch.Generator) -> Any:
+    from PIL import Image
+
+    if kind == "mask":
+        return Image.fromarray(
+            (torch.arange(height) >= height // 2).mul(255).to(torch.uint8)[:, None].expand(-1, width).numpy()
+        )
+    return Image.fromarray(torch.randint(256, (height, width, 3), generator=draw, dtype=torch.uint8).numpy())
 
 
 def _grid(kind: Mapping[str, Any]) -> Tensor:

@@ -1,0 +1,134 @@
+"""Toy pipelines: diffusers' own pipelines with all their parts at toy width, drawn weights, and what to call them with.
+
+Each file in `configs/pipeline` has the parts that a family shares and the pipelines that use them. Such a file is data:
+nothing in it is run.
+"""
+
+import functools
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+
+from spectrum.config.reader import CONFIGS, choices
+from spectrum.core.errors import refuse
+from spectrum.models.architectures import assembled, randomise
+from spectrum.models.toys import toy, value_of
+
+CALLS = 8
+"""Denoising steps that a toy pipeline is asked for where its file says nothing else."""
+
+
+@dataclass(frozen=True)
+class ToyPipeline:
+    """A toy pipeline.
+
+    Attributes:
+        name: its name in the file.
+        cls: its class in diffusers.
+        family: the file that it is in.
+        components: by name what `_component` makes of it.
+        settings: further arguments of the pipeline's class.
+        call: by argument of the pipeline's call what `value_of` makes of it.
+    """
+
+    name: str
+    cls: str
+    family: str
+    components: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    call: Mapping[str, Any]
+
+    def build(self) -> Any:
+        """The pipeline, with drawn weights and without a progress bar.
+
+        Raises:
+            SpectrumError: if diffusers has no such pipeline or part.
+        """
+        parts = {name: _component(name, spec) for name, spec in self.components.items()}
+        return assembled(_class(self.cls, "diffusers"), {**parts, **self.settings})
+
+    def arguments(self, pipe: Any) -> dict[str, Any]:
+        """The arguments of one call of the pipeline; each time new objects with the same numbers."""
+        taken = inspect.signature(type(pipe).__call__).parameters
+        draw = torch.Generator().manual_seed(0)
+        made = {name: value_of(spec, 0, draw) for name, spec in self.call.items()}
+        usual = {"num_inference_steps": CALLS, "output_type": "latent", "generator": torch.Generator().manual_seed(1)}
+        return {name: value for name, value in usual.items() if name in taken and name not in made} | made
+
+
+def _class(name: str, *libraries: str) -> Any:
+    """A class of one of the libraries.
+
+    Raises:
+        SpectrumError: if none of them has it.
+    """
+    for library in libraries:
+        found = getattr(__import__(library), name, None)
+        if isinstance(found, type):
+            return found
+    return refuse(f"there is no {name} in {' or '.join(libraries)}")
+
+
+def _component(name: str, spec: Mapping[str, Any]) -> Any:
+    """One part of a toy pipeline.
+
+    Args:
+        name: of the part.
+        spec: `{denoiser: NAME}` for a toy of `configs/denoiser`, further keys change its config; `{words: 100}` for a
+            tokenizer of so many words; `{class: ...}` for a class of diffusers or transformers, further keys are
+            the arguments of its config.
+    """
+    given = dict(spec)
+    if "denoiser" in given:
+        base = toy(given.pop("denoiser"))
+        return randomise(_class(base.cls, "diffusers")(**{**base.config, **given}))
+    if "words" in given:
+        return tokenizer(**given)
+    cls = _class(given.pop("class", None) or refuse(f"the part {name} has no class"), "diffusers", "transformers")
+    config = getattr(cls, "config_class", None)
+    made = cls(config(**given)) if config is not None else cls(**given)
+    return randomise(made) if isinstance(made, torch.nn.Module) else made
+
+
+def tokenizer(words: int, length: int = 8, cls: str = "PreTrainedTokenizerFast", template: str | None = None) -> Any:
+    """A tokenizer that gives each word of a text one of a few numbers.
+
+    Args:
+        words: size of the vocabulary.
+        length: the longest text, in tokens.
+        cls: its class in transformers.
+        template: the Jinja template of its chats, where a pipeline makes one.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {f"w{number}": number for number in range(3, words)}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    named = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "</s>", "unk_token": "<unk>"}
+    made = _class(cls, "transformers")(tokenizer_object=inner, model_max_length=length, **named)
+    made.chat_template = template
+    return made
+
+
+@functools.cache
+def toy_pipelines() -> Mapping[str, ToyPipeline]:
+    """All toy pipelines of `configs/pipeline`, by name.
+
+    A pipeline is listed under its class's name, or, where a class comes in several forms, under that name and a word
+    behind a space. Its `components`, `settings` and `call` are laid over those of its file; what its list `without`
+    names is taken away from them.
+    """
+    found: dict[str, ToyPipeline] = {}
+    for family in choices("pipeline"):
+        said = yaml.safe_load((CONFIGS / "pipeline" / f"{family}.yaml").read_text())
+        for name, own in said["pipelines"].items():
+            own = own or {}
+            laid = {key: {**said.get(key, {}), **own.get(key, {})} for key in ("components", "settings", "call")}
+            for key, part in ((key, part) for key in own.get("without", ()) for part in laid.values()):
+                part.pop(key, None)
+            found[name] = ToyPipeline(name, name.split()[0], family, **laid)
+    return found
