@@ -26,7 +26,9 @@ from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.private_api import uncompiled
 from spectrum.hooks.proof import calls_of, difference
 from spectrum.hooks.site import SiteResult, Step
+from spectrum.hooks.step import DenoiserCall
 from spectrum.hooks.tensors import tensors_in
+from spectrum.hooks.trajectory import Branch, Trajectory
 from spectrum.models.attached import attached, is_denoiser, named_denoisers
 from spectrum.models.toy_pipelines import ToyPipeline
 
@@ -139,17 +141,16 @@ class _Watched(CacheHook):
         self.kept: list[dict[str, Tensor]] = []
         self.decisions: list[_Given] = []
 
-    def step_of(self, *args: Any) -> Step:
+    def step_of(self, trajectory: Trajectory, branch: Branch, call: DenoiserCall) -> Step:
         """See `CacheHook`."""
-        step = super().step_of(*args)
+        step = super().step_of(trajectory, branch, call)
         self.decisions.append(_Given(step, None if self.given is None else self.given[len(self.decisions)]))
         return self.decisions[-1]
 
-    def store(self, *args: Any) -> None:
+    def store(self, trajectory: Trajectory, branch: Branch, call: DenoiserCall, result: SiteResult) -> None:
         """See `CacheHook`."""
-        result: SiteResult = args[-1]
         self.kept.append({slot: value.clone() for slot, value in result.stored.items()})
-        super().store(*args)
+        super().store(trajectory, branch, call, result)
 
 
 @dataclass

@@ -1,8 +1,10 @@
-"""Try the hook on toys of all denoiser classes, nothing registered, and write the compatibility page. CPU, six minutes.
+"""Try the hook on toys of diffusers' denoiser classes, or of its pipelines, and write a page. CPU, six minutes each.
 
 python scripts/probe.py                               every toy in configs/denoiser
 python scripts/probe.py toys=flux,ltx2                some of them
 python scripts/probe.py to=results/compatibility.md   write the committed page
+python scripts/probe.py pipelines=all                 whole pipelines, those of configs/pipeline
+python scripts/probe.py pipelines=flux,WanPipeline    those of some families or classes
 
 The exit code is 1 if anything was wrong and not refused. After an update of diffusers it shows what has changed.
 """
@@ -22,10 +24,11 @@ from spectrum.core.errors import refuse
 from spectrum.models.toys import STEPS, missing_classes, toy
 from spectrum.records.files import writable, write_bytes
 
-USAGE = "python scripts/probe.py [toys=NAME,NAME] [to=FILE]"
+USAGE = "python scripts/probe.py [toys=NAME,NAME | pipelines=NAME,NAME] [to=FILE]"
 OPTIONS = {
     "toys": "files of configs/denoiser, with commas between them; all by default",
-    "to": "the page to write; outputs/compatibility.md by default, results/compatibility.md is the committed one",
+    "pipelines": "in their place pipelines: all, or files of configs/pipeline and classes, with commas between them",
+    "to": "the page; outputs/compatibility.md or outputs/pipelines.md by default, those in results are committed",
 }
 INTRO = """# Compatibility
 
@@ -46,7 +49,7 @@ def main(words: list[str]) -> int:
     """Try the hook on toys, and write the page.
 
     Args:
-        words: `toys=NAME,NAME`, `to=FILE`.
+        words: `toys=NAME,NAME` or `pipelines=NAME,NAME`, and `to=FILE`.
 
     Returns:
         0; 1 if anything was wrong and not refused.
@@ -54,14 +57,21 @@ def main(words: list[str]) -> int:
     if wants_help(words, __doc__ or "", OPTIONS):
         return 0
     given = options(words, OPTIONS, USAGE)
+    pipelines = given.get("pipelines")
+    if pipelines is not None and "toys" in given:
+        refuse("toys= and pipelines= do not go together: type one of them")
     names = given["toys"].split(",") if given.get("toys") else list(choices("denoiser"))
     toys = [toy(name) for name in names]
-    to = Path(given.get("to", "outputs/compatibility.md"))
+    to = Path(given.get("to", "outputs/compatibility.md" if pipelines is None else "outputs/pipelines.md"))
     if to.is_dir():
         refuse(f"to={to} is a folder: type to=FILE")
     writable(to.parent, "to")
     quiet()
     warnings.filterwarnings("ignore")
+    if pipelines is not None:
+        from spectrum.commands.probe_pipelines import probe_pipelines
+
+        return probe_pipelines(pipelines, to)
     console, found = Console(), []
     for one in toys:
         found.append(probe(one))

@@ -132,3 +132,23 @@ def toy_pipelines() -> Mapping[str, ToyPipeline]:
                 part.pop(key, None)
             found[name] = ToyPipeline(name, name.split()[0], family, **laid)
     return found
+
+
+NO_TOY: Mapping[str, tuple[str, ...]] = {}
+"""By reason, the pipelines of diffusers that have no toy."""
+
+
+def missing_pipelines() -> dict[str, list[str]]:
+    """The pipelines of the installed diffusers without a toy, by the reason."""
+    import diffusers
+
+    known = {one.cls for one in toy_pipelines().values()}
+    reasons = {name: reason for reason, names in NO_TOY.items() for name in names}
+    found: dict[str, list[str]] = {}
+    for name in dir(diffusers):
+        cls = getattr(diffusers, name)
+        inside = isinstance(cls, type) and cls.__module__.startswith("diffusers.pipelines.")
+        if inside and issubclass(cls, diffusers.DiffusionPipeline) and name not in known:
+            old = "deprecated by diffusers" if ".deprecated." in cls.__module__ else "new: nobody has written one"
+            found.setdefault(reasons.get(name, old), []).append(name)
+    return found

@@ -134,7 +134,8 @@ def value_of(spec: Any, step: int, draw: torch.Generator) -> Any:
         return kind["literal"]
     for picture, count in (("picture", None), ("mask", None), ("video", kind.get("frames"))):
         if picture in kind:
-            made = [_picture(picture, *kind[picture], draw) for _ in range(count or 1)]
+            height, width = kind[picture]
+            made = [_picture(picture, height, width, draw) for _ in range(count or 1)]
             return made if count else made[0]
     tensor = _tensor(kind, step, draw)
     return tensor.to(getattr(torch, kind["dtype"])) if "dtype" in kind else tensor
