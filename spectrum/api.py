@@ -19,6 +19,7 @@ from spectrum.hooks.trajectory import Observation, joined
 from spectrum.models.attached import attached, denoisers_as_called
 from spectrum.models.kept_plans import method_of
 from spectrum.models.pipeline_plans import planned_method
+from spectrum.models.watch import unwatch, watch
 from spectrum.records.plan_file import PlanFile, write_plan
 
 _ATTRIBUTE = "_spectrum"
@@ -61,6 +62,7 @@ class Accelerated:
         self.method = method
         self.hooks = attached(self.pipe, method, CacheHook, self._denoiser, **self._options)
         self.pipe.__dict__[_ATTRIBUTE] = self
+        watch(self.pipe, self._check_denoisers)
 
     @property
     def layout(self) -> Denoiser | None:
@@ -98,7 +100,7 @@ class Accelerated:
         return merged
 
     def _check_denoisers(self) -> None:
-        """Refuse to report on a pipeline that has got another denoiser since, which runs without the method.
+        """Refuse a pipeline that has got another denoiser since, which runs without the method.
 
         Raises:
             SpectrumError: with what to type.
@@ -151,6 +153,7 @@ class Accelerated:
         self.hooks = []
         if getattr(self.pipe, "__dict__", {}).get(_ATTRIBUTE) is self:
             del self.pipe.__dict__[_ATTRIBUTE]
+            unwatch(self.pipe)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         """A copy of a pipeline has no method on it."""

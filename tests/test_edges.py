@@ -69,6 +69,15 @@ def test_a_copy_of_a_pipeline_has_no_method_on_it():
         other = copy.deepcopy(subject.pipe)
         with accelerate(other, "taylorseer") as second:
             assert second.hooks[0].model is other.transformer is not subject.pipe.transformer
+            twin = copy.copy(subject)
+            twin.pipe = other
+            assert twin.sample() is not None and second.report()
+            other.transformer = copy.deepcopy(other.transformer)
+            subject.sample()
+            with pytest.raises(SpectrumError, match="has another denoiser"):
+                twin.sample()
+        pickled = pickle.loads(pickle.dumps(subject.pipe))
+        assert pickled.progress_bar.__func__ is type(pickled).progress_bar and pickled.progress_bar.__self__ is pickled
 
 
 def test_a_denoiser_that_was_swapped_is_said():
@@ -78,10 +87,12 @@ def test_a_denoiser_that_was_swapped_is_said():
     assert handle.report()
     first = subject.pipe.transformer
     subject.pipe.transformer = copy.deepcopy(first)
-    with pytest.raises(SpectrumError, match=r"^FluxPipeline has another denoiser than the one that spectrum "):
-        handle.report()
+    for run in (handle.report, subject.sample):
+        with pytest.raises(SpectrumError, match=r"^FluxPipeline has another denoiser than the one that spectrum "):
+            run()
     restore(subject.pipe)
-    assert "forward" not in vars(first)
+    assert "forward" not in vars(first) and "progress_bar" not in vars(subject.pipe)
+    assert torch.equal(subject.sample(), subject.plain)
 
 
 class Wrapped(nn.Module):

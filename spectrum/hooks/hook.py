@@ -94,7 +94,7 @@ class CacheHook:
         check: bool = True,
     ) -> None:
         self._as_called, self.model = model, uncompiled(model)
-        self.layout = None if layout is None else layout.with_stacks(self.model)
+        self.layout = None if layout is None else layout.with_stacks(self.model).serving(method)
         if self.layout is not None:
             self.layout.check(self.model)
         self._check = check

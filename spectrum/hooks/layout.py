@@ -7,6 +7,7 @@ from enum import StrEnum
 from torch import nn
 
 from spectrum.core.errors import refuse
+from spectrum.core.method import Method, Space
 from spectrum.hooks.discovery import block_stacks
 
 Place = tuple[int | str, ...]
@@ -58,6 +59,8 @@ class Denoiser:
         refused: forward arguments that reach the blocks from outside, each with why a skipped step cannot honour it.
         entry: which argument of the first block is the blocks' input; None for its hidden states.
         feeders: names of further lists and modules that only feed the stacks, so need not run at a skipped step either.
+        refiners: lists whose output enters the stacks. They need not run at a skipped step either, unless the forecast
+            is a residual: that is added to what enters the stacks.
         source: where it comes from.
 
     Example:
@@ -72,6 +75,7 @@ class Denoiser:
     refused: Mapping[str, str] = field(default_factory=dict)
     entry: Place | None = None
     feeders: tuple[str, ...] = ()
+    refiners: tuple[str, ...] = ()
     source: Source = Source.given
 
     @property
@@ -89,6 +93,12 @@ class Denoiser:
         """
         return self if self.stacks else replace(self, stacks=block_stacks(model))
 
+    def serving(self, method: Method) -> "Denoiser":
+        """The layout for a method: refiners are feeders where it stores features behind all blocks."""
+        if method.space is not Space.feature or method.front_blocks:
+            return self
+        return replace(self, feeders=(*self.feeders, *self.refiners), refiners=())
+
     def check(self, model: nn.Module) -> None:
         """Check that a model has the modules that this layout names.
 
@@ -96,7 +106,7 @@ class Denoiser:
             SpectrumError: if it lacks one.
         """
         modules = dict(model.named_modules())
-        named = [*(e.module for e in self.exits), *self.stacks, *self.feeders]
+        named = [*(e.module for e in self.exits), *self.stacks, *self.feeders, *self.refiners]
         for name in named if self.signal is None else [*named, self.signal]:
             if name not in modules:
                 children = ", ".join(child for child, _ in model.named_children())

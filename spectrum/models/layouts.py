@@ -22,6 +22,11 @@ FLUX2 = Denoiser(
     refused={"kv_cache_mode": "the blocks store the keys and values of the given pictures, which a skipped step lacks"},
 )
 
+TOKEN_REFINER = ("context_embedder.token_refiner.refiner_blocks",)
+"""The blocks of the HunyuanVideo and HunyuanImage denoisers that refine the text."""
+REFINERS = ("context_refiner", "noise_refiner")
+"""The lists of Lumina 2 and Z-Image that refine text and picture before their tokens meet."""
+
 HIDREAM = Denoiser(
     exit="final_layer",
     stacks=("double_stream_blocks", "single_stream_blocks"),
@@ -37,11 +42,11 @@ DENOISERS: Mapping[str, Denoiser] = {
     "Flux2Transformer2DModel": FLUX2,
     "FluxTransformer2DModel": Denoiser(exit="norm_out"),
     "HiDreamImageTransformer2DModel": HIDREAM,
-    "HunyuanImageTransformer2DModel": Denoiser(exit="norm_out"),
-    "HunyuanVideo15Transformer3DModel": Denoiser(exit="norm_out"),
-    "HunyuanVideoTransformer3DModel": Denoiser(exit="norm_out"),
+    "HunyuanImageTransformer2DModel": Denoiser(exit="norm_out", feeders=TOKEN_REFINER),
+    "HunyuanVideo15Transformer3DModel": Denoiser(exit="norm_out", feeders=TOKEN_REFINER),
+    "HunyuanVideoTransformer3DModel": Denoiser(exit="norm_out", feeders=TOKEN_REFINER),
     "LTXVideoTransformer3DModel": Denoiser(exit="norm_out"),
-    "Lumina2Transformer2DModel": Denoiser(exit="norm_out"),
+    "Lumina2Transformer2DModel": Denoiser(exit="norm_out", refiners=REFINERS),
     "MochiTransformer3DModel": Denoiser(exit="norm_out"),
     "PixArtTransformer2DModel": Denoiser(exit="norm_out", condition=None),
     "QwenImageTransformer2DModel": Denoiser(exit="norm_out"),
@@ -49,7 +54,7 @@ DENOISERS: Mapping[str, Denoiser] = {
     "SanaTransformer2DModel": Denoiser(exit="norm_out", condition=None),
     "UNet2DConditionModel": Denoiser(exit="conv_norm_out", stacks=("down_blocks", "mid_block", "up_blocks")),
     "WanTransformer3DModel": Denoiser(exit="norm_out", signal="condition_embedder.time_embedder"),
-    "ZImageTransformer2DModel": Denoiser(exit="all_final_layer.2-1", condition="cap_feats"),
+    "ZImageTransformer2DModel": Denoiser(exit="all_final_layer.2-1", condition="cap_feats", refiners=REFINERS),
 }
 
 

@@ -159,13 +159,12 @@ def _tensor(kind: Mapping[str, Any], step: int, draw: torch.Generator) -> Tensor
 
 
 def _picture(kind: str, height: int, width: int, draw: torch.Generator) -> Any:
-    from PIL import Image
+    from diffusers.utils.pil_utils import numpy_to_pil
 
     if kind == "mask":
-        return Image.fromarray(
-            (torch.arange(height) >= height // 2).mul(255).to(torch.uint8)[:, None].expand(-1, width).numpy()
-        )
-    return Image.fromarray(torch.randint(256, (height, width, 3), generator=draw, dtype=torch.uint8).numpy())
+        lower = torch.arange(height) >= height // 2
+        return numpy_to_pil(lower.float()[:, None, None].expand(height, width, 1).numpy())[0]
+    return numpy_to_pil(torch.rand((height, width, 3), generator=draw).numpy())[0]
 
 
 def _grid(kind: Mapping[str, Any]) -> Tensor:
