@@ -15,8 +15,8 @@ from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.private_api import uncompiled
 from spectrum.hooks.registry import detach
 from spectrum.hooks.scheduler import starts
-from spectrum.hooks.trajectory import Observation, joined
-from spectrum.models.attached import attached, denoisers_as_called
+from spectrum.hooks.trajectory import Observation, joined, together
+from spectrum.models.attached import attached, denoisers_as_called, named_denoisers
 from spectrum.models.kept_plans import method_of
 from spectrum.models.pipeline_plans import planned_method
 from spectrum.models.watch import unwatch, watch
@@ -85,7 +85,8 @@ class Accelerated:
         """What the method did in the latest call of the pipeline, by CFG branch.
 
         Denoisers that take turns share a branch: their steps follow one another, and its bytes are those of the one
-        that held most, since each frees what it stored when the next one begins.
+        that held most, since each frees what it stored when the next one begins. Those that are called at the same
+        steps have branches of their own.
 
         Returns:
             For each branch `run_steps` (where the blocks ran), `skipped` (the other steps, with `sum w` and `|w|_1`),
@@ -94,9 +95,12 @@ class Accelerated:
         """
         self._check_denoisers()
         merged: dict[str, Any] = {}
-        for hook in self.hooks:
+        for denoiser, hook in zip(named_denoisers(self.pipe), self.hooks, strict=False):
             for name, own in hook.report().items():
-                merged[name] = joined(merged[name], own) if name in merged else own
+                if name in merged and together(merged[name], own):
+                    merged[f"{denoiser}: {name}"] = own
+                else:
+                    merged[name] = joined(merged[name], own) if name in merged else own
         return merged
 
     def _check_denoisers(self) -> None:

@@ -19,7 +19,7 @@ from spectrum.config.methods import build_method
 from spectrum.config.reader import choices, group_file, method_file
 from spectrum.config.sampling import Sampling
 from spectrum.core.errors import SpectrumError
-from spectrum.core.method import Site, plan_method
+from spectrum.core.method import Site, Space, plan_method
 from spectrum.hooks.block_stand_ins import blocks_named
 from spectrum.hooks.discovery import site_modules
 from spectrum.models.pipelines import load_pipeline
@@ -61,10 +61,11 @@ def other_of(name):
 
 
 @functools.cache
-def layouts_of(name):
-    """The layout of each denoiser of a model, as its hook has it after a run."""
+def layouts_of(name, space=Space.feature):
+    """The layout of each denoiser of a model, as the hook of a method in that space has it after a run."""
     subject = subject_of(name)
-    with Accelerated(subject.pipe, method_of("fora")) as handle:
+    method = method_of("fora") if space is Space.feature else method_of("fora", "method.space=residual")
+    with Accelerated(subject.pipe, method) as handle:
         subject.sample()
         return [hook.layout for hook in handle.hooks]
 
@@ -131,7 +132,8 @@ def skipped_steps_run_nothing(pair):
     def count(*args):
         counts[-1] += 1
 
-    for model, layout in zip(denoisers(pair.subject.pipe), layouts_of(pair.subject.name), strict=True):
+    layouts = layouts_of(pair.subject.name, pair.method.space)
+    for model, layout in zip(denoisers(pair.subject.pipe), layouts, strict=True):
         stacks = layout.stacks
         handles.append(model.register_forward_pre_hook(lambda *args: counts.append(0)))
         if pair.method.site is Site.modules:

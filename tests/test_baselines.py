@@ -9,7 +9,7 @@ import torch
 from baselines import easycache, first_block, freqca, seacache, teacache
 from spectrum.core.errors import SpectrumError
 from spectrum.core.method import DriftContext
-from spectrum.hooks.hook import relative_error, relative_errors
+from spectrum.hooks.forecast_errors import relative_error, relative_errors
 
 LEVELS = ((0.6, 0.8), (0.6, 0.8))
 

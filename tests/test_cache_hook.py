@@ -42,7 +42,7 @@ def test_each_site_runs_and_forecasts_where_the_method_says(settings, kind, expe
 def test_a_trajectory_begins_anew_where_the_scheduler_is_set_anew_and_its_report_stays():
     model, begun = Small(), []
     hook, scheduler = put_on(model, method())
-    hook.on_start = lambda: begun.append(scheduler.step_index)
+    hook.on_start = lambda timesteps, step: begun.append(scheduler.step_index)
     assert hook.report() == {} and not hook.running
     assert walk(model, scheduler, [1, 2, 3]) == [1210.5, 1210.5, 3010.5] and begun == [0] and hook.running
     assert walk(model, scheduler, [5, 6]) == [4810.5, 4810.5] and begun == [0, 0]
@@ -67,13 +67,15 @@ def test_an_error_ends_the_trajectory():
     assert walk(model, scheduler, [3, 4]) == [3010.5, 3010.5]
 
 
-def test_arguments_that_a_skipped_step_cannot_honour_are_refused_where_they_are_given():
+def test_a_call_that_fills_a_cache_for_later_ones_runs_and_is_no_step():
     model = Small()
-    layout = Denoiser(exit="norm_out", stacks=("blocks",), refused={"timestep": "it reaches the blocks"})
-    put_on(model, method(), layout)
-    assert numbers(model(latents(1), timestep=None)[0]) == 1210.5
-    with pytest.raises(SpectrumError, match=r"^mine cannot take timestep: it reaches the blocks$"):
-        model(latents(1), timestep=3)
+    layout = Denoiser(exit="norm_out", stacks=("blocks",), fills={"timestep.mode": "write"})
+    hook, scheduler = put_on(model, method(), layout)
+    for scheduler.step_index in range(2):
+        assert numbers(model(latents(5), timestep={"mode": "write"})[0]) == 4810.5 and not hook.running
+    assert walk(model, scheduler, [1, 2]) == [1210.5, 1210.5]
+    assert numbers(model(latents(5), timestep=SimpleNamespace(mode="write"))[0]) == 4810.5
+    assert hook.report()["branch 0"]["run_steps"] == [0] and len(hook.report()) == 1
 
 
 def test_what_was_fitted_for_other_steps_is_refused_and_so_is_a_forecast_without_weights():

@@ -37,22 +37,22 @@ def set_up(kind, steps=10, **settings):
 
 def test_the_position_is_the_step_index_and_before_the_first_step_where_the_run_begins():
     scheduler = set_up(FlowMatchEulerDiscreteScheduler)
-    assert schedulers.position(scheduler) == 0
+    assert schedulers.position(scheduler).step == 0
     scheduler.set_begin_index(4)
-    assert schedulers.position(scheduler) == 4
+    assert schedulers.position(scheduler).step == 4
     sample = torch.zeros(1, 2)
     for expected in (5, 6):
-        scheduler.step(sample, scheduler.timesteps[schedulers.position(scheduler)], sample)
-        assert schedulers.position(scheduler) == expected
+        scheduler.step(sample, scheduler.timesteps[schedulers.position(scheduler).step], sample)
+        assert schedulers.position(scheduler).step == expected
 
 
 def test_a_scheduler_without_a_step_index_is_asked_for_the_timestep():
     scheduler = set_up(CogVideoXDDIMScheduler)
     for index in (0, 3, 9):
         now = scheduler.timesteps[index]
-        assert schedulers.position(scheduler, now) == index
-        assert schedulers.position(scheduler, now.repeat(2)) == index
-        assert schedulers.position(scheduler, int(now)) == index
+        assert schedulers.position(scheduler, now).step == index
+        assert schedulers.position(scheduler, now.repeat(2)).step == index
+        assert schedulers.position(scheduler, int(now)).step == index
     scheduler.timesteps = torch.tensor([10, 1])
     for unknown in (None, 12345):
         with pytest.raises(SpectrumError, match="CogVideoXDDIMScheduler does not tell which step it is at: use a"):

@@ -8,7 +8,7 @@ import torch
 from spectrum import Accelerated, Method, accelerate
 from spectrum.core import forecast
 from spectrum.core.schedule import explicit
-from spectrum.hooks.hook import relative_error, relative_errors
+from spectrum.hooks.forecast_errors import relative_error, relative_errors
 
 
 def test_a_relative_error_is_that_of_all_elements_of_all_slots():

@@ -17,7 +17,7 @@ from spectrum.core.method import DriftContext, Method, Site, Space
 from spectrum.core.schedule import always
 from spectrum.core.weights import checked_weights
 from spectrum.hooks.exit_site import EXIT, ExitSite
-from spectrum.hooks.hook import relative_error
+from spectrum.hooks.forecast_errors import relative_error
 from spectrum.hooks.signals import SignalReader, signal_reader
 from spectrum.hooks.step import DenoiserCall
 from spectrum.hooks.tensors import sample_of

@@ -58,5 +58,9 @@ def checked_weights(
     if weights.shape != (len(times),):
         refuse(f"{what} must return {len(times)} weights, one for each time it is given, got the shape {weights.shape}")
     if not np.isfinite(weights).all():
-        refuse(f"{what} returned NaN or infinite weights for times {list(times)} and target {target}")
+        equal = len(set(readings)) < len(readings)
+        hint = (
+            ": the clock reads the same at several steps of this scheduler, so type method.clock=step" if equal else ""
+        )
+        refuse(f"{what} returned NaN or infinite weights for times {list(times)} and target {target}{hint}")
     return weights.tolist()

@@ -80,7 +80,8 @@ def find_branch(trajectory: Trajectory, who: Caller, step: int) -> Branch | None
     if who.name is not None and any(branch.last == step for branch in alike):
         refuse(
             f"the denoiser was called twice at step {step} for the CFG branch {who.name} (a scheduler that repeats a "
-            "step, or a loop of one's own): caching cannot tell the calls apart, so switch that off"
+            "step, frames with timesteps of their own as with ar_step=5, or a loop of one's own): caching cannot tell "
+            "the calls apart, so switch that off, or call restore(pipe)"
         )
     free = [branch for branch in alike if branch.last != step]
     before, trajectory.time = trajectory.time, (step, who.time)

@@ -1,11 +1,10 @@
 """The one hook: at each call of a denoiser it runs the blocks, or puts a forecast in their place."""
 
 import inspect
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from spectrum.core.errors import refuse
 from spectrum.core.method import Method, Site, plan_method
@@ -16,9 +15,10 @@ from spectrum.hooks.compiled import compiled_whole
 from spectrum.hooks.derive import layout_of_call
 from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
 from spectrum.hooks.fit_check import check_fit
+from spectrum.hooks.forecast_errors import note_errors, rows_in
 from spectrum.hooks.layout import Denoiser, Source
 from spectrum.hooks.module_site import ModuleSite
-from spectrum.hooks.others import is_replaced, refuse_other_cache, same_random_numbers
+from spectrum.hooks.others import is_replaced, refuse_other_cache, refuse_readers, same_random_numbers
 from spectrum.hooks.output_site import OutputSite
 from spectrum.hooks.private_api import context_parallel_config, uncompiled
 from spectrum.hooks.proof import proved
@@ -29,22 +29,6 @@ from spectrum.hooks.site import CacheSite, SiteResult, Step
 from spectrum.hooks.step import CurrentStep, DenoiserCall
 from spectrum.hooks.tensors import latents_of, sample_of, time_of
 from spectrum.hooks.trajectory import Branch, Observation, Trajectory
-
-
-def relative_error(guess: Tensor, truth: Tensor) -> float:
-    """`||guess - truth||_2 / ||truth||_2` over all elements."""
-    return relative_errors({"": guess}, {"": truth})
-
-
-def _rows(values: Mapping[str, Tensor], part: Branch) -> dict[str, Tensor]:
-    """The rows of tensors that a branch is about."""
-    return {slot: value if part.rows is None else value[part.rows] for slot, value in values.items()}
-
-
-def relative_errors(guess: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> float:
-    """`relative_error` over all the tensors of `truth` together, by slot."""
-    off = sum((guess[slot].float() - value.float()).square().sum().item() for slot, value in truth.items())
-    return math.sqrt(off / sum(value.float().square().sum().item() for value in truth.values()))
 
 
 def site_of(model: nn.Module, layout: Denoiser | None, method: Method) -> CacheSite:
@@ -77,7 +61,7 @@ class CacheHook:
 
     Attributes:
         layout: where its stacks and its exit are; None before the first call where it was not given.
-        on_start: called when a trajectory begins.
+        on_start: called with the scheduler's timesteps and the step when a trajectory begins.
 
     Raises:
         SpectrumError: if the method cannot serve this denoiser, or one is on it already.
@@ -100,7 +84,7 @@ class CacheHook:
         self._check = check
         self._proved: set[Any] = set()
         self.method, self.probe, self.observe = method, probe, observe
-        self.on_start: Callable[[], None] = lambda: None
+        self.on_start: Callable[[Any, int], None] = lambda timesteps, step: None
         self._scheduler = scheduler
         self._signature = inspect.signature(type(self.model).forward)
         self._trajectory: Trajectory | None = None
@@ -171,6 +155,11 @@ class CacheHook:
             self._report = self._trajectory.report()
         self._trajectory = None
 
+    def at(self, timesteps: Any, step: int) -> bool:
+        """Whether a trajectory with these timesteps is under way and its newest step is this one."""
+        current = self._trajectory
+        return current is not None and current.timesteps is timesteps and current.newest == step
+
     @property
     def running(self) -> bool:
         """Whether a trajectory is under way, so that features are held."""
@@ -191,11 +180,11 @@ class CacheHook:
 
     def _evaluate(self, call: DenoiserCall, name: str | None) -> Any:
         """Find the step, let the site run or skip it, store what it gives; the denoiser's output."""
-        for argument, reason in (self.layout.refused if self.layout else {}).items():
-            if call.inputs.get(argument) is not None:
-                refuse(f"{self.method.name} cannot take {argument}: {reason}")
-        index = schedulers.position(self._scheduler(), time_of(call.inputs))
-        trajectory = self._trajectory_at(index)
+        if self.layout is not None and self.layout.only_fills(call.inputs):
+            return call.run()
+        mark = self._mark(call)
+        trajectory, index = self._trajectory_at(mark.step, call), mark.step
+        trajectory.mark = mark
         branch = self._branch_of(trajectory, name, call, index)
         spare = call.copied() if self._check and branch.last < 0 and call.kinds not in self._proved else None
         branch.last = index
@@ -208,7 +197,7 @@ class CacheHook:
         if result.ran:
             self.store(trajectory, branch, call, result)
         if self.probe and any(not part.ran for part in branch.parts):
-            self._measure_errors(branch, result, site.run_blocks(call))
+            note_errors(branch, result, site.run_blocks(call))
         return result.output
 
     def _prove(self, site: CacheSite, call: DenoiserCall, result: SiteResult) -> SiteResult:
@@ -234,7 +223,7 @@ class CacheHook:
         for part in (part for part in branch.parts if part.ran):
             if self.method.forecast is not None:
                 stored = {slot: value.detach() for slot, value in result.stored.items()}
-                part.store(trajectory.times[branch.last], _rows(stored, part))
+                part.store(trajectory.times[branch.last], rows_in(stored, part))
             if not self.method.time_only:
                 own = velocity if part.rows is None else rows_of(velocity, part.rows, len(velocity))
                 part.remember_run(own.detach())
@@ -244,18 +233,16 @@ class CacheHook:
             inputs = {key: value for key, value in call.inputs.items() if key != "self"}
             self.observe(Observation(branch.name, branch.last, inputs, result.entry, result.features[EXIT], velocity))
 
-    def _measure_errors(self, branch: Branch, result: SiteResult, truth: SiteResult) -> None:
-        velocities = {"": sample_of(result.output)}, {"": sample_of(truth.output)}
-        for part in (part for part in branch.parts if not part.ran):
-            feature = relative_errors(_rows(result.features, part), _rows(truth.features, part))
-            velocity = relative_errors(*(_rows(value, part) for value in velocities))
-            part.errors.append({"step": branch.last, "feature": feature, "velocity": velocity})
+    def _mark(self, call: DenoiserCall) -> schedulers.Mark:
+        scheduler, current = self._scheduler(), self._trajectory
+        last = current.mark if current is not None and current.timesteps is scheduler.timesteps else None
+        return schedulers.position(scheduler, time_of(call.inputs), last)
 
-    def _trajectory_at(self, step: int) -> Trajectory:
+    def _trajectory_at(self, step: int, call: DenoiserCall) -> Trajectory:
         """The trajectory that a call belongs to: the current one, or a new one if the scheduler was set anew."""
         scheduler, current = self._scheduler(), self._trajectory
         same = current is not None and current.timesteps is scheduler.timesteps
-        if current is not None and same and step >= max(branch.last for branch in current.branches):
+        if current is not None and same and step >= current.newest:
             return current
         by_data = not self.method.time_only or self.method.weights_by_data
         if by_data and context_parallel_config(self.model) is not None:
@@ -263,7 +250,9 @@ class CacheHook:
                 f"{self.method.name} decides by data, of which each rank of a parallel denoiser has a part, so the "
                 "ranks could decide differently: type a method of time alone, for example method=spectrum"
             )
+        suspect = current is not None and current.goes_on_in(scheduler, step)
         refuse_other_cache(self.model, self.method.name)
+        refuse_readers(self.model, latents_of(call.inputs))
         self._renew_site()
         times, span = schedulers.readings(scheduler, self.method.clock)
         if step >= len(times):
@@ -275,8 +264,8 @@ class CacheHook:
         check_fit(self.method, scheduler, len(times))
         plan_method(self.method, len(times), times, span)
         levels = [] if self.method.time_only else schedulers.levels(scheduler)
-        self.on_start()
-        self._trajectory = Trajectory(scheduler.timesteps, times, span, levels)
+        self.on_start(scheduler.timesteps, step)
+        self._trajectory = Trajectory(scheduler.timesteps, times, span, levels, suspect=suspect)
         return self._trajectory
 
     def _branch_of(self, trajectory: Trajectory, name: str | None, call: DenoiserCall, step: int) -> Branch:

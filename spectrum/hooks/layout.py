@@ -1,8 +1,10 @@
 """The layout of a denoiser family: what the hook has to know of it."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from torch import nn
 
@@ -56,7 +58,8 @@ class Denoiser:
             where it is the modulated input: what the first block's first attention is given.
         condition: the forward argument that tells CFG branches apart where the pipeline does not name them. None where
             all branches are denoised in one call.
-        refused: forward arguments that reach the blocks from outside, each with why a skipped step cannot honour it.
+        fills: by path of an argument the value at which a call fills a cache for later calls. Such a call is made as it
+            is and counts as no step: its blocks write what later ones read.
         entry: which argument of the first block is the blocks' input; None for its hidden states.
         feeders: names of further lists and modules that only feed the stacks, so need not run at a skipped step either.
         refiners: lists whose output enters the stacks. They need not run at a skipped step either, unless the forecast
@@ -72,7 +75,7 @@ class Denoiser:
     stacks: tuple[str, ...] = ()
     signal: str | None = None
     condition: str | None = "encoder_hidden_states"
-    refused: Mapping[str, str] = field(default_factory=dict)
+    fills: Mapping[str, Any] = field(default_factory=dict)
     entry: Place | None = None
     feeders: tuple[str, ...] = ()
     refiners: tuple[str, ...] = ()
@@ -84,6 +87,15 @@ class Denoiser:
         if isinstance(self.exit, tuple):
             return self.exit
         return (Exit(self.exit) if isinstance(self.exit, str) else self.exit,)
+
+    def only_fills(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether a call with these arguments, by name, fills a cache for later calls.
+
+        Example:
+            >>> Denoiser(exit="norm_out", fills={"cache.mode": "write"}).only_fills({"cache": {"mode": "write"}})
+            True
+        """
+        return any(functools.reduce(_part, path.split("."), inputs) == value for path, value in self.fills.items())
 
     def with_stacks(self, model: nn.Module) -> "Denoiser":
         """The layout with its stacks named, found in `model` where they are left empty.
@@ -111,3 +123,12 @@ class Denoiser:
             if name not in modules:
                 children = ", ".join(child for child, _ in model.named_children())
                 refuse(f"{type(model).__name__} has no module {name}, which its layout names; it has {children}")
+
+
+def _part(value: Any, name: str) -> Any:
+    """An entry or an attribute of an argument; None where there is none."""
+    if isinstance(value, Mapping):
+        return value.get(name)
+    if isinstance(value, (list, tuple)):
+        return value[int(name)] if int(name) < len(value) else None
+    return getattr(value, name, None)

@@ -6,13 +6,17 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spectrum.core.errors import refuse
 from spectrum.hooks.private_api import hook_names
 
 _CACHE = re.compile("cache|broadcast|taylorseer|fbc_|block_hook|denoiser_hook")
 """What the names of diffusers' hooks that cache have in common."""
+_READ = {
+    "AttendExciteAttnProcessor", "CrossAttnStoreProcessor", "LEDITSCrossAttnProcessor", "Pix2PixZeroAttnProcessor",
+}  # fmt: skip
+"""The attention processors of diffusers whose maps a pipeline reads."""
 
 
 def refuse_other_cache(model: Any, method: str) -> None:
@@ -30,6 +34,30 @@ def refuse_other_cache(model: Any, method: str) -> None:
         refuse(
             f"a cache of diffusers is enabled on {type(model).__name__}, and {method} cannot work beside it: call "
             "disable_cache() on the denoiser first"
+        )
+
+
+def refuse_readers(model: nn.Module, latents: Tensor) -> None:
+    """Refuse a denoiser inside of which its pipeline reads: at a skipped step nothing is there, or what is old.
+
+    Args:
+        model: the denoiser.
+        latents: what it is called with.
+
+    Raises:
+        SpectrumError: if its attention maps are kept for the pipeline, or gradients are taken through it.
+    """
+    processors = {type(getattr(part, "processor", None)).__name__ for part in model.modules()}
+    reader = next(iter(sorted(processors & _READ)), None)
+    if reader is not None:
+        refuse(
+            f"the pipeline reads the attention maps that {reader} keeps in {type(model).__name__}, and a skipped step "
+            "leaves none: call restore(pipe)"
+        )
+    if latents.requires_grad and torch.is_grad_enabled():
+        refuse(
+            f"gradients are taken through {type(model).__name__} to its latents, and a skipped step has none: call "
+            "restore(pipe)"
         )
 
 

@@ -1,7 +1,8 @@
 """The proof of a layout: with the stored features put back the output is the same, and no block runs."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -43,12 +44,24 @@ def difference(computed: Any, replayed: Any) -> str | None:
 
 
 @contextmanager
-def calls_of(modules: Mapping[str, nn.Module]) -> Iterator[list[str]]:
-    """The names of the modules that are called, in that order, until the context ends."""
+def calls_of(
+    modules: Mapping[str, nn.Module], counts: Callable[[nn.Module, Any, Any], bool] = lambda module, args, kwargs: True
+) -> Iterator[list[str]]:
+    """The names of the modules that are called, in that order, until the context ends.
+
+    Args:
+        modules: the modules by name.
+        counts: given a module and the arguments of a call of it, whether that call counts.
+    """
     called: list[str] = []
+
+    def note(module: nn.Module, args: Any, kwargs: Any, name: str) -> None:
+        if counts(module, args, kwargs):
+            called.append(name)
+
     with ExitStack() as hooks:
         for name, module in modules.items():
-            hook = module.register_forward_pre_hook(lambda *_, name=name: called.append(name))
+            hook = module.register_forward_pre_hook(functools.partial(note, name=name), with_kwargs=True)
             hooks.callback(hook.remove)
         yield called
 

@@ -5,6 +5,7 @@ Nothing here reads from the device while a run is under way, but for schedulers 
 
 import copy
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,27 +15,64 @@ from spectrum.core.clock import Clock
 from spectrum.core.errors import refuse
 
 
-def position(scheduler: Any, timestep: Any = None) -> int:
+@dataclass(frozen=True)
+class Mark:
+    """Where a trajectory stood at its newest call.
+
+    Attributes:
+        step: the 0-based index into the scheduler's `timesteps`.
+        count: how often the scheduler had stepped, where it counts that beside a timestep that it repeats (PNDM).
+    """
+
+    step: int
+    count: int | None
+
+
+def position(scheduler: Any, timestep: Any = None, last: Mark | None = None) -> Mark:
     """The current step: the scheduler's 0-based index into its `timesteps`.
 
     Args:
         scheduler: a diffusers scheduler with its timesteps set.
         timestep: the denoiser's timestep, by which the step is looked up in a scheduler that keeps no `step_index`
-            (CogVideoX, DDIM). Only this reads from the device.
+            (CogVideoX, DDIM, PNDM), and at the first step where nothing says where the pipeline begins. Only this reads
+            from the device.
+        last: where the same trajectory stood before; a timestep that is repeated is looked for from there on.
 
     Raises:
         SpectrumError: if the step cannot be told.
     """
+    count = getattr(scheduler, "counter", None)
     if hasattr(scheduler, "step_index"):
-        return scheduler.step_index if scheduler.step_index is not None else scheduler.begin_index or 0
-    now = torch.as_tensor(-1 if timestep is None else timestep).flatten()[0]
-    found = (scheduler.timesteps == now.to(scheduler.timesteps.device)).nonzero()
-    if not len(found):
+        known = scheduler.begin_index if scheduler.step_index is None else scheduler.step_index
+        return Mark((_looked_up(scheduler, timestep) or 0) if known is None else known, count)
+    if last is not None and last.count is not None and count is not None:
+        return Mark(last.step + count - last.count, count)
+    found = _looked_up(scheduler, timestep, 0 if last is None else last.step)
+    if found is None:
         refuse(
             f"{type(scheduler).__name__} does not tell which step it is at: use a scheduler with `step_index`, for "
             "example FlowMatchEulerDiscreteScheduler or UniPCMultistepScheduler"
         )
-    return int(found[0])
+    return Mark(found, count)
+
+
+def _looked_up(scheduler: Any, timestep: Any, since: int = 0) -> int | None:
+    """The first index not before `since` at which a scheduler has a timestep; else the first at all; else None."""
+    now = torch.as_tensor(-1 if timestep is None else timestep).flatten()
+    if not hasattr(scheduler, "step_index") and bool((now != now[0]).any()):
+        refuse(
+            f"{type(scheduler).__name__}: the denoiser is called with several timesteps at once, {now.tolist()}, and a "
+            "caching method needs one: call restore(pipe)"
+        )
+    kept = scheduler.timesteps.to(now.dtype)
+    found = (kept == now.max().to(kept.device)).nonzero().flatten().tolist()
+    later = [index for index in found if index >= since] or found
+    if len(later) > 1 and not (hasattr(scheduler, "step_index") or hasattr(scheduler, "counter")):
+        refuse(
+            f"{type(scheduler).__name__} has the timestep {now[0].item():g} several times and keeps no `step_index`, so "
+            "it cannot be told which step it is at: call restore(pipe)"
+        )
+    return later[0] if later else None
 
 
 def starts(scheduler: Any, boundary: float | None, steps: int) -> list[int]:

@@ -139,7 +139,7 @@ def _candidates(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def is_time(argument: str) -> bool:
     """Whether a forward's argument is a timestep, by its name."""
-    return "time" in argument or "sigma" in argument or argument == "t"
+    return "time" in argument or "sigma" in argument or argument in ("t", "r")
 
 
 @functools.lru_cache(maxsize=64)

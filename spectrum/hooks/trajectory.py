@@ -4,12 +4,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spectrum.core.errors import refuse
 from spectrum.core.history import History, to_keep
 from spectrum.core.method import DriftContext, SkippedStep
 from spectrum.hooks.finite import FiniteCheck
+from spectrum.hooks.scheduler import Mark
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,8 @@ class Trajectory:
         time: the newest step and the timestep that the denoiser was given there.
         decided: by step and sample what the first branch decided, for methods whose branches share the decision.
         finite: the check that outputs are finite.
+        mark: where it stood at its newest call.
+        suspect: whether it seems to go on from another one, whose scheduler's state was copied.
     """
 
     timesteps: Any
@@ -155,10 +160,43 @@ class Trajectory:
     time: tuple[int, Any] = (-1, None)
     decided: dict[tuple[int, int], bool] = field(default_factory=dict)
     finite: FiniteCheck = field(default_factory=FiniteCheck)
+    mark: Mark | None = None
+    suspect: bool = False
+
+    @property
+    def newest(self) -> int:
+        """The newest step of any branch."""
+        return max(branch.last for branch in self.branches)
+
+    def goes_on_in(self, scheduler: Any, step: int) -> bool:
+        """Whether a trajectory that begins seems to go on from this one, with a copy of the scheduler's state.
+
+        Args:
+            scheduler: the scheduler, whose timesteps are not those that this trajectory began with.
+            step: the step at which the other trajectory begins.
+
+        Raises:
+            SpectrumError: if this trajectory had one call and seemed so too: then every call begins one.
+        """
+        calls = sum(len(one.runs) + len(one.skipped) for branch in self.branches for one in branch.parts[:1])
+        found = step > 0 and calls == 1 and self.newest in (step - 1, step)
+        found = found and torch.equal(torch.as_tensor(self.timesteps), torch.as_tensor(scheduler.timesteps))
+        if found and self.suspect:
+            refuse(
+                f"the pipeline gives its {type(scheduler).__name__} another state at every call, as Panorama does for "
+                "its views, so the calls of a step cannot be told apart: call restore(pipe)"
+            )
+        return found
 
     def report(self) -> dict[str, Any]:
         """What was done, by CFG branch; see `spectrum.api.Accelerated.report`."""
         return {b.name: _report(b) for b in self.branches}
+
+
+def together(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two branches' reports are of the same steps, so that they do not take turns."""
+    sides = [{*own["run_steps"], *(entry["step"] for entry in own["skipped"])} for own in (first, second)]
+    return not sides[0].isdisjoint(sides[1])
 
 
 def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -20,20 +20,20 @@ H = TypeVar("H", bound=CacheHook)
 
 NAMES = ("transformer", "transformer_2", "unet")
 """What most pipelines call their denoisers."""
-_PACKAGES = ("diffusers.models.transformers.", "diffusers.models.unets.")
+_PACKAGES = ("diffusers.models.transformers.", "diffusers.models.unets.", "diffusers.pipelines.")
 
 
 def named_denoisers(pipe: Any) -> dict[str, Any]:
     """The denoiser modules by the pipeline's names for them, as it calls them, also as `torch.compile` returned them.
 
-    Its transformers or UNet; where it calls them otherwise (Stable Cascade's `decoder`), its parts of diffusers'
-    denoiser classes.
+    Its transformers and UNet, and its other parts of diffusers' denoiser classes: Stable Cascade's `decoder`,
+    Ideogram's `unconditional_transformer`.
 
     Raises:
         SpectrumError: if it has none.
     """
     found = {name: model for name in NAMES if (model := getattr(pipe, name, None)) is not None}
-    parts = {} if found else getattr(pipe, "components", {})
+    parts = getattr(pipe, "components", {})
     found |= {name: part for name, part in parts.items() if isinstance(part, nn.Module) and is_denoiser(part)}
     return found or refuse(f"{type(pipe).__name__} has no transformer or unet to put a caching method on")
 
@@ -50,7 +50,9 @@ def is_denoiser(part: nn.Module) -> bool:
 
 
 def scheduler_of(pipe: Any, name: str) -> Any:
-    """The scheduler that steps a denoiser: the pipeline's only one, or that of the denoiser's name.
+    """The scheduler that steps a denoiser: the one with the same words before its name, or the pipeline's only one.
+
+    Kandinsky's `prior_prior` has the `prior_scheduler`, UnCLIP's `super_res_first` the `super_res_scheduler`.
 
     Args:
         pipe: a diffusers pipeline.
@@ -59,8 +61,9 @@ def scheduler_of(pipe: Any, name: str) -> Any:
     Raises:
         SpectrumError: if it cannot be told.
     """
-    for attribute in ("scheduler", f"{name}_scheduler"):
-        found = getattr(pipe, attribute, None)
+    words = name.split("_")
+    for count in range(len(words), -1, -1):
+        found = getattr(pipe, "_".join([*words[:count], "scheduler"]), None)
         if found is not None:  # its truth value is its length, which some schedulers cannot tell
             return found
     return refuse(f"{type(pipe).__name__} has no scheduler that is known to step its {name}")
@@ -79,7 +82,8 @@ def attached(
         **options: further arguments of `make`.
 
     Returns:
-        A hook for each denoiser; when one begins a trajectory, the others free what they stored.
+        A hook for each denoiser. When one begins a trajectory, the others free what they stored, unless they are at
+        the same step: experts take turns, but a denoiser of its own for the unconditional branch does not.
 
     Raises:
         SpectrumError: if the method cannot serve a denoiser, or one is on it already; none is left on it then.
@@ -98,6 +102,7 @@ def attached(
     return hooks
 
 
-def _free(hooks: list[H]) -> None:
+def _free(hooks: list[H], timesteps: Any, step: int) -> None:
     for hook in hooks:
-        hook.reset()
+        if not hook.at(timesteps, step):
+            hook.reset()

@@ -2,7 +2,7 @@
 
 Stacks and exits are also found by tracing the first call, and a test compares the two. They are named here so that a
 method which cannot serve a family is refused before anything is sampled. What cannot be found is `signal`, where
-TeaCache's is an embedding of the timestep, `refused`, and `condition`, where it is not `encoder_hidden_states`.
+TeaCache's is an embedding of the timestep, `fills`, and `condition`, where it is not `encoder_hidden_states`.
 """
 
 import functools
@@ -17,11 +17,6 @@ from spectrum.hooks.derive import layout_of_call
 from spectrum.hooks.layout import Denoiser, Source
 from spectrum.hooks.step import DenoiserCall
 
-FLUX2 = Denoiser(
-    exit="norm_out",
-    refused={"kv_cache_mode": "the blocks store the keys and values of the given pictures, which a skipped step lacks"},
-)
-
 TOKEN_REFINER = ("context_embedder.token_refiner.refiner_blocks",)
 """The blocks of the HunyuanVideo and HunyuanImage denoisers that refine the text."""
 REFINERS = ("context_refiner", "noise_refiner")
@@ -35,12 +30,14 @@ HIDREAM = Denoiser(
 )
 
 DENOISERS: Mapping[str, Denoiser] = {
+    "AnyFlowFARTransformer3DModel": Denoiser(exit="norm_out", fills={"kv_cache_flag.is_cache_step": True}),
     "ChromaTransformer2DModel": Denoiser(exit="norm_out"),
     "CogVideoXTransformer3DModel": Denoiser(exit="norm_final", signal="time_embedding"),
     "CogView4Transformer2DModel": Denoiser(exit="norm_out"),
     "DiTTransformer2DModel": Denoiser(exit="norm_out", condition=None),
-    "Flux2Transformer2DModel": FLUX2,
+    "Flux2Transformer2DModel": Denoiser(exit="norm_out", fills={"kv_cache_mode": "extract"}),
     "FluxTransformer2DModel": Denoiser(exit="norm_out"),
+    "GlmImageTransformer2DModel": Denoiser(exit="norm_out", fills={"kv_caches.caches.0.mode": "write"}),
     "HiDreamImageTransformer2DModel": HIDREAM,
     "HunyuanImageTransformer2DModel": Denoiser(exit="norm_out", feeders=TOKEN_REFINER),
     "HunyuanVideo15Transformer3DModel": Denoiser(exit="norm_out", feeders=TOKEN_REFINER),
@@ -49,6 +46,7 @@ DENOISERS: Mapping[str, Denoiser] = {
     "Lumina2Transformer2DModel": Denoiser(exit="norm_out", refiners=REFINERS),
     "MochiTransformer3DModel": Denoiser(exit="norm_out"),
     "PixArtTransformer2DModel": Denoiser(exit="norm_out", condition=None),
+    "QwenImage21Transformer2DModel": Denoiser(exit="norm_out", fills={"kv_cache_mode": "extract"}),
     "QwenImageTransformer2DModel": Denoiser(exit="norm_out"),
     "SD3Transformer2DModel": Denoiser(exit="norm_out"),
     "SanaTransformer2DModel": Denoiser(exit="norm_out", condition=None),
@@ -59,9 +57,12 @@ DENOISERS: Mapping[str, Denoiser] = {
 
 
 def registered_layout(model: nn.Module) -> Denoiser | None:
-    """The layout of a model's family, None if it is not registered."""
+    """The layout of a model's family; None if it is not registered, or the model lacks a part that others have."""
     found = DENOISERS.get(type(model).__name__)
-    return None if found is None else replace(found, source=Source.registered)
+    parts = dict(model.named_modules())
+    if found is None or any(name not in parts for name in (*(e.module for e in found.exits), *found.stacks)):
+        return None
+    return replace(found, source=Source.registered)
 
 
 def denoiser_of(model: nn.Module, inputs: Mapping[str, Any]) -> Denoiser:

@@ -6,7 +6,7 @@ nothing in it is run.
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import yaml
 from spectrum.config.reader import CONFIGS, choices
 from spectrum.core.errors import refuse
 from spectrum.models.architectures import assembled, randomise
-from spectrum.models.toys import toy, value_of
+from spectrum.models.toys import class_of, toy, value_of
 
 CALLS = 8
 """Denoising steps that a toy pipeline is asked for where its file says nothing else."""
@@ -49,7 +49,7 @@ class ToyPipeline:
             SpectrumError: if diffusers has no such pipeline or part.
         """
         parts = {name: _component(name, spec) for name, spec in self.components.items()}
-        return assembled(_class(self.cls, "diffusers"), {**parts, **self.settings})
+        return assembled(class_of(self.cls, "diffusers"), {**parts, **self.settings})
 
     def arguments(self, pipe: Any) -> dict[str, Any]:
         """The arguments of one call of the pipeline; each time new objects with the same numbers."""
@@ -60,47 +60,45 @@ class ToyPipeline:
         return {name: value for name, value in usual.items() if name in taken and name not in made} | made
 
 
-def _class(name: str, *libraries: str) -> Any:
-    """A class of one of the libraries.
-
-    Raises:
-        SpectrumError: if none of them has it.
-    """
-    for library in libraries:
-        found = getattr(__import__(library), name, None)
-        if isinstance(found, type):
-            return found
-    return refuse(f"there is no {name} in {' or '.join(libraries)}")
-
-
-def _component(name: str, spec: Mapping[str, Any]) -> Any:
+def _component(name: str, spec: Any) -> Any:
     """One part of a toy pipeline.
 
     Args:
         name: of the part.
         spec: `{denoiser: NAME}` for a toy of `configs/denoiser`, further keys change its config; `{words: 100}` for a
             tokenizer of so many words; `{class: ...}` for a class of diffusers or transformers, further keys are
-            the arguments of its config.
+            the arguments of its config, where parts of a processor are said alike, and `dtype` that of its parameters;
+            a list of such for a part that is a list.
     """
+    if isinstance(spec, list):
+        return [_component(name, one) for one in spec]
     given = dict(spec)
     if "denoiser" in given:
         base = toy(given.pop("denoiser"))
-        return randomise(_class(base.cls, "diffusers")(**{**base.config, **given}))
+        return randomise(class_of(base.cls, "diffusers")(**{**base.config, **given}))
     if "words" in given:
         return tokenizer(**given)
-    cls = _class(given.pop("class", None) or refuse(f"the part {name} has no class"), "diffusers", "transformers")
+    given = {key: _component(key, one) if _is_part(one) else one for key, one in given.items()}
+    dtype = given.pop("dtype", None)
+    cls = class_of(given.pop("class", None) or refuse(f"the part {name} has no class"), "diffusers", "transformers")
     config = getattr(cls, "config_class", None)
     made = cls(config(**given)) if config is not None else cls(**given)
-    return randomise(made) if isinstance(made, torch.nn.Module) else made
+    if not isinstance(made, torch.nn.Module):
+        return made
+    return randomise(made) if dtype is None else randomise(made).to(getattr(torch, dtype))
 
 
-def tokenizer(words: int, length: int = 8, cls: str = "PreTrainedTokenizerFast", template: str | None = None) -> Any:
+def _is_part(spec: Any) -> bool:
+    return isinstance(spec, Mapping) and bool({"class", "words"} & spec.keys())
+
+
+def tokenizer(words: int, length: int = 8, marks: Sequence[str] = (), template: str | None = None) -> Any:
     """A tokenizer that gives each word of a text one of a few numbers.
 
     Args:
         words: size of the vocabulary.
         length: the longest text, in tokens.
-        cls: its class in transformers.
+        marks: further words that stand for something else than a text: `<|image_pad|>`.
         template: the Jinja template of its chats, where a pipeline makes one.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -109,7 +107,8 @@ def tokenizer(words: int, length: int = 8, cls: str = "PreTrainedTokenizerFast",
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     named = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "</s>", "unk_token": "<unk>"}
-    made = _class(cls, "transformers")(tokenizer_object=inner, model_max_length=length, **named)
+    made = class_of("PreTrainedTokenizerFast", "transformers")(tokenizer_object=inner, model_max_length=length, **named)
+    made.add_special_tokens({"additional_special_tokens": list(marks)})
     made.chat_template = template
     return made
 

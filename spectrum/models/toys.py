@@ -4,6 +4,7 @@ Each is a file in `configs/denoiser`: the class, the arguments of its config, an
 to pass. Such a file is data: nothing in it is run.
 """
 
+import importlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +99,24 @@ def missing_classes(known: Collection[str]) -> dict[str, str]:
     return found
 
 
+def class_of(name: str, *libraries: str) -> Any:
+    """A class of one of the libraries; dots lead to one that the library does not name at its top.
+
+    Raises:
+        SpectrumError: if none of them has it.
+    """
+    inside, _, own = name.rpartition(".")
+    for library in libraries:
+        try:
+            module = importlib.import_module(f"{library}.{inside}" if inside else library)
+        except ImportError:
+            continue
+        found = getattr(module, own, None)
+        if isinstance(found, type):
+            return found
+    return refuse(f"there is no {name} in {' or '.join(libraries)}")
+
+
 def value_of(spec: Any, step: int, draw: torch.Generator) -> Any:
     """One argument of a forward from what a toy's file says of it.
 
@@ -108,7 +127,8 @@ def value_of(spec: Any, step: int, draw: torch.Generator) -> Any:
             for a timestep that falls from 1000 to 0, `{grid: [4, 4], columns: 3, batch: 2}` for coordinates
             of tokens, `{picture: [16, 24]}` for a PIL picture of that height and width, `{mask: [16, 24]}` for one that
             is white in its lower half, `{video: [16, 24], frames: 5}` for a list of pictures, `{list: [...]}`,
-            `{tuple: [...]}` and `{dict: {...}}` of such, `{literal: ...}` for what YAML says. Tensors take `dtype:
+            `{tuple: [...]}` and `{dict: {...}}` of such, `{object: ...}` for a class of diffusers, further keys are its
+            arguments, `{literal: ...}` for what YAML says. Tensors take `dtype:
             bool`; whole numbers are int64, all others float32.
         step: the step.
         draw: the generator of what is drawn.
@@ -130,6 +150,10 @@ def value_of(spec: Any, step: int, draw: torch.Generator) -> Any:
             return make(value_of(part, step, draw) for part in kind[container])
     if "dict" in kind:
         return {name: value_of(part, step, draw) for name, part in kind["dict"].items()}
+    if "object" in kind:
+        return class_of(kind.pop("object"), "diffusers")(
+            **{key: value_of(one, step, draw) for key, one in kind.items()}
+        )
     if "literal" in kind:
         return kind["literal"]
     for picture, count in (("picture", None), ("mask", None), ("video", kind.get("frames"))):

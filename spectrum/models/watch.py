@@ -18,6 +18,7 @@ class Watch:
         self._pipe, self._check = pipe, check
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Check, then do what `progress_bar` does."""
         self._check()
         return getattr(type(self._pipe), _BAR)(self._pipe, *args, **kwargs)
 
