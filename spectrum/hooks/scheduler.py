@@ -69,7 +69,7 @@ def _looked_up(scheduler: Any, timestep: Any, since: int = 0) -> int | None:
     later = [index for index in found if index >= since] or found
     if len(later) > 1 and not (hasattr(scheduler, "step_index") or hasattr(scheduler, "counter")):
         refuse(
-            f"{type(scheduler).__name__} has the timestep {now[0].item():g} several times and keeps no `step_index`, so "
+            f"{type(scheduler).__name__} has the timestep {now[0].item():g} several times and no `step_index`, so "
             "it cannot be told which step it is at: call restore(pipe)"
         )
     return later[0] if later else None
