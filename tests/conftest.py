@@ -17,7 +17,7 @@ FAST = {
     "distribution", "examples", "fidelity", "figures", "first_user_library", "first_user_metrics", "forecast",
     "given_schedule", "history", "hook_parts", "imports", "latency", "lite0", "lpips", "meancache", "method", "metric",
     "metric_files", "pick_score", "pictures", "planners", "preference", "private_api", "probe", "provenance", "quality",
-    "branches", "derive", "proof", "raft", "refused", "registry", "replaced", "requirements", "sums",
+    "branches", "derive", "positions", "proof", "raft", "refused", "registry", "replaced", "requirements", "sums",
     "samples", "schedule", "sealed", "seeds", "settings", "signals", "sites", "statistics",
     "table_parts", "tables", "text", "timing", "vbench", "video",
 }  # fmt: skip

@@ -98,18 +98,20 @@ def by_order(pipe: Any, runs: Callable[..., bool]) -> Iterator[list[int]]:
     with ExitStack() as undo:
         parts = (getattr(pipe, name, None) for name in pipe.config)
         for scheduler in (part for part in parts if hasattr(part, "set_timesteps")):
-            for method, then in (
-                ("step", loop.has_moved),
-                ("undo_step", loop.is_undone),
-                ("set_timesteps", loop.begins),
-            ):
+            events = ("step", loop.has_moved), ("undo_step", loop.is_undone), ("set_timesteps", loop.begins)
+            for method, then in events:
                 if hasattr(scheduler, method):
-                    setattr(scheduler, method, loop.noticed(scheduler, method, then))
-                    undo.callback(vars(scheduler).pop, method)
+                    _put(undo, scheduler, method, loop.noticed(scheduler, method, then))
         for name, model in named_denoisers(pipe).items():
-            model.forward = loop.around_forward(name, model.forward)
-            undo.callback(vars(model).pop, "forward")
+            _put(undo, model, "forward", loop.around_forward(name, model.forward))
         yield loop.skipped
+
+
+def _put(undo: ExitStack, owner: Any, name: str, value: Any) -> None:
+    """Set an attribute of an object until the stack is left."""
+    own = vars(owner)
+    undo.callback(functools.partial(own.__setitem__, name, own[name]) if name in own else lambda: own.pop(name))
+    own[name] = value
 
 
 def _laid_out(output: Any) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from spectrum.bench.by_order import by_order
 from spectrum.bench.probe import denoiser_state
-from spectrum.core.errors import SpectrumError, refuse
+from spectrum.core.errors import SpectrumError
 from spectrum.core.forecast import reuse
 from spectrum.core.given_schedule import given_schedule
 from spectrum.core.method import Method, Site
@@ -191,18 +191,20 @@ class _Seen:
     layout: Denoiser
 
 
+_NEVER = _Seen([], Denoiser(exit=()))
+"""What is seen of a denoiser that the pipeline has and never calls."""
+
+
 @contextmanager
 def _hooked(pipe: Any, method: Method, seen: Mapping[str, _Seen] | None = None) -> Iterator[dict[str, _Watched]]:
     """The method on each denoiser of the pipeline, by the pipeline's names; features are given where `seen` is."""
     names = list(named_denoisers(pipe))
-    lacking = [name for name in names if seen is not None and name not in seen]
-    if lacking:
-        refuse(f"{lacking[0]} was not seen in a run of every step, so it has no features to put back")
     left = iter(names)
 
     def make(*args: Any) -> _Watched:
         name = next(left)
-        return _Watched(*args, given=None if seen is None else seen[name].features)
+        known = None if seen is None else seen.get(name, _NEVER)
+        return _Watched(*args, given=None if known is None else known.features)
 
     hooks = attached(pipe, method, make)
     try:
@@ -254,7 +256,7 @@ def _features(toy: ToyPipeline, pipe: Any, plain: list[Tensor], seen: Mapping[st
     with ExitStack() as stack:
         hooks = stack.enter_context(_hooked(pipe, _method(), seen))
         for name, hook in hooks.items():
-            layout = seen[name].layout
+            layout = seen.get(name, _NEVER).layout
             called[name] = stack.enter_context(_blocks_called(hook.model, (*layout.stacks, *layout.feeders)))
         off = difference(plain, _sampled(toy, pipe))
     for name, hook in hooks.items():

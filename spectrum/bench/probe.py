@@ -81,7 +81,17 @@ def probe(toy: Toy) -> Finding:
     Returns:
         What was found; what is refused is an outcome, not an error.
     """
-    model, found = toy.build(), Finding(toy.name, toy.cls)
+    return probe_model(toy, toy.build())
+
+
+def probe_model(toy: Toy, model: nn.Module) -> Finding:
+    """`probe` of a toy whose model is given: with its weights quantised, its projections fused.
+
+    Args:
+        toy: the toy, for what its forward is given.
+        model: the denoiser.
+    """
+    found = Finding(toy.name, toy.cls)
     with torch.no_grad():
         plain = [model(**toy.call(step)) for step in range(STEPS)]
         before = denoiser_state(model)

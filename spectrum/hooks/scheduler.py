@@ -50,8 +50,8 @@ def position(scheduler: Any, timestep: Any = None, last: Mark | None = None) -> 
     found = _looked_up(scheduler, timestep, 0 if last is None else last.step)
     if found is None:
         refuse(
-            f"{type(scheduler).__name__} does not tell which step it is at: use a scheduler with `step_index`, for "
-            "example FlowMatchEulerDiscreteScheduler or UniPCMultistepScheduler"
+            f"{type(scheduler).__name__} does not tell which step it is at: use a scheduler with `step_index`, "
+            "FlowMatchEulerDiscreteScheduler or UniPCMultistepScheduler, if the model allows it, or call restore(pipe)"
         )
     return Mark(found, count)
 

@@ -56,7 +56,9 @@ def assembled(cls: Any, parts: Mapping[str, Any]) -> Any:
     asked = inspect.signature(cls.__init__).parameters.items()
     needed = [name for name, said in asked if name != "self" and said.default is inspect.Parameter.empty]
     pipe = cls(**{**dict.fromkeys(needed), **parts})
-    pipe.set_progress_bar_config(disable=True)
+    for made in (pipe, *vars(pipe).values()):  # some pipelines are made of others
+        if hasattr(made, "set_progress_bar_config"):
+            made.set_progress_bar_config(disable=True)
     return pipe
 
 
