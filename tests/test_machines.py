@@ -6,13 +6,14 @@ import os
 import socket
 import sys
 
+import diffusers.hooks.tensor_parallel as tensor_parallel
 import peft
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from cases import Subject, method_of, runs_of, skipping
-from diffusers import ContextParallelConfig, attention_backend
+from diffusers import ContextParallelConfig, TensorParallelConfig, attention_backend
 
 from spectrum import SpectrumError
 from spectrum.api import Accelerated
@@ -106,14 +107,19 @@ def test_an_attention_backend_is_that_of_the_steps_that_run(name, backend):
     torch.testing.assert_close(image, expected, rtol=1e-4, atol=1e-4)
 
 
-def _rank(rank, name, port, results):
-    """One of two ranks that share a denoiser: what it samples, with and without a method."""
+def _join(rank, port):
+    """Become one of two ranks."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": LOOPBACK}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     # diffusers takes the rank modulo the number of accelerators, of which a CPU counts as none
     torch.accelerator.device_count = lambda: 1
+
+
+def _rank(rank, name, port, results):
+    """One of two ranks that share a denoiser's tokens: what it samples, with and without a method."""
+    _join(rank, port)
     subject = Subject(name)
     methods = [skipping(name, method) for method in ("spectrum", "taylorseer_modules")]
     expected, alone = [], []
@@ -136,10 +142,34 @@ def _rank(rank, name, port, results):
     dist.destroy_process_group()
 
 
-def test_ranks_that_share_a_denoiser_each_keep_their_part():
+def _rank_of_weights(rank, name, port, results):
+    """One of two ranks that share a denoiser's weights: what it samples, with methods of each kind."""
+    _join(rank, port)
+    subject = Subject(name)
+    methods = [skipping(name, method) for method in ("spectrum", "teacache", "first_block_cache")]
+    expected = []
+    for method in methods:
+        with Accelerated(subject.pipe, method) as handle:
+            expected.append((subject.sample(), runs_of(handle)))
+    tensor_parallel._SUPPORTED_TP_DEVICES = ("cpu",)  # which diffusers leaves out; torch's own part takes it
+    subject.pipe.transformer.enable_parallelism(config=TensorParallelConfig(tp_degree=2))
+    torch.testing.assert_close(subject.sample(), subject.plain, rtol=1e-4, atol=1e-4)
+    for method, (image, did) in zip(methods, expected, strict=True):
+        with Accelerated(subject.pipe, method) as handle:
+            torch.testing.assert_close(subject.sample(), image, rtol=1e-4, atol=1e-4)
+            assert runs_of(handle) == did
+    split = pytest.raises(SpectrumError, match=r"proj_out is split over ranks, so its output here is only a part")
+    with Accelerated(subject.pipe, skipping(name, "taylorseer_modules")), split:
+        subject.sample()
+    results.put(rank)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(("work", "name"), [(_rank, "wan21_14b"), (_rank_of_weights, "flux")])
+def test_ranks_that_share_a_denoiser_do_as_one_does(work, name):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     results = mp.get_context("fork").SimpleQueue()
-    mp.start_processes(_rank, args=("wan21_14b", port, results), nprocs=2, start_method="fork")
+    mp.start_processes(work, args=(name, port, results), nprocs=2, start_method="fork")
     assert {results.get(), results.get()} == {0, 1}

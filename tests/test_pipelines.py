@@ -95,9 +95,7 @@ def test_a_toy_is_chosen_by_its_name_its_class_or_its_family():
     assert [toy.name for toy in chosen("FluxPipeline,chroma")][:2] == ["ChromaPipeline", "ChromaPipeline without CFG"]
     assert {toy.cls for toy in chosen("FluxPipeline")} == {"FluxPipeline"} and len(chosen("FluxPipeline")) > 1
     assert len(chosen("all")) == len(toy_pipelines())
-    with pytest.raises(
-        SpectrumError, match=r"^pipelines=nonsense: type all, a pipeline's class, or any of amused"
-    ):
+    with pytest.raises(SpectrumError, match=r"^pipelines=nonsense: type all, a pipeline's class, or any of amused"):
         chosen("flux,nonsense")
 
 

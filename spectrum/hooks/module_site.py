@@ -9,6 +9,7 @@ from spectrum.core.errors import refuse
 from spectrum.core.method import Method, Space
 from spectrum.hooks.discovery import site_modules
 from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.private_api import is_sharded
 from spectrum.hooks.registry import attach, detach
 from spectrum.hooks.site import SiteResult, Step
 from spectrum.hooks.step import DenoiserCall
@@ -96,6 +97,8 @@ class ModuleSite:
             output = forward(*args, **kwargs)
             if self._values is not None:
                 parts = output if isinstance(output, tuple) else (output,)
+                if any(is_sharded(part) for part in parts):
+                    refuse(f"{name} is split over ranks, so its output here is only a part: type method.site=exit")
                 self._tensors_per_call[call] = len(parts)
                 self._values |= {f"{call}.{part}": value for part, value in enumerate(parts)}
             return output

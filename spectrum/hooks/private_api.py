@@ -139,6 +139,11 @@ def context_parallel_config(module: nn.Module) -> Any:
     return getattr(getattr(module, "_parallel_config", None), "context_parallel_config", None)
 
 
+def is_sharded(value: Any) -> bool:
+    """Whether a tensor is one rank's part of one, as tensor parallelism makes them inside a module that it splits."""
+    return type(value).__name__ == "DTensor"
+
+
 def execution_device(pipe: Any) -> torch.device:
     """The device that a pipeline computes on, also while its modules are offloaded."""
     return pipe._execution_device
