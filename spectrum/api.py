@@ -14,7 +14,7 @@ from spectrum.hooks.hook import CacheHook
 from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.private_api import uncompiled
 from spectrum.hooks.registry import detach
-from spectrum.hooks.scheduler import starts
+from spectrum.hooks.scheduler import count_of_calls, starts
 from spectrum.hooks.trajectory import Observation, joined, together
 from spectrum.models.attached import attached, denoisers_as_called, named_denoisers
 from spectrum.models.kept_plans import method_of
@@ -79,7 +79,8 @@ class Accelerated:
             The plan: run steps, weights of the skipped ones, features held.
         """
         boundary = self.pipe.config.get("boundary_ratio")
-        return plan_method(self.method, steps, starts=starts(getattr(self.pipe, "scheduler", None), boundary, steps))
+        scheduler = getattr(self.pipe, "scheduler", None)
+        return plan_method(self.method, count_of_calls(scheduler, steps), starts=starts(scheduler, boundary, steps))
 
     def report(self) -> dict[str, Any]:
         """What the method did in the latest call of the pipeline, by CFG branch.

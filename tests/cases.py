@@ -190,8 +190,9 @@ def an_exception_leaves_no_state(pair):
         if len(calls) == 3:
             raise KeyboardInterrupt
 
+    exit_module = model.get_submodule(layouts_of(pair.subject.name, pair.method.space)[0].exits[0].module)
     with Accelerated(pair.subject.pipe, pair.method) as handle:
-        wrench = model.get_submodule(layouts_of(pair.subject.name)[0].exits[0].module).register_forward_pre_hook(fail)
+        wrench = exit_module.register_forward_pre_hook(fail)
         with contextlib.suppress(KeyboardInterrupt):
             pair.subject.sample(PROMPTS[1:])
         wrench.remove()

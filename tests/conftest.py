@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from families import CORE
 from toys import Toy, toy_flux
 
 from spectrum.config.compose import compose
@@ -44,17 +45,22 @@ WHOLE = {
 MARKED = {"conformance": "conformance", "docs": "docs", "readme": "docs", "wheel": "wheel"}
 
 
+EACH = "test_skipped_steps_call_no_block_and_the_true_feature_is_bit_exact"
+"""The test of tests/test_models.py that runs for every family each time."""
+
+
 def covers(given: dict[str, str]) -> bool:
     """Whether a case of conformance is run each time.
 
-    All methods on two families; `spectrum` and a plan on every family; and one method of each other kind on two more:
-    one with two experts, and one that calls a module twice.
+    All methods on two families; `spectrum` on every family; a plan on those of `CORE`; and one method of each other
+    kind on two more: one with two experts, and one that calls a module twice.
     """
     others = {"taylorseer_modules", "teacache", "first_block_cache", "easycache"}
     return (
         "model" not in given
         or given["model"] in ("flux", "sdxl")
-        or given["method"] in ("spectrum", "planned")
+        or given["method"] == "spectrum"
+        or (given["model"] in CORE and given["method"] == "planned")
         or (given["model"] in ("wan22_a14b", "cogview4") and given["method"] in others)
     )
 
@@ -70,7 +76,9 @@ def pytest_collection_modifyitems(items):
             item.add_marker(getattr(pytest.mark, MARKED[subject]))
         else:
             item.add_marker(pytest.mark.slow)
-        if item.name in WHOLE.get(subject, ()) or (subject == "conformance" and not covers(given)):
+        family = given.get("subject" if subject == "models" else "model", "flux")
+        rare = subject in ("models", "runs") and family not in CORE and item.originalname != EACH
+        if rare or item.name in WHOLE.get(subject, ()) or (subject == "conformance" and not covers(given)):
             item.add_marker(pytest.mark.whole)
         modules_of_flux = given.get("model") == "flux" and "modules" in given.get("method", "")
         if subject in HOOKS or modules_of_flux:

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 import transformers
-from cases import MODELS, PROMPTS, STEPS, Subject, subject_of
+from cases import MODELS, PROMPTS, STEPS, Subject, layouts_of, subject_of
 from tokenizers import Tokenizer, models, pre_tokenizers
 from toys import BlockCounter
 
@@ -18,7 +18,6 @@ from spectrum.config.sampling import Sampling
 from spectrum.core.errors import SpectrumError
 from spectrum.core.history import History
 from spectrum.models.identity import model_identity
-from spectrum.models.layouts import registered_layout
 from spectrum.models.pipelines import load_pipeline
 from spectrum.models.plans import cache_bytes, plan_of
 from spectrum.models.solvers import with_solver
@@ -38,8 +37,7 @@ def cached(subject, name, *more, **kwargs):
 def test_skipped_steps_call_no_block_and_the_true_feature_is_bit_exact(subject, monkeypatch):
     calls, features, counters = [], [], []
     handles = []
-    for model in denoisers(subject.pipe):
-        layout = registered_layout(model).with_stacks(model)
+    for model, layout in zip(denoisers(subject.pipe), layouts_of(subject.name), strict=True):
         handles.append(model.register_forward_pre_hook(lambda *a: calls.append(None)))
         exit_module = model.get_submodule(layout.exits[0].module)
         keep = lambda module, args, kwargs: features.append((*args, *kwargs.values())[0].clone())  # noqa: E731
@@ -49,8 +47,8 @@ def test_skipped_steps_call_no_block_and_the_true_feature_is_bit_exact(subject, 
     for handle in handles[1::2]:
         handle.remove()
     calls.clear()
-    models = denoisers(subject.pipe)
-    counters = [BlockCounter(model, registered_layout(model).with_stacks(model).stacks) for model in models]
+    pairs = zip(denoisers(subject.pipe), layouts_of(subject.name), strict=True)
+    counters = [BlockCounter(model, (*layout.stacks, *layout.feeders)) for model, layout in pairs]
     monkeypatch.setattr(History, "combine", lambda self, weights: features[len(calls) - 1])
     image, report = cached(subject, "spectrum")
     skipped = sum(len(branch["skipped"]) for branch in report.values())
@@ -65,7 +63,7 @@ def test_the_plan_is_what_is_done_and_every_step_is_told(subject):
     with Accelerated(subject.pipe, load_method("spectrum")) as handle:
         sample_batch(subject.pipe, PROMPTS[:2], Sampling.of(subject.config), lambda: told.append(None))
         report, plan = handle.report(), handle.plan(STEPS)
-    assert len(told) == STEPS and plan == plan_of(subject.config, handle.method)
+    assert len(told) == len(subject.pipe.scheduler.timesteps) and plan == plan_of(subject.config, handle.method)
     assert all(branch["run_steps"] == plan.runs for branch in report.values())
     assert "step" not in vars(subject.pipe.scheduler)
 
@@ -89,6 +87,10 @@ def test_the_predicted_bytes_follow_another_size(name):
 
 @pytest.mark.parametrize("clock", ["timestep", "sigma"])
 def test_every_clock_runs(subject, clock):
+    if hasattr(subject.pipe.scheduler, "counter"):
+        with pytest.raises(SpectrumError, match="reads the same at several steps of this scheduler"):
+            cached(subject, "taylorseer", "method.space=residual", f"method.clock={clock}")
+        return
     image, report = cached(subject, "taylorseer", "method.space=residual", f"method.clock={clock}")
     assert all(branch["skipped"] for branch in report.values()) and torch.isfinite(image).all()
 

@@ -14,7 +14,10 @@ from spectrum.config.reader import choices, group_file
 from spectrum.models.sources import HubFiles, model_item
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-UNPINNED = {"hidream", "hunyuan_image"}
+UNPINNED = {
+    "animatediff", "bria", "flux_control", "hidream", "hunyuan_image", "hunyuan_video_i2v", "ovis_image",
+    "qwen_image_edit", "sana_sprint", "sana_video", "skyreels_v2",
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from diffusers import (
 from PIL import Image
 from tiny import vocabulary
 
+from spectrum.hooks.block_stand_ins import blocks_named
+
 
 @dataclass
 class Toy:
@@ -107,20 +109,13 @@ def toy_flux(guidance=True, seed=0) -> Toy:
     return Toy(pipe, size=16, text=24, pooled=20, tokens=5)
 
 
-def blocks_of(model, stacks):
-    """Every block of the stacks."""
-    for name in stacks:
-        stack = getattr(model, name)
-        yield from (stack if isinstance(stack, torch.nn.ModuleList) else [stack])
-
-
 class BlockCounter:
     """Counts block calls per denoiser call."""
 
     def __init__(self, model, stacks):
         self.calls: list[int] = []
         self.handles = [model.register_forward_pre_hook(lambda *a: self.calls.append(0))]
-        for block in blocks_of(model, stacks):
+        for block in blocks_named(model, stacks).values():
             self.handles.append(block.register_forward_pre_hook(self._count))
 
     def _count(self, *args):

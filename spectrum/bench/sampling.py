@@ -74,7 +74,7 @@ def check_arguments(pipe: Any, sampling: Sampling) -> None:
         number = isinstance(default, (int, float)) and not isinstance(default, bool)
         if number and value is not None and not isinstance(value, (int, float)):
             refuse(f"model.call.{name} must be a number, got {value!r}")
-    if sampling.frames is not None and "num_frames" not in known:
+    if sampling.frames is not None and not {"num_frames", "frames"} & set(known):
         refuse(f"model.frames={sampling.frames}: {type(pipe).__name__} makes pictures; take it out")
 
 
@@ -95,15 +95,17 @@ def call_arguments(pipe: Any, batch: list[Sample], sampling: Sampling) -> dict[s
     check_arguments(pipe, sampling)
     call = dict(sampling.call)
     known = inspect.signature(type(pipe).__call__).parameters
-    if sampling.embeds is not None:
+    prompts = [sample.prompt for sample in batch]
+    if any(not isinstance(spec, dict) or "picture" not in spec for spec in (sampling.embeds or {}).values()):
         call.pop("negative_prompt", None)
         call |= {"negative_prompt": None} if "negative_prompt" in known else {}
-        call |= prompt_inputs(pipe, sampling.embeds, [sample.prompt for sample in batch])
-    else:
-        call["prompt"] = [sample.prompt for sample in batch]
+    elif "prompt" in known:
+        call["prompt"] = prompts
+    call |= prompt_inputs(pipe, sampling.embeds or {}, prompts)
     if isinstance(call.get("negative_prompt"), str):
         call["negative_prompt"] = [call["negative_prompt"]] * len(batch)
     given = {"height": sampling.height, "width": sampling.width, "num_frames": sampling.frames}
+    given |= {"frames": sampling.frames} if "num_frames" not in known else {}
     return call | {key: value for key, value in given.items() if value is not None and key in known}
 
 

@@ -39,7 +39,8 @@ class Sampling:
         model = config.model
         embeds: dict[str, Any] = (model.architecture or {}).get("embeds", {})
         if model.weights not in BUILT:
-            embeds = {name: spec for name, spec in embeds.items() if isinstance(spec, dict) and "labels" in spec}
+            given = {"labels", "picture"}
+            embeds = {name: spec for name, spec in embeds.items() if isinstance(spec, dict) and given & spec.keys()}
         return cls(
             steps=config.method.steps or model.steps,
             solver=config.method.solver,

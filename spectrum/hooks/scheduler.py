@@ -75,6 +75,20 @@ def _looked_up(scheduler: Any, timestep: Any, since: int = 0) -> int | None:
     return later[0] if later else None
 
 
+def count_of_calls(scheduler: Any, steps: int) -> int:
+    """At how many timesteps a denoiser is called for a number of steps: PNDM repeats one, Heun and DPM2 nearly all.
+
+    Args:
+        scheduler: a diffusers scheduler; it is copied, not changed.
+        steps: number of denoising steps, as the pipeline is asked for them.
+    """
+    if not hasattr(scheduler, "counter") and getattr(scheduler, "order", 1) == 1:
+        return steps
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(steps)
+    return len(scheduler.timesteps)
+
+
 def starts(scheduler: Any, boundary: float | None, steps: int) -> list[int]:
     """The steps at which a denoiser takes over: the first, and where Wan 2.2's second expert begins.
 
@@ -105,7 +119,7 @@ def readings(scheduler: Any, clock: Clock) -> tuple[list[float], tuple[float, fl
     Returns:
         (one reading for each step, (first, last) of the clock's range).
     """
-    count = len(scheduler.timesteps)
+    count = len(scheduler.timesteps) - _is_trigflow(scheduler)
     if clock is Clock.step:
         return [float(s) for s in range(count)], (0.0, float(count))
     sigmas = [float(s) for s in _sigmas(scheduler)[:count].tolist()]
@@ -128,9 +142,20 @@ def levels(scheduler: Any) -> list[tuple[float, float]]:
     return [(math.cos(math.atan(sigma)), math.sin(math.atan(sigma))) for sigma in sigmas]
 
 
+def _is_trigflow(scheduler: Any) -> bool:
+    """Whether a scheduler's timesteps are angles (Sana-Sprint's); the last of them is the end and no step."""
+    return getattr(scheduler.config, "prediction_type", None) == "trigflow"
+
+
 def _sigmas(scheduler: Any) -> Tensor:
-    """The scheduler's sigmas; for one that keeps none (DDIM), `sqrt((1 - abar) / abar)` at its timesteps."""
+    """The scheduler's sigmas; for one that keeps none (DDIM), `sqrt((1 - abar) / abar)` at its timesteps.
+
+    The latents at an angle t are `cos t x + sin t noise`, so sigma is `sin t / (sin t + cos t)` there.
+    """
     if hasattr(scheduler, "sigmas"):
         return scheduler.sigmas
+    if _is_trigflow(scheduler):
+        angles = scheduler.timesteps.cpu()
+        return angles.sin() / (angles.sin() + angles.cos())
     kept: Tensor = scheduler.alphas_cumprod[scheduler.timesteps.cpu().to(torch.long)]
     return ((1 - kept) / kept) ** 0.5

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from spectrum.config.schema import ModelConfig
 from spectrum.core.errors import refuse
 from spectrum.hooks.private_api import execution_device, kept_in_float32
-from spectrum.hooks.scheduler import starts
+from spectrum.hooks.scheduler import count_of_calls, starts
 
 SEED = 0
 
@@ -92,6 +92,13 @@ def _as_loaded(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return module
 
 
+def count_of_calls_of(model: ModelConfig, steps: int) -> int:
+    """At how many timesteps a denoiser is called (`spectrum.hooks.scheduler.count_of_calls`), from the config alone."""
+    described = model.architecture or {}
+    scheduler = _component("scheduler", described["components"]["scheduler"], model, torch.device("cpu"))
+    return count_of_calls(scheduler, steps)
+
+
 def starts_of(model: ModelConfig, steps: int) -> list[int]:
     """The steps at which a denoiser takes over (`spectrum.hooks.scheduler.starts`), from the config alone."""
     described = model.architecture or {}
@@ -139,7 +146,7 @@ def prompt_inputs(pipe: Any, embeds: Mapping[str, Any], prompts: Sequence[str]) 
             [tokens], dtype: bool}` or `{zeros: [tokens]}` for a mask; `{each: [tokens, width]}` for a list with one
             tensor for each prompt; `{labels: 1000}` for class numbers (a prompt that is a number or a class's name is
             that class; where the classes have no names, any other draws one); `{picture: [3, height, width]}` for a
-            picture in [0, 1].
+            picture in [0, 1], with `pil: true` as a PIL picture.
         prompts: the prompts of one batch.
 
     Returns:
@@ -165,6 +172,11 @@ def _values(name: str, spec: Any, texts: Sequence[str], device: torch.device, dt
         if fill in kind:
             mask = torch.full((len(texts), *kind[fill]), value, device=device)
             return mask.to(getattr(torch, kind.get("dtype", "bool")))
+    if "picture" in kind and kind.get("pil"):
+        from diffusers.utils.pil_utils import numpy_to_pil
+
+        drawn = [_drawn(name, text, kind["picture"], torch.rand) for text in texts]
+        return numpy_to_pil(torch.stack(drawn).permute(0, 2, 3, 1).numpy())
     if "picture" in kind:
         return torch.stack([_drawn(name, text, kind["picture"], torch.rand) for text in texts]).to(device, dtype)
     drawn = [_drawn(name, text, kind.get("each") or kind["shape"]).to(device, dtype) for text in texts]

@@ -9,11 +9,18 @@ from spectrum.config.sampling import Sampling
 from spectrum.config.schema import BYTES, RunConfig
 from spectrum.core.method import Method, Plan, Site, plan_method
 
+REPEATING = ("PNDMScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler")
+"""Schedulers with more timesteps than the steps that they are asked for."""
+
 
 def plan_of(config: RunConfig, method: Method) -> Plan:
     """What a method will do over the steps of a config; each denoiser of the pipeline begins its own history."""
-    steps = Sampling.of(config).steps
-    settings = (config.model.architecture or {}).get("settings", {})
+    steps, described = Sampling.of(config).steps, config.model.architecture or {}
+    settings = described.get("settings", {})
+    if described.get("components", {}).get("scheduler", {}).get("class") in REPEATING:
+        from spectrum.models.architectures import count_of_calls_of
+
+        steps = count_of_calls_of(config.model, steps)
     if settings.get("boundary_ratio") is None:
         return plan_method(method, steps)
     from spectrum.models.architectures import starts_of
