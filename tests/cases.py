@@ -139,7 +139,8 @@ def skipped_steps_run_nothing(pair):
         if pair.method.site is Site.modules:
             inner = [child for part in site_modules(model, stacks)[0].values() for child in part.children()]
         else:
-            named = stacks if pair.method.front_blocks else (*stacks, *layout.feeders)
+            reads = pair.method.front_blocks or not pair.method.time_only  # what feeds the blocks feeds a signal too
+            named = stacks if reads else (*stacks, *layout.feeders)
             inner = list(blocks_named(model, named).values())
         handles += [part.register_forward_pre_hook(count) for part in inner]
     image, report = pair.cached()

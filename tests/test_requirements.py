@@ -136,7 +136,7 @@ def test_14_every_model_is_pinned_or_known_not_to_be(model):
     assert (pinned[0] is None) == (model in UNPINNED)
     assert all(COMMIT.fullmatch(str(revision)) for revision in pinned if revision is not None)
     assert all(source.licence and source.size_gb for source in item.sources)
-    assert len(item.sources) == (2 if model == "hidream" else 1)
+    assert len(item.sources) == (2 if model in ("animatediff", "hidream") else 1)
 
 
 @pytest.mark.parametrize("name", ["coco", "drawbench", "vbench"])

@@ -46,7 +46,7 @@ class ModelConfig:
     safetensors: bool = True  # false where the repository has pickled weights; only their tensors are read
     parts: dict[str, dict[str, Any]] = field(
         default_factory=dict
-    )  # parts from other repositories: class, hub, revision
+    )  # parts from other repositories: class, hub, revision; or made from a config: class, config
     vae: Any = field(default_factory=list)  # slicing, tiling: how the VAE decodes in pieces
     calibration: dict[str, Any] | None = None  # what was fitted for this model, by method
     architecture: dict[str, Any] | None = None  # what weights=random builds, see spectrum.models.architectures

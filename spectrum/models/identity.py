@@ -84,7 +84,8 @@ def model_identity(model: ModelConfig) -> str:
         return f"{model.weights}:{identity(model.architecture)}"
     folder = weights_folder(model)
     own = digest(folder) if folder else f"{model.hub}@{model.revision or _commit(model.hub, 'model_index.json')}"
-    parts = {part["hub"]: part.get("revision") or _commit(part["hub"], "config.json") for part in model.parts.values()}
+    published = [part for part in model.parts.values() if "hub" in part]
+    parts = {part["hub"]: part.get("revision") or _commit(part["hub"], "config.json") for part in published}
     return "+".join([own, *(f"{hub}@{revision}" for hub, revision in parts.items())])
 
 

@@ -91,10 +91,16 @@ def _in_pieces(pipe: Any, model: ModelConfig) -> Any:
 
 
 def _part(spec: Mapping[str, Any], dtype: torch.dtype) -> Any:
-    """A part from a repository of its own: a text encoder in the model's dtype, or a tokenizer."""
+    """A part from a repository of its own, a network in the model's dtype; or one that is made from a config alone."""
+    import diffusers
     import transformers
 
-    cls: Any = getattr(transformers, spec["class"], None) or refuse(f"transformers has no class named {spec['class']}")
+    name = spec["class"]
+    cls: Any = getattr(diffusers, name, None) or getattr(transformers, name, None)
+    if cls is None:
+        refuse(f"neither diffusers nor transformers has a class named {name}")
+    if "config" in spec:
+        return cls.from_config(dict(spec["config"]))
     kind = {"dtype": dtype} if hasattr(cls, "parameters") else {}
     return cls.from_pretrained(spec["hub"], revision=spec.get("revision"), local_files_only=True, **kind)
 

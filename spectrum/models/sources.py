@@ -160,7 +160,7 @@ def model_item(model: ModelConfig) -> Item | None:
     own = {"spare": tuple(model.spare), "elsewhere": tuple(model.parts)}
     sources = [HubFiles(model.hub, model.revision, model.size_gb, model.licence, **own)]
     others: dict[str, dict[str, Any]] = {}
-    for part in model.parts.values():
+    for part in (part for part in model.parts.values() if "hub" in part):
         others.setdefault(part["hub"], part)
     for hub, part in others.items():
         size, licence = part.get("size_gb", 0), part.get("licence", model.licence)
