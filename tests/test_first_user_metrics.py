@@ -151,6 +151,9 @@ chmod +x "$3/bin/pip" "$3/bin/mkdocs"
 """
 
 
+TOOLS = ("ruff", "pyright", "lint-imports", "python")
+
+
 def test_ci_pins_what_it_installs_and_removes_its_environments_after_a_failure(tmp_path):
     """`.ci/run` with stand-ins for the tools, where the lowest versions cannot be installed."""
     (tmp_path / ".ci").mkdir()
@@ -160,7 +163,7 @@ def test_ci_pins_what_it_installs_and_removes_its_environments_after_a_failure(t
     (tmp_path / "bin").mkdir()
     for path, content in [
         (tmp_path / "bin" / "python3", FAKE_PYTHON),
-        *((tmp_path / ".venv" / "bin" / tool, "#!/bin/sh\n") for tool in ("ruff", "pyright", "lint-imports")),
+        *((tmp_path / ".venv" / "bin" / tool, "#!/bin/sh\n") for tool in TOOLS),
     ]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
@@ -168,7 +171,8 @@ def test_ci_pins_what_it_installs_and_removes_its_environments_after_a_failure(t
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    docs, lowest = (tmp_path / "pip.log").read_text().splitlines()
+    quantised, docs, lowest = (tmp_path / "pip.log").read_text().splitlines()
     (pinned,) = [line for line in (ROOT / "requirements-dev.lock").read_text().splitlines() if line[:8] == "pytest=="]
+    assert all("==" in word for word in quantised.partition("outputs/quantised ")[2].split()) and "torchao" in quantised
     assert docs == "install -q -r requirements-docs.lock" and lowest.split()[-1] == pinned
     assert not list((tmp_path / "outputs").iterdir())

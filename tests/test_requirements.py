@@ -16,7 +16,7 @@ from spectrum.models.sources import HubFiles, model_item
 COMMIT = re.compile(r"[0-9a-f]{40}")
 UNPINNED = {
     "animatediff", "bria", "flux_control", "hidream", "hunyuan_image", "hunyuan_video_i2v", "ovis_image",
-    "qwen_image_edit", "sana_sprint", "sana_video", "skyreels_v2",
+    "kandinsky5_video", "qwen_image_edit", "sana_sprint", "sana_video", "skyreels_v2", "svd",
 }  # fmt: skip
 
 

@@ -8,7 +8,8 @@ import types
 
 import pytest
 import torch
-from cases import MODELS, subject_of
+from cases import subject_of
+from families import CORE
 from toys import flux_transformer
 
 from spectrum.api import denoisers
@@ -73,7 +74,9 @@ def test_teacache_watches_the_timestep_where_its_authors_do_and_seacache_the_tok
     assert signal.ndim == 2 and modulated.ndim == 3 and not calls
 
 
-@pytest.mark.parametrize("name", sorted({*MODELS} - {"sdxl", "z_image", "lumina2", "flux_kontext"}))
+@pytest.mark.parametrize(
+    "name", sorted({*CORE, "hidream", "ltx_video", "sana"} - {"sdxl", "sd15", "z_image", "lumina2"})
+)
 def test_the_grid_is_that_of_the_tokens(name):
     model, given, modulated, calls = signal_at_the_first_call(subject_of(name), Signal.modulated_input)
     assert check_grid(modulated.shape[1], token_grid(model, given), name) and not calls

@@ -144,7 +144,7 @@ def levels(scheduler: Any) -> list[tuple[float, float]]:
 
 def _is_trigflow(scheduler: Any) -> bool:
     """Whether a scheduler's timesteps are angles (Sana-Sprint's); the last of them is the end and no step."""
-    return getattr(scheduler.config, "prediction_type", None) == "trigflow"
+    return getattr(getattr(scheduler, "config", None), "prediction_type", None) == "trigflow"
 
 
 def _sigmas(scheduler: Any) -> Tensor:

@@ -5,6 +5,7 @@ so the same prompt is the same call everywhere.
 """
 
 import hashlib
+import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -28,9 +29,9 @@ def torch_dtype(name: str) -> torch.dtype:
 def build(model: ModelConfig, device: torch.device) -> Any:
     """A pipeline with drawn weights, from the classes and arguments in its model's config, without a progress bar.
 
-    `architecture.components` has for each part its diffusers class under `class`, a `dtype` where it is not the
-    model's, and the arguments of its config. Parts that are not named are left out. `architecture.settings` are
-    arguments of the pipeline itself.
+    `architecture.components` has for each part its class in diffusers or transformers under `class`, a `dtype` where it
+    is not the model's, and the arguments of its config. Parts that are not named are left out. `architecture.settings`
+    are arguments of the pipeline itself.
 
     Args:
         model: the model's config.
@@ -62,20 +63,38 @@ def assembled(cls: Any, parts: Mapping[str, Any]) -> Any:
     return pipe
 
 
+def class_of(name: str, *libraries: str, where: str = "") -> Any:
+    """A class of one of the libraries; dots lead to one that the library does not name at its top.
+
+    Raises:
+        SpectrumError: if none of them has it.
+    """
+    inside, _, own = name.rpartition(".")
+    for library in libraries:
+        try:
+            module = importlib.import_module(f"{library}.{inside}" if inside else library)
+        except ImportError:
+            continue
+        found = getattr(module, own, None)
+        if isinstance(found, type):
+            return found
+    return refuse(f"{where}there is no {name} in {' or '.join(libraries)}")
+
+
 def _component(name: str, spec: Mapping[str, Any], model: ModelConfig, device: torch.device) -> Any:
     """One part of a pipeline from its config. A module is made on the device, in its dtype, as diffusers loads one."""
-    import diffusers
-
     given = dict(spec)
     kind, dtype = given.pop("class"), torch_dtype(given.pop("dtype", model.dtype))
-    cls: Any = getattr(diffusers, kind, None) or refuse(f"architecture.components.{name}: diffusers has no {kind}")
+    cls = class_of(kind, "diffusers", "transformers", where=f"architecture.components.{name}: ")
     if not hasattr(cls, "parameters"):
-        return cls.from_config(given)
+        return cls.from_config(given) if hasattr(cls, "from_config") else cls(**given)
+    config = getattr(cls, "config_class", None)  # of a class of transformers
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            return _as_loaded(randomise(cls.from_config(given)), dtype)
+            made = cls.from_config(given) if config is None else cls(config(**given))
+            return _as_loaded(randomise(made), dtype)
     finally:
         torch.set_default_dtype(default)
 
@@ -146,7 +165,8 @@ def prompt_inputs(pipe: Any, embeds: Mapping[str, Any], prompts: Sequence[str]) 
             [tokens], dtype: bool}` or `{zeros: [tokens]}` for a mask; `{each: [tokens, width]}` for a list with one
             tensor for each prompt; `{labels: 1000}` for class numbers (a prompt that is a number or a class's name is
             that class; where the classes have no names, any other draws one); `{picture: [3, height, width]}` for a
-            picture in [0, 1], with `pil: true` as a PIL picture.
+            picture in [0, 1], with `pil: true` as a PIL picture; `{lengths: tokens}` for where each prompt's tokens
+            begin and the last one's end.
         prompts: the prompts of one batch.
 
     Returns:
@@ -172,6 +192,8 @@ def _values(name: str, spec: Any, texts: Sequence[str], device: torch.device, dt
         if fill in kind:
             mask = torch.full((len(texts), *kind[fill]), value, device=device)
             return mask.to(getattr(torch, kind.get("dtype", "bool")))
+    if "lengths" in kind:
+        return torch.arange(len(texts) + 1, dtype=torch.int32, device=device) * kind["lengths"]
     if "picture" in kind and kind.get("pil"):
         from diffusers.utils.pil_utils import numpy_to_pil
 

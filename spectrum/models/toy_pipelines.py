@@ -15,8 +15,8 @@ import yaml
 
 from spectrum.config.reader import CONFIGS, choices
 from spectrum.core.errors import refuse
-from spectrum.models.architectures import assembled, randomise
-from spectrum.models.toys import class_of, toy, value_of
+from spectrum.models.architectures import assembled, class_of, randomise
+from spectrum.models.toys import toy, value_of
 
 CALLS = 8
 """Denoising steps that a toy pipeline is asked for where its file says nothing else."""

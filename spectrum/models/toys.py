@@ -4,7 +4,6 @@ Each is a file in `configs/denoiser`: the class, the arguments of its config, an
 to pass. Such a file is data: nothing in it is run.
 """
 
-import importlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from spectrum.config.reader import CONFIGS, choices
 from spectrum.core.errors import refuse
-from spectrum.models.architectures import randomise
+from spectrum.models.architectures import class_of, randomise
 
 STEPS = 8
 """Denoising steps of a toy's trajectory."""
@@ -97,24 +96,6 @@ def missing_classes(known: Collection[str]) -> dict[str, str]:
         if cls.__module__.startswith(("diffusers.models.transformers.", "diffusers.models.unets.")):
             found[name] = NO_TOY.get(name, "new: nobody has written one")
     return found
-
-
-def class_of(name: str, *libraries: str) -> Any:
-    """A class of one of the libraries; dots lead to one that the library does not name at its top.
-
-    Raises:
-        SpectrumError: if none of them has it.
-    """
-    inside, _, own = name.rpartition(".")
-    for library in libraries:
-        try:
-            module = importlib.import_module(f"{library}.{inside}" if inside else library)
-        except ImportError:
-            continue
-        found = getattr(module, own, None)
-        if isinstance(found, type):
-            return found
-    return refuse(f"there is no {name} in {' or '.join(libraries)}")
 
 
 def value_of(spec: Any, step: int, draw: torch.Generator) -> Any:
