@@ -123,11 +123,22 @@ def test_an_exit_that_is_wrapped_afterwards_is_found_again():
 def test_a_loop_with_gradients_stores_no_graph():
     model = Small()
     hook, scheduler = put_on(model, method())
-    x = latents(1).requires_grad_()
+    x = 1 * latents(1).requires_grad_()  # as the sampler's own steps make it, of weights that want gradients
     for scheduler.step_index in range(2):
         model(x)
     (branch,) = hook._trajectory.branches
     assert not any(feature.requires_grad for history in branch.histories.values() for feature in history.features)
+
+
+def test_gradients_that_are_asked_for_are_refused_since_a_skipped_step_has_none():
+    model = Small()
+    put_on(model, method())
+    with pytest.raises(
+        SpectrumError, match=r"^gradients are taken through Small to its latents, and a skipped step has"
+    ):
+        model(latents(1).requires_grad_())
+    with torch.no_grad():
+        assert model(latents(1).requires_grad_()) is not None
 
 
 def test_skip_layer_guidance_is_a_branch_of_its_own():

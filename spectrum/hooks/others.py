@@ -54,7 +54,7 @@ def refuse_readers(model: nn.Module, latents: Tensor) -> None:
             f"the pipeline reads the attention maps that {reader} keeps in {type(model).__name__}, and a skipped step "
             "leaves none: call restore(pipe)"
         )
-    if latents.requires_grad and torch.is_grad_enabled():
+    if latents.requires_grad and latents.is_leaf and torch.is_grad_enabled():  # in a plain loop they are no leaf
         refuse(
             f"gradients are taken through {type(model).__name__} to its latents, and a skipped step has none: call "
             "restore(pipe)"
