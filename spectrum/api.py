@@ -62,7 +62,7 @@ class Accelerated:
         self.method = method
         self.hooks = attached(self.pipe, method, CacheHook, self._denoiser, **self._options)
         self.pipe.__dict__[_ATTRIBUTE] = self
-        watch(self.pipe, self._check_denoisers)
+        watch(self.pipe, self._loop_begins)
 
     @property
     def layout(self) -> Denoiser | None:
@@ -103,6 +103,11 @@ class Accelerated:
                 else:
                     merged[name] = joined(merged[name], own) if name in merged else own
         return merged
+
+    def _loop_begins(self) -> None:
+        self._check_denoisers()
+        for hook in self.hooks:
+            hook.close()
 
     def _check_denoisers(self) -> None:
         """Refuse a pipeline that has got another denoiser since, which runs without the method.

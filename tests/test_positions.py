@@ -5,14 +5,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
+from diffusers.pipelines.ltx2 import LTX2Vocoder
 from small import LAYOUT, Small, latents, method, numbers, put_on, steps, walk
 from torch import nn
 
-from spectrum import SpectrumError
+from spectrum import SpectrumError, accelerate, restore
 from spectrum.core.schedule import always
 from spectrum.hooks.hook import CacheHook
 from spectrum.hooks.scheduler import Mark, position
-from spectrum.models.attached import attached, named_denoisers, scheduler_of
+from spectrum.models.attached import attached, is_denoiser, named_denoisers, scheduler_of
+from spectrum.models.toy_pipelines import toy_pipelines
 from spectrum.models.toys import toy
 
 
@@ -39,13 +41,34 @@ def test_where_nothing_says_where_a_run_begins_the_timestep_does():
     scheduler = set_up(DPMSolverMultistepScheduler)
     assert scheduler.begin_index is None and scheduler.step_index is None
     assert position(scheduler, scheduler.timesteps[2]).step == 2
-    assert position(scheduler, scheduler.timesteps[2].float() / 1000).step == 0  # not a timestep of its own
+    assert position(scheduler, scheduler.timesteps[2].float() / 1000).step == 2  # as flow models are given it
+    assert position(scheduler, torch.tensor(12345)).step == 0 and position(scheduler).step == 0
+    assert position(DPMSolverMultistepScheduler(), torch.tensor(900)).step == 0  # never set: 1000 timesteps are no run
+    plain = set_up(FlowMatchEulerDiscreteScheduler, 1000)
+    assert (
+        plain.timesteps[-1] == 1.0 and position(plain, torch.tensor(1.0)).step == 0
+    )  # the first sigma, not the last t
     flow = set_up(FlowMatchEulerDiscreteScheduler)
     tokens = torch.stack([torch.zeros(()), flow.timesteps[3], flow.timesteps[3]])  # a given frame has none of its own
     assert position(flow, tokens).step == 3
     assert position(flow, flow.timesteps[3].long()).step == 3  # as pipelines cut it off
     flow.set_begin_index(1)
     assert position(flow, flow.timesteps[3]).step == 1
+
+
+def test_before_a_scheduler_steps_only_the_next_timestep_is_taken_for_a_step():
+    scheduler = set_up(FlowMatchEulerDiscreteScheduler)  # copies of it step, one for each frame
+    begun = position(scheduler, scheduler.timesteps[0])
+    assert position(scheduler, scheduler.timesteps[0], begun).step == 0
+    assert position(scheduler, scheduler.timesteps[1], begun).step == 1
+    assert position(scheduler, scheduler.timesteps[2], begun).step == 0  # another loop's: refused as a second call
+    alone = set_up(DDIMScheduler)
+    with pytest.raises(
+        SpectrumError, match="called at step 3 of the pipeline's DDIMScheduler after step 1: a loop with a"
+    ):
+        position(alone, alone.timesteps[3], Mark(1, None))
+    with pytest.raises(SpectrumError, match="PNDMScheduler does not tell which step it is at"):
+        position(PNDMScheduler(), torch.tensor(5))
 
 
 def test_several_timesteps_and_repeated_ones_are_refused_where_only_they_tell_the_step():
@@ -121,3 +144,23 @@ def test_all_parts_of_a_pipeline_that_denoise_are_found_each_with_the_scheduler_
     assert [*named_denoisers(pipe)] == ["unet", "prior_prior", "super_res_first"]
     found = [scheduler_of(pipe, name) for name in named_denoisers(pipe)]
     assert found == [*schedulers.values()]
+
+
+def test_a_vocoder_is_no_denoiser_and_a_layout_goes_where_it_fits():
+    assert not is_denoiser(LTX2Vocoder(in_channels=8, hidden_channels=32, out_channels=2))
+    pipe, _ = two_denoisers()
+    pipe.transformer_2.layers, pipe.transformer_2.blocks = pipe.transformer_2.blocks, None
+    for name in ("transformer", "transformer_2"):
+        restore(SimpleNamespace(transformer=getattr(pipe, name)))
+    first, second = attached(pipe, method(), CacheHook, LAYOUT)
+    assert first.layout.stacks == LAYOUT.stacks and second.layout is None
+
+
+def test_a_pipeline_that_makes_one_step_may_be_called_again_and_again():
+    toy = toy_pipelines()["StableDiffusionXLImg2ImgPipeline"]
+    pipe = toy.build()
+    once = {**toy.arguments(pipe), "num_inference_steps": 2, "strength": 0.5}
+    with torch.no_grad(), accelerate(pipe, "fora") as handle:
+        for _ in range(4):
+            pipe(**once)
+            assert handle.report()["branch 0"]["run_steps"] == [1]

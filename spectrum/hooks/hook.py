@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -79,6 +80,8 @@ class CacheHook:
     ) -> None:
         self._as_called, self.model = model, uncompiled(model)
         self.layout = None if layout is None else layout.with_stacks(self.model).serving(method)
+        if self.layout is not None and compiled_whole(model):  # stand-ins that learn would be compiled once more
+            self.layout = replace(self.layout, feeders=(), refiners=())
         if self.layout is not None:
             self.layout.check(self.model)
         self._check = check
@@ -159,6 +162,11 @@ class CacheHook:
         """Whether a trajectory with these timesteps is under way and its newest step is this one."""
         current = self._trajectory
         return current is not None and current.timesteps is timesteps and current.newest == step
+
+    def close(self) -> None:
+        """The pipeline begins another loop: what comes does not go on from this trajectory."""
+        if self._trajectory is not None:
+            self._trajectory.closed = True
 
     @property
     def running(self) -> bool:

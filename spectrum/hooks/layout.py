@@ -111,6 +111,11 @@ class Denoiser:
             return self
         return replace(self, feeders=(*self.feeders, *self.refiners), refiners=())
 
+    def fits(self, model: nn.Module) -> bool:
+        """Whether a model has the exits and stacks that this layout names."""
+        modules = dict(model.named_modules())
+        return all(name in modules for name in (*(e.module for e in self.exits), *self.stacks))
+
     def check(self, model: nn.Module) -> None:
         """Check that a model has the modules that this layout names.
 

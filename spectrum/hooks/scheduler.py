@@ -1,6 +1,7 @@
 """Where a trajectory stands, read from the pipeline's scheduler: step, clock readings, noise levels.
 
-Nothing here reads from the device while a run is under way, but for schedulers that keep no step index.
+Nothing here reads from the device while a run is under way, but for schedulers that keep no step index, and at the
+first step where nothing says at which one a run begins.
 """
 
 import copy
@@ -44,35 +45,60 @@ def position(scheduler: Any, timestep: Any = None, last: Mark | None = None) -> 
     count = getattr(scheduler, "counter", None)
     if hasattr(scheduler, "step_index"):
         known = scheduler.begin_index if scheduler.step_index is None else scheduler.step_index
-        return Mark((_looked_up(scheduler, timestep) or 0) if known is None else known, count)
+        return Mark(_begun(scheduler, timestep, last) if known is None else known, count)
     if last is not None and last.count is not None and count is not None:
         return Mark(last.step + count - last.count, count)
-    found = _looked_up(scheduler, timestep, 0 if last is None else last.step)
-    if found is None:
+    return Mark(_looked_up(scheduler, timestep, last), count)
+
+
+def _begun(scheduler: Any, timestep: Any, last: Mark | None) -> int:
+    """The step before a scheduler with a `step_index` has made one: that of the timestep, else the first.
+
+    A pipeline that never steps its scheduler, but copies of it, goes on here one step at a time.
+    """
+    before = 0 if last is None else last.step
+    if timestep is None or getattr(scheduler, "num_inference_steps", None) is None:
+        return before
+    now = torch.as_tensor(timestep).flatten().max()
+    for scale in (getattr(scheduler.config, "num_train_timesteps", 1), 1):  # flow models are given sigmas
+        known = (scheduler.timesteps.to(now.dtype) if scale == 1 else scheduler.timesteps).double()
+        found = torch.isclose(known, (now.to(known) * scale), rtol=1e-6, atol=0).nonzero().flatten().tolist()
+        if found and (last is None or before in (found[0], found[0] - 1)):
+            return found[0]
+    return before
+
+
+def _looked_up(scheduler: Any, timestep: Any, last: Mark | None) -> int:
+    """The step of a timestep, for a scheduler that keeps no `step_index`.
+
+    Raises:
+        SpectrumError: for several timesteps, one that it does not have or has several times, and for a jump.
+    """
+    name, kept = type(scheduler).__name__, scheduler.timesteps
+    now = torch.as_tensor(-1 if timestep is None or kept is None else timestep).flatten()
+    if len(now) > 1 and bool((now != now[0]).any()):
         refuse(
-            f"{type(scheduler).__name__} does not tell which step it is at: use a scheduler with `step_index`, "
+            f"{name}: the denoiser is called with several timesteps at once, {now.tolist()}, and a caching method "
+            "needs one: call restore(pipe)"
+        )
+    found = [] if kept is None else (kept.to(now.dtype) == now[0].to(kept.device)).nonzero().flatten().tolist()
+    later = [index for index in found if last is None or index >= last.step] or found
+    if not later:
+        refuse(
+            f"{name} does not tell which step it is at: use a scheduler with `step_index`, "
             "FlowMatchEulerDiscreteScheduler or UniPCMultistepScheduler, if the model allows it, or call restore(pipe)"
         )
-    return Mark(found, count)
-
-
-def _looked_up(scheduler: Any, timestep: Any, since: int = 0) -> int | None:
-    """The first index not before `since` at which a scheduler has a timestep; else the first at all; else None."""
-    now = torch.as_tensor(-1 if timestep is None else timestep).flatten()
-    if not hasattr(scheduler, "step_index") and bool((now != now[0]).any()):
+    if len(later) > 1 and not hasattr(scheduler, "counter"):
         refuse(
-            f"{type(scheduler).__name__}: the denoiser is called with several timesteps at once, {now.tolist()}, and a "
-            "caching method needs one: call restore(pipe)"
+            f"{name} has the timestep {now[0].item():g} several times and no `step_index`, so it cannot be told which "
+            "step it is at: call restore(pipe)"
         )
-    kept = scheduler.timesteps.to(now.dtype)
-    found = (kept == now.max().to(kept.device)).nonzero().flatten().tolist()
-    later = [index for index in found if index >= since] or found
-    if len(later) > 1 and not (hasattr(scheduler, "step_index") or hasattr(scheduler, "counter")):
+    if last is not None and later[0] > last.step + 1:
         refuse(
-            f"{type(scheduler).__name__} has the timestep {now[0].item():g} several times and no `step_index`, so "
-            "it cannot be told which step it is at: call restore(pipe)"
+            f"the denoiser is called at step {later[0]} of the pipeline's {name} after step {last.step}: a loop with a "
+            "scheduler of its own calls it; step the pipeline's scheduler, or call restore(pipe)"
         )
-    return later[0] if later else None
+    return later[0]
 
 
 def count_of_calls(scheduler: Any, steps: int) -> int:
@@ -157,5 +183,10 @@ def _sigmas(scheduler: Any) -> Tensor:
     if _is_trigflow(scheduler):
         angles = scheduler.timesteps.cpu()
         return angles.sin() / (angles.sin() + angles.cos())
+    if not hasattr(scheduler, "alphas_cumprod"):
+        refuse(
+            f"{type(scheduler).__name__} keeps no noise levels: type a method of time alone, for example "
+            "method=spectrum, and method.clock=step"
+        )
     kept: Tensor = scheduler.alphas_cumprod[scheduler.timesteps.cpu().to(torch.long)]
     return ((1 - kept) / kept) ** 0.5

@@ -12,6 +12,7 @@ from spectrum.core.errors import refuse
 from spectrum.hooks.layout import Place
 
 _CONDITION = re.compile("encod|text|pooled|cond|prompt|caption|emb|mask|guidance|_ids|control")
+_TIME = re.compile("t|r|time|noise_time|.*timestep.*|.*sigma.*")
 _MOVES = re.compile("latent|sample|tokens|cache|residual|control")
 
 
@@ -139,7 +140,7 @@ def _candidates(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def is_time(argument: str) -> bool:
     """Whether a forward's argument is a timestep, by its name."""
-    return "time" in argument or "sigma" in argument or argument in ("t", "r")
+    return _TIME.fullmatch(argument) is not None
 
 
 @functools.lru_cache(maxsize=64)

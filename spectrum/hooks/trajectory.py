@@ -149,6 +149,7 @@ class Trajectory:
         decided: by step and sample what the first branch decided, for methods whose branches share the decision.
         finite: the check that outputs are finite.
         mark: where it stood at its newest call.
+        closed: whether the pipeline has begun another loop since.
         suspect: whether it seems to go on from another one, whose scheduler's state was copied.
     """
 
@@ -161,6 +162,7 @@ class Trajectory:
     decided: dict[tuple[int, int], bool] = field(default_factory=dict)
     finite: FiniteCheck = field(default_factory=FiniteCheck)
     mark: Mark | None = None
+    closed: bool = False
     suspect: bool = False
 
     @property
@@ -179,7 +181,7 @@ class Trajectory:
             SpectrumError: if this trajectory had one call and seemed so too: then every call begins one.
         """
         calls = sum(len(one.runs) + len(one.skipped) for branch in self.branches for one in branch.parts[:1])
-        found = step > 0 and calls == 1 and self.newest in (step - 1, step)
+        found = not self.closed and step > 0 and calls == 1 and self.newest in (step - 1, step)
         found = found and torch.equal(torch.as_tensor(self.timesteps), torch.as_tensor(scheduler.timesteps))
         if found and self.suspect:
             refuse(

@@ -78,7 +78,8 @@ def attached(
         pipe: a diffusers pipeline.
         method: the method.
         make: makes a hook: `CacheHook`, or a class like it.
-        denoiser: the layout to use; without it the registered one, or else what a traced forward shows.
+        denoiser: the layout to use, on the denoisers that have its modules; else the registered one, or else what a
+            traced forward shows.
         **options: further arguments of `make`.
 
     Returns:
@@ -90,8 +91,11 @@ def attached(
     """
     hooks: list[H] = []
     try:
-        for name, model in named_denoisers(pipe).items():
-            layout = denoiser or registered_layout(uncompiled(model))
+        named = {name: (model, uncompiled(model)) for name, model in named_denoisers(pipe).items()}
+        own = [name for name, (_, plain) in named.items() if denoiser is not None and denoiser.fits(plain)]
+        for name, (model, plain) in named.items():
+            layout = denoiser if name in own or not own else None
+            layout = layout or registered_layout(plain)
             hooks.append(make(model, layout, functools.partial(scheduler_of, pipe, name), method, **options))
     except BaseException:
         for hook in hooks:

@@ -59,8 +59,7 @@ DENOISERS: Mapping[str, Denoiser] = {
 def registered_layout(model: nn.Module) -> Denoiser | None:
     """The layout of a model's family; None if it is not registered, or the model lacks a part that others have."""
     found = DENOISERS.get(type(model).__name__)
-    parts = dict(model.named_modules())
-    if found is None or any(name not in parts for name in (*(e.module for e in found.exits), *found.stacks)):
+    if found is None or not found.fits(model):
         return None
     return replace(found, source=Source.registered)
 
