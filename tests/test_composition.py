@@ -88,7 +88,7 @@ def compiled_whole(pipe, how):
 
 @pytest.mark.parametrize(
     ("name", "how"),
-    [(name, "wrapped") for name in ("flux", "sd35", "wan21_14b", "hunyuan_video", "qwen_image")]
+    [(name, "wrapped") for name in ("flux", "z_image", "wan21_14b", "hunyuan_video", "qwen_image")]
     + [("flux", "in place")],
 )
 def test_case_15_a_denoiser_compiled_whole_has_a_graph_for_run_steps_and_one_for_skipped_ones(name, how):
