@@ -3,8 +3,9 @@
 import contextlib
 
 import pytest
+import torch
 
-from spectrum import SpectrumError
+from spectrum import SpectrumError, accelerate
 from spectrum.bench.pipeline_probe import CHECKS, WORKS, PipelineFinding, probe_pipeline
 from spectrum.commands.probe_pipelines import chosen, page
 from spectrum.config.reader import choices
@@ -122,3 +123,15 @@ def test_every_pipeline_has_a_toy_or_a_reason():
 def test_files_are_data_of_known_words():
     for toy in toy_pipelines().values():
         assert toy.call and toy.components and toy.family in choices("pipeline")
+
+
+def test_denoisers_of_one_step_have_branches_of_their_own_in_the_report():
+    toy = toy_pipelines()["Ideogram4Pipeline"]
+    pipe = toy.build()
+    with torch.no_grad(), accelerate(pipe, "fora") as handle:
+        pipe(**toy.arguments(pipe))
+        report = handle.report()
+    assert set(report) == {"branch 0", "unconditional_transformer: branch 0"}
+    for branch in report.values():
+        steps = [*branch["run_steps"], *(entry["step"] for entry in branch["skipped"])]
+        assert sorted(steps) == list(range(8)) and branch["skipped"]
