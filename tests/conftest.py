@@ -26,7 +26,8 @@ FAST = {
 HOOKS = {"composition", "machines"}
 """Files that run parts of spectrum/hooks which no fast test reaches: compiled, offloaded and parallel denoisers."""
 WHOLE = {
-    "audit": ("test_a_committed_row_is_sampled_again_and_its_pictures_are_the_stored_ones",
+    "audit": ("test_a_committed_row_is_sampled_again_and_its_pictures_are_the_stored_ones[planned-1]",
+              "test_a_committed_row_is_sampled_again_and_its_pictures_are_the_stored_ones",
               "test_on_another_cpu_the_pictures_themselves_are_compared",
               "test_pictures_of_a_small_run_come_out_again", "test_runs_and_values_are_those_of_samples_made_again"),
     "docs": ("test_a_page_that_adds_something_works_word_by_word[add-a-model.md-4]",
@@ -39,6 +40,7 @@ WHOLE = {
                   "test_a_sweep_ends_with_one_comparison[submitit_local]"),
     "submit": ("test_a_method_that_meets_every_rule_is_checked_and_then_added",),
     "tiny": ("test_the_recipe_runs",),
+    "tiny_unet": ("test_the_recipe_runs_and_goes_on_from_trained_weights",),
     "train_clip": ("test_the_recipe_runs",),
 }  # fmt: skip
 """Tests of a minute or more, whose parts others test: they run with all of conformance under `-m whole`."""

@@ -166,7 +166,7 @@ def test_5_records_that_are_not_there(command, trace, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["models=foo"], "models: there is no foo; type any of chroma, "),
+        (["models=foo"], "models: there is no foo; type any of animatediff, "),
         (["methods=foo,fora,bar"], "methods: there is no foo, no bar; type any of adams, "),
         ([f"to={NOT_HERE}/matrix.md"], f"to={NOT_HERE} cannot be written to"),
         (["to=results"], "to=results is a folder: type to=FILE"),
