@@ -54,7 +54,7 @@ def position(scheduler: Any, timestep: Any = None, last: Mark | None = None) -> 
 def _begun(scheduler: Any, timestep: Any, last: Mark | None) -> int:
     """The step before a scheduler with a `step_index` has made one: that of the timestep, else the first.
 
-    A pipeline that never steps its scheduler, but copies of it, goes on here one step at a time.
+    A pipeline that never steps its scheduler, but copies of it, goes on here one step at a time, or begins anew.
     """
     before = 0 if last is None else last.step
     if timestep is None or getattr(scheduler, "num_inference_steps", None) is None:
@@ -63,7 +63,7 @@ def _begun(scheduler: Any, timestep: Any, last: Mark | None) -> int:
     for scale in (getattr(scheduler.config, "num_train_timesteps", 1), 1):  # flow models are given sigmas
         known = (scheduler.timesteps.to(now.dtype) if scale == 1 else scheduler.timesteps).double()
         found = torch.isclose(known, (now.to(known) * scale), rtol=1e-6, atol=0).nonzero().flatten().tolist()
-        if found and (last is None or before in (found[0], found[0] - 1)):
+        if found and (last is None or before in (found[0], found[0] - 1) or found[0] == 0):
             return found[0]
     return before
 
