@@ -9,6 +9,7 @@ import functools
 
 import torch
 from fitted import FITTED, TYPED, planned_on
+from toys import dtype_of, traces
 
 from spectrum.api import Accelerated, denoisers
 from spectrum.bench.generate import sample_report
@@ -156,17 +157,12 @@ def removal_leaves_the_model_as_it_was(pair):
     """3: same modules, same forward, same output, nothing on the class."""
     before = []
     for model in denoisers(pair.subject.pipe):
-        before.append((model, list(model.modules()), type(model).forward, _traces(model)))
+        before.append((model, list(model.modules()), type(model).forward, traces(model)))
     pair.cached()
-    for model, modules, forward, traces in before:
+    for model, modules, forward, left in before:
         assert all(a is b for a, b in zip(model.modules(), modules, strict=True))
-        assert type(model).forward is forward and model.forward.__func__ is forward and _traces(model) == traces
+        assert type(model).forward is forward and model.forward.__func__ is forward and traces(model) == left
     assert same(pair.subject.sample(), pair.subject.plain)
-
-
-def _traces(model):
-    """What a hook could leave behind on a model's modules."""
-    return [(set(vars(m)), len(m._forward_pre_hooks), len(m._forward_hooks)) for m in model.modules()]
 
 
 def two_pipelines_do_not_meet(pair):
@@ -246,17 +242,13 @@ def the_output_keeps_its_dtype(pair):
     subject = subject_of(pair.subject.name, "bfloat16")
     seen = []
     handles = [
-        model.register_forward_hook(lambda module, args, out: seen.append(_dtype(out[0])))
+        model.register_forward_hook(lambda module, args, out: seen.append(dtype_of(out[0])))
         for model in denoisers(subject.pipe)
     ]
     image, _ = pair.cached(subject=subject)
     for handle in handles:
         handle.remove()
     assert torch.isfinite(image).all() and set(seen) == {torch.bfloat16}
-
-
-def _dtype(value):
-    return value[0].dtype if isinstance(value, list) else value.dtype
 
 
 def the_bytes_are_known(pair):

@@ -152,3 +152,13 @@ def aura_flow_embeds():
     embeds, mask = torch.zeros(1, 5, 24), torch.ones(1, 5, dtype=torch.int64)
     given = {"prompt_embeds": embeds + 0.1, "prompt_attention_mask": mask}
     return given | {"negative_prompt_embeds": embeds, "negative_prompt_attention_mask": mask}
+
+
+def traces(model):
+    """What a hook could leave behind on a model's modules."""
+    return [(set(vars(m)), len(m._forward_pre_hooks), len(m._forward_hooks)) for m in model.modules()]
+
+
+def dtype_of(value):
+    """The dtype of a denoiser's sample, which may be a list of tensors."""
+    return value[0].dtype if isinstance(value, list) else value.dtype

@@ -7,7 +7,7 @@ import torch
 
 from spectrum.config.schema import BUILT, ModelConfig
 from spectrum.core.errors import SpectrumError, refuse
-from spectrum.models.architectures import build, torch_dtype
+from spectrum.models.architectures import build, class_of, torch_dtype
 from spectrum.models.identity import check_digest, on_this_machine, weights_folder
 from spectrum.models.sources import model_item
 
@@ -92,13 +92,7 @@ def _in_pieces(pipe: Any, model: ModelConfig) -> Any:
 
 def _part(spec: Mapping[str, Any], dtype: torch.dtype) -> Any:
     """A part from a repository of its own, a network in the model's dtype; or one that is made from a config alone."""
-    import diffusers
-    import transformers
-
-    name = spec["class"]
-    cls: Any = getattr(diffusers, name, None) or getattr(transformers, name, None)
-    if cls is None:
-        refuse(f"neither diffusers nor transformers has a class named {name}")
+    cls = class_of(spec["class"], "diffusers", "transformers")
     if "config" in spec:
         return cls.from_config(dict(spec["config"]))
     kind = {"dtype": dtype} if hasattr(cls, "parameters") else {}

@@ -9,7 +9,7 @@ from spectrum.config.sampling import Sampling
 from spectrum.config.schema import BYTES, RunConfig
 from spectrum.core.method import Method, Plan, Site, plan_method
 
-REPEATING = ("PNDMScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler")
+REPEATING = ("PNDMScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler")
 """Schedulers with more timesteps than the steps that they are asked for."""
 
 
