@@ -35,6 +35,11 @@ def set_up(kind, steps=10, **settings):
     return scheduler
 
 
+def test_an_argument_named_for_time_is_a_timestep_and_its_ids_are_none():
+    assert all(map(tensors.is_time, ("timestep", "t", "r", "decoder_noise_time", "timestep_r", "sigma")))
+    assert not any(map(tensors.is_time, ("added_time_ids", "time_ids", "time_embed", "text", "target")))
+
+
 def test_the_position_is_the_step_index_and_before_the_first_step_where_the_run_begins():
     scheduler = set_up(FlowMatchEulerDiscreteScheduler)
     assert schedulers.position(scheduler).step == 0

@@ -46,7 +46,8 @@ def checked_weights(
         more: dict[str, Any] = {"branch": branch} if method.by_branch else {}
         more |= {"readings": readings} if method.whole_clock else {}
         more |= {"gram": gram} if method.weights_by_data else {}
-        found = method.forecast(times, target, span, **more)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = method.forecast(times, target, span, **more)
     except SpectrumError:
         raise
     except Exception as error:

@@ -12,7 +12,7 @@ from spectrum.core.errors import refuse
 from spectrum.hooks.layout import Place
 
 _CONDITION = re.compile("encod|text|pooled|cond|prompt|caption|emb|mask|guidance|_ids|control")
-_TIME = re.compile("t|r|time|noise_time|.*timestep.*|.*sigma.*")
+_TIME = re.compile("t|r|(.*_)?time|.*timestep.*|.*sigma.*")
 _MOVES = re.compile("latent|sample|tokens|cache|residual|control")
 
 
