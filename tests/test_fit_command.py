@@ -123,7 +123,7 @@ def test_run_samples_with_the_plan_that_is_kept_for_its_runs_and_with_a_file(fit
     assert call("run", "method=planned", f"plan={path}", *words, capsys=capsys).code == 0
     assert found.read_bytes() == before, "the same plan is the same run"
     line = error_line(call("run", "method=planned", "runs=5", *words, capsys=capsys))
-    assert "no plan of 5 runs in 9 steps is kept; there are plans of 4 runs" in line
+    assert "no plan of 5 runs in 9 steps is kept; there are plans of 4 runs" in line and "model.steps=9 runs=5" in line
     line = error_line(call("run", "method=planned", *words, capsys=capsys))
     assert "type runs= or plan=FILE" in line
     line = error_line(call("run", "method=fora", f"plan={path}", *words, capsys=capsys))

@@ -59,7 +59,7 @@ def kept_plan(folder: Path | None, steps: int, runs: int | None, model: str) -> 
         folder: of the weights; None where they lie in none.
         steps: number of denoising steps.
         runs: number of run steps; None is refused with what there is.
-        model: the model, for the message.
+        model: the model, for the message: `model=` and its name where it has a config.
 
     Raises:
         SpectrumError: if there is none.
@@ -70,7 +70,8 @@ def kept_plan(folder: Path | None, steps: int, runs: int | None, model: str) -> 
         return read_plan(path)
     what = "type runs= or plan=FILE" if runs is None else f"no plan of {runs} runs in {steps} steps is kept"
     has = f"there are plans of {', '.join(map(str, there))} runs" if there else "there is none yet"
-    makes = f"python scripts/fit.py model=NAME runs={runs or 10} keep=true"
+    typed = model if model.startswith("model=") else "model=NAME"
+    makes = f"python scripts/fit.py {typed} model.steps={steps} runs={runs or steps // 5} keep=true"
     return refuse(f"{model}: {what}; {has}, and {makes} makes one")
 
 
