@@ -14,7 +14,9 @@ from spectrum import SpectrumError, accelerate
 from spectrum.api import Accelerated
 from spectrum.config.reader import method_file
 from spectrum.core.schedule import explicit
+from spectrum.hooks.compiled import uses_cuda_graphs
 from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.private_api import compiled_call
 
 SPECTRUM = [0, 1, 2, 3, 4, 6, 8]
 
@@ -77,6 +79,52 @@ def test_case_15_compiled_blocks_are_not_compiled_again_at_every_step():
         assert runs_of(handle) == [SPECTRUM]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == frames > 0
     torch.testing.assert_close(image, expected, rtol=1e-3, atol=1e-3)
+
+
+class GraphMemory:
+    """A backend that returns what it computes in memory that its next call writes to, as CUDA graphs do."""
+
+    def __init__(self):
+        self.memory = {}
+
+    def __call__(self, graph, inputs):
+        def run(*args):
+            return tuple(self.written(place, value) for place, value in enumerate(graph(*args)))
+
+        return run
+
+    def written(self, place, value):
+        return self.memory.setdefault((place, value.shape), torch.empty_like(value)).copy_(value)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_case_15_what_cuda_graphs_overwrite_is_copied(whole):
+    subject = fresh()
+    with Accelerated(subject.pipe, method_of("spectrum")):
+        expected = subject.sample()
+    torch._dynamo.reset()
+    transformer = subject.pipe.transformer
+    if whole:
+        subject.pipe.transformer = torch.compile(transformer, backend=GraphMemory())
+    else:
+        transformer.compile_repeated_blocks(backend=GraphMemory())
+    calls = [compiled_call(part) for part in transformer.modules() if compiled_call(part)]
+    for call in [subject.pipe.transformer] if whole else calls:
+        call.get_compiler_config = lambda: {"triton.cudagraphs": True}  # as torch says of mode="reduce-overhead"
+    with Accelerated(subject.pipe, method_of("spectrum")) as handle:
+        image = subject.sample()
+        assert runs_of(handle) == [SPECTRUM]
+    torch.testing.assert_close(image, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_compiled_to_cuda_graphs_is_told_from_what_is_not():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    assert not uses_cuda_graphs(model)
+    model[0].compile()
+    assert not uses_cuda_graphs(model) and not uses_cuda_graphs(torch.compile(model, backend="eager"))
+    assert uses_cuda_graphs(torch.compile(model, mode="reduce-overhead"))
+    model[0].compile(mode="reduce-overhead")
+    assert uses_cuda_graphs(model)
 
 
 def compiled_whole(pipe, how):

@@ -8,12 +8,24 @@ from torch import nn
 from spectrum.core.errors import refuse
 from spectrum.hooks.private_api import COMPILED_CALL, compiled_call, uncompiled
 
-__all__ = ["CompiledCall", "compiled_whole", "refuse_compiled_later", "uncompiled"]
+__all__ = ["CompiledCall", "compiled_whole", "refuse_compiled_later", "uncompiled", "uses_cuda_graphs"]
 
 
 def compiled_whole(module: nn.Module) -> bool:
     """Whether a denoiser was compiled as a whole, by `torch.compile(module)` or `module.compile()`."""
     return uncompiled(module) is not module or compiled_call(module) is not None
+
+
+def uses_cuda_graphs(module: nn.Module) -> bool:
+    """Whether a denoiser, or a module in it, was compiled to CUDA graphs, as `mode="reduce-overhead"` does.
+
+    What such a module returns lies in memory that its next call writes to.
+    """
+    root = uncompiled(module)
+    calls = [module] if root is not module else []
+    calls += [call for part in root.modules() if (call := compiled_call(part)) is not None]
+    configs = [getattr(call, "get_compiler_config", lambda: None)() for call in calls]
+    return any(config.get("triton.cudagraphs", False) for config in configs if config)
 
 
 def refuse_compiled_later() -> None:

@@ -1,5 +1,6 @@
 """The one hook: at each call of a denoiser it runs the blocks, or puts a forecast in their place."""
 
+import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from spectrum.core.method import Method, Site, plan_method
 from spectrum.core.sums import prepare
 from spectrum.hooks import scheduler as schedulers
 from spectrum.hooks.branches import caller, find_branch
-from spectrum.hooks.compiled import compiled_whole
+from spectrum.hooks.compiled import compiled_whole, uses_cuda_graphs
 from spectrum.hooks.derive import layout_of_call
 from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
 from spectrum.hooks.fit_check import check_fit
@@ -198,6 +199,8 @@ class CacheHook:
         branch.last = index
         site = self._site or self._derive(call)
         result = site.evaluate(call, self.step_of(trajectory, branch, call))
+        if trajectory.overwritten:
+            result = copy.deepcopy(result)
         last = index == len(trajectory.times) - 1
         trajectory.finite.check(index, result.ran, sample_of(result.output), last)
         if spare is not None:
@@ -273,7 +276,8 @@ class CacheHook:
         plan_method(self.method, len(times), times, span)
         levels = [] if self.method.time_only else schedulers.levels(scheduler)
         self.on_start(scheduler.timesteps, step)
-        self._trajectory = Trajectory(scheduler.timesteps, times, span, levels, suspect=suspect)
+        graphs = uses_cuda_graphs(self._as_called)
+        self._trajectory = Trajectory(scheduler.timesteps, times, span, levels, suspect=suspect, overwritten=graphs)
         return self._trajectory
 
     def _branch_of(self, trajectory: Trajectory, name: str | None, call: DenoiserCall, step: int) -> Branch:

@@ -151,6 +151,7 @@ class Trajectory:
         mark: where it stood at its newest call.
         closed: whether the pipeline has begun another loop since.
         suspect: whether it seems to go on from another one, whose scheduler's state was copied.
+        overwritten: whether what the denoiser computes is overwritten at its next call, as in CUDA graphs.
     """
 
     timesteps: Any
@@ -164,6 +165,7 @@ class Trajectory:
     mark: Mark | None = None
     closed: bool = False
     suspect: bool = False
+    overwritten: bool = False
 
     @property
     def newest(self) -> int:
