@@ -1,6 +1,6 @@
 """Distil the embedded model into one that samples in 4 or 8 steps without guidance, on a CPU.
 
-python scripts/distil_tiny.py 8                  about an hour on one core; killed, it goes on where it was
+python scripts/distil_tiny.py 8                  about three quarters of an hour on one core; killed, it goes on where it was
 python scripts/distil_tiny.py 4 --out spectrum/assets/tiny_4step
 
 Nothing is fetched: the teacher is the embedded model, and what it samples is what the student learns from.
@@ -28,8 +28,8 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("steps", type=int, help=f"of the student, a divisor of {distil.STEPS}")
     options.add_argument("--work", type=Path, default=root / "work" / "tiny", help="trajectories and checkpoints")
     options.add_argument("--out", type=Path, help="the model's folder; what is there goes")
-    options.add_argument("--prompts", type=int, default=1024, help="trajectories to learn from, a multiple of 16")
-    options.add_argument("--updates", type=int, default=1200)
+    options.add_argument("--prompts", type=int, default=768, help="trajectories to learn from, a multiple of 16")
+    options.add_argument("--updates", type=int, default=700)
     options.add_argument("--batch", type=int, default=32, help="states of each update")
     return options
 
