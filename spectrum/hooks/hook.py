@@ -19,7 +19,7 @@ from spectrum.hooks.fit_check import check_fit
 from spectrum.hooks.forecast_errors import note_errors, rows_in
 from spectrum.hooks.layout import Denoiser, Source
 from spectrum.hooks.module_site import ModuleSite
-from spectrum.hooks.others import is_replaced, refuse_other_cache, refuse_readers, same_random_numbers
+from spectrum.hooks.others import changed_layers, is_replaced, refuse_other_cache, refuse_readers, same_random_numbers
 from spectrum.hooks.output_site import OutputSite
 from spectrum.hooks.private_api import context_parallel_config, uncompiled
 from spectrum.hooks.proof import proved
@@ -90,6 +90,7 @@ class CacheHook:
         self.on_start: Callable[[Any, int], None] = lambda timesteps, step: None
         self._scheduler = scheduler
         self._signature = inspect.signature(type(self.model).forward)
+        self._parts = list(self.model.modules())
         self._trajectory: Trajectory | None = None
         self._report: dict[str, Any] = {}
         self._read_signal, self._site = None, None
@@ -190,6 +191,7 @@ class CacheHook:
         """Find the step, let the site run or skip it, store what it gives; the denoiser's output."""
         if self.layout is not None and self.layout.only_fills(call.inputs):
             return call.run()
+        call = replace(call, changed=changed_layers(self._parts))
         mark = self._mark(call)
         trajectory, index = self._trajectory_at(mark.step, call), mark.step
         trajectory.mark = mark
@@ -262,6 +264,7 @@ class CacheHook:
         refuse_other_cache(self.model, self.method.name)
         refuse_readers(self.model, latents_of(call.inputs))
         self._renew_site()
+        self._parts = list(self.model.modules())
         times, span = schedulers.readings(scheduler, self.method.clock)
         if step >= len(times):
             refuse(

@@ -1,7 +1,7 @@
 """What others do to a hooked denoiser: other caches, and modules that are replaced."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from spectrum.core.errors import refuse
-from spectrum.hooks.private_api import hook_names
+from spectrum.hooks.private_api import REGISTRY_ATTRIBUTE, hook_names
 
 _CACHE = re.compile("cache|broadcast|taylorseer|fbc_|block_hook|denoiser_hook")
 """What the names of diffusers' hooks that cache have in common."""
+_SAME = re.compile("^spectrum$|offloading|layer_execution_tracker|layerwise_casting|autocast|^cp_")
+"""What those have in common that leave what a module computes as it is."""
 _READ = {
     "AttendExciteAttnProcessor", "CrossAttnStoreProcessor", "LEDITSCrossAttnProcessor", "Pix2PixZeroAttnProcessor",
 }  # fmt: skip
@@ -35,6 +37,22 @@ def refuse_other_cache(model: Any, method: str) -> None:
             f"a cache of diffusers is enabled on {type(model).__name__}, and {method} cannot work beside it: call "
             "disable_cache() on the denoiser first"
         )
+
+
+def changed_layers(parts: Sequence[nn.Module]) -> tuple[tuple[int, str], ...]:
+    """The hooks of diffusers that now change what parts of a denoiser compute.
+
+    A guider puts them on for one call: skip-layer guidance, perturbed attention, a weaker model of fewer layers.
+    Nothing in that call's arguments tells it from the others.
+
+    Args:
+        parts: the modules of the denoiser.
+
+    Returns:
+        Each hook by the number of its part and its name.
+    """
+    found = ((n, name) for n, part in enumerate(parts) if REGISTRY_ATTRIBUTE in vars(part) for name in hook_names(part))
+    return tuple(hook for hook in found if not _SAME.search(hook[1]))
 
 
 def refuse_readers(model: nn.Module, latents: Tensor) -> None:

@@ -34,6 +34,7 @@ __all__ = [
     "execution_device",
     "hook_names",
     "kept_in_float32",
+    "loops_of",
     "share_submodules",
     "stack_names",
     "submodules",
@@ -152,3 +153,13 @@ def execution_device(pipe: Any) -> torch.device:
 def kept_in_float32(module: nn.Module) -> set[str]:
     """The parts of a model that diffusers loads in float32 whatever the dtype."""
     return set(getattr(module, "_keep_in_fp32_modules", None) or ())
+
+
+def loops_of(pipe: Any) -> list[Any]:
+    """The blocks of a modular pipeline that loop, innermost ones too; none for other pipelines."""
+    found: list[Any] = []
+    left: list[Any] = [getattr(pipe, "_blocks", None)]
+    for block in left:
+        left += (getattr(block, "sub_blocks", None) or {}).values()
+        found += [block] if hasattr(block, "progress_bar") else []
+    return found

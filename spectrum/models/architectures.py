@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from spectrum.config.schema import ModelConfig
 from spectrum.core.errors import refuse
-from spectrum.hooks.private_api import execution_device, kept_in_float32
+from spectrum.hooks.private_api import execution_device, kept_in_float32, loops_of
 from spectrum.hooks.scheduler import count_of_calls, starts
 
 SEED = 0
@@ -60,6 +60,30 @@ def assembled(cls: Any, parts: Mapping[str, Any]) -> Any:
     for made in (pipe, *vars(pipe).values()):  # some pipelines are made of others
         if hasattr(made, "set_progress_bar_config"):
             made.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def is_modular(cls: type) -> bool:
+    """Whether a class of pipelines is made of blocks (`diffusers.modular_pipelines`)."""
+    return hasattr(cls, "default_blocks_name")
+
+
+def assembled_of_blocks(cls: Any, kept: Sequence[str], parts: Mapping[str, Any]) -> Any:
+    """A modular pipeline of some of its class's blocks, without a progress bar.
+
+    Args:
+        cls: the class of the pipeline.
+        kept: the names of the blocks; what the others would have made is an input of the pipeline's call.
+        parts: its parts and its settings by name; those that these blocks do not use are left out.
+    """
+    blocks = class_of(cls.default_blocks_name, "diffusers")()
+    for name in [name for name in blocks.sub_blocks if name not in kept]:
+        del blocks.sub_blocks[name]
+    pipe = cls(blocks=blocks)
+    for block in loops_of(pipe):
+        block.set_progress_bar_config(disable=True)
+    known = {*pipe.component_names, *(spec.name for spec in blocks.expected_configs)}
+    pipe.update_components(**{name: part for name, part in parts.items() if name in known})
     return pipe
 
 

@@ -1,49 +1,90 @@
-"""Notices at the beginning of a pipeline's loop that its denoiser was swapped, so that nothing runs uncached."""
+"""Notices where a pipeline's loops begin and end, so that nothing runs uncached and nothing stays in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-_BAR = "progress_bar"
+from spectrum.hooks.private_api import loops_of
+
+_BAR, _PARTS = "progress_bar", "register_components"
 
 
 class Watch:
-    """Takes the place of one pipeline's `progress_bar`, which diffusers calls where the denoising loop begins.
+    """Takes the place of a method of one pipeline, or of one block of a modular pipeline.
+
+    Args:
+        owner: the pipeline or block.
+        name: of the method.
+        before: called before the method.
+        after: called with what the method returns.
+    """
+
+    def __init__(self, owner: Any, name: str, before: Callable[[], None], after: Callable[[Any], None]) -> None:
+        self._owner, self._name, self._before, self._after = owner, name, before, after
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what the method does, with the calls before and after."""
+        self._before()
+        found = getattr(type(self._owner), self._name)(self._owner, *args, **kwargs)
+        self._after(found)
+        return found
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy of the owner, which has no method on it, gets the method of its class."""
+        return _plain(memo.get(id(self._owner), self._owner), self._name)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, str]]:
+        """So does a pickled one."""
+        return _plain, (self._owner, self._name)
+
+
+def _plain(owner: Any, name: str) -> Any:
+    return getattr(type(owner), name).__get__(owner)
+
+
+def watch(pipe: Any, begins: Callable[[], None], ends: Callable[[], None], swapped: Callable[[], None]) -> None:
+    """Notice the loops of a pipeline, if it tells where they are by a progress bar.
+
+    Diffusers itself ends what belongs to a call of a pipeline, but not of a modular pipeline.
 
     Args:
         pipe: the pipeline.
-        check: raises an error if the pipeline runs without the method that was put on it.
+        begins: called where a denoising loop begins.
+        ends: called where a loop of a modular pipeline ends.
+        swapped: called when parts of a modular pipeline were replaced.
     """
-
-    def __init__(self, pipe: Any, check: Callable[[], None]) -> None:
-        self._pipe, self._check = pipe, check
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Check, then do what `progress_bar` does."""
-        self._check()
-        return getattr(type(self._pipe), _BAR)(self._pipe, *args, **kwargs)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A copy of the pipeline, which has no method on it, gets its own progress bar."""
-        return _plain(memo.get(id(self._pipe), self._pipe))
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any]]:
-        """So does a pickled one."""
-        return _plain, (self._pipe,)
+    loops = loops_of(pipe)
+    for owner in (pipe, *loops):
+        _put(owner, _BAR, begins, (lambda bar: _tell_end(bar, ends)) if loops else lambda bar: None)
+    _put(pipe, _PARTS, lambda: None, lambda nothing: swapped())
 
 
-def _plain(pipe: Any) -> Any:
-    return getattr(type(pipe), _BAR).__get__(pipe)
-
-
-def watch(pipe: Any, check: Callable[[], None]) -> None:
-    """Let `check` be called at the beginning of each loop of a pipeline, if it tells where its loops begin."""
-    usual = getattr(type(pipe), _BAR, None)
-    own = vars(pipe).get(_BAR)
+def _put(owner: Any, name: str, before: Callable[[], None], after: Callable[[Any], None]) -> None:
+    usual = getattr(type(owner), name, None)
+    own = vars(owner).get(name)
     if usual is not None and (own is None or getattr(own, "__func__", None) is usual):
-        vars(pipe)[_BAR] = Watch(pipe, check)
+        vars(owner)[name] = Watch(owner, name, before, after)
+
+
+def _tell_end(bar: Any, ends: Callable[[], None]) -> None:
+    """Let a progress bar tell when it is closed for the first time."""
+    close = bar.close
+
+    def told() -> None:
+        if vars(bar).pop("close", None) is not None:
+            ends()
+        close()
+
+    bar.close = told
 
 
 def unwatch(pipe: Any) -> None:
     """Undo `watch`."""
-    if isinstance(getattr(pipe, "__dict__", {}).get(_BAR), Watch):
-        del vars(pipe)[_BAR]
+    for owner, name in _watched(pipe):
+        del vars(owner)[name]
+
+
+def _watched(pipe: Any) -> Iterator[tuple[Any, str]]:
+    for owner in (pipe, *loops_of(pipe)):
+        for name in (_BAR, _PARTS):
+            if isinstance(getattr(owner, "__dict__", {}).get(name), Watch):
+                yield owner, name
