@@ -1,7 +1,7 @@
 """What others do to a hooked denoiser: other caches, and modules that are replaced."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -39,20 +39,29 @@ def refuse_other_cache(model: Any, method: str) -> None:
         )
 
 
-def changed_layers(parts: Sequence[nn.Module]) -> tuple[tuple[int, str], ...]:
-    """The hooks of diffusers that now change what parts of a denoiser compute.
+class LayerHooks:
+    """The hooks of diffusers that change what parts of a denoiser compute.
 
     A guider puts them on for one call: skip-layer guidance, perturbed attention, a weaker model of fewer layers.
     Nothing in that call's arguments tells it from the others.
 
     Args:
-        parts: the modules of the denoiser.
-
-    Returns:
-        Each hook by the number of its part and its name.
+        model: the denoiser. What is on it now stays on it.
     """
-    found = ((n, name) for n, part in enumerate(parts) if REGISTRY_ATTRIBUTE in vars(part) for name in hook_names(part))
-    return tuple(hook for hook in found if not _SAME.search(hook[1]))
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parts = list(model.modules())
+        self._before = self.on()
+
+    def on(self) -> tuple[tuple[int, str], ...]:
+        """Those that are on now, each by the number of its part and its name."""
+        with_hooks = ((n, part) for n, part in enumerate(self._parts) if REGISTRY_ATTRIBUTE in vars(part))
+        return tuple((n, name) for n, part in with_hooks for name in hook_names(part) if not _SAME.search(name))
+
+    def take_off(self) -> None:
+        """Take off those that were put on since. After an error no guider does, and its next call would fail."""
+        for number, name in set(self.on()) - set(self._before):
+            vars(self._parts[number])[REGISTRY_ATTRIBUTE].remove_hook(name, recurse=False)
 
 
 def refuse_readers(model: nn.Module, latents: Tensor) -> None:

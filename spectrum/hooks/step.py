@@ -27,7 +27,7 @@ class DenoiserCall:
         args: positional arguments.
         kwargs: keyword arguments.
         inputs: all arguments by name.
-        changed: `changed_layers` of the denoiser while it is called.
+        changed: the `LayerHooks` that are on the denoiser while it is called.
     """
 
     forward: Callable[..., Any]

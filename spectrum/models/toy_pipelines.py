@@ -156,6 +156,9 @@ NO_TOY: Mapping[str, tuple[str, ...]] = {
     "needs a published processor of texts and pictures": ("LongCatImageEditPipeline", "QwenImage21Pipeline"),
     "its denoiser is refused, see compatibility.md": ("RFD4ProteinaPipeline",),
     "is a stage of SanaWMPipeline": ("SanaWMLTX2Refiner",),
+    "its key-value cache is an object that a first call fills": (
+        "WanAnimate2ModularPipeline", "WanAnimate2DistilledModularPipeline",
+    ),
 }  # fmt: skip
 """By reason, the pipelines of diffusers that have no toy; others without one are deprecated, or new."""
 
@@ -169,8 +172,9 @@ def missing_pipelines() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in dir(diffusers):
         cls = getattr(diffusers, name)
-        inside = isinstance(cls, type) and cls.__module__.startswith("diffusers.pipelines.")
-        if inside and issubclass(cls, diffusers.DiffusionPipeline) and name not in {*known, "DiffusionPipeline"}:
+        inside = isinstance(cls, type) and cls.__module__.startswith(("diffusers.pipelines.", "diffusers.modular_pip"))
+        pipeline = inside and issubclass(cls, (diffusers.DiffusionPipeline, diffusers.ModularPipeline))
+        if pipeline and name not in {*known, "DiffusionPipeline", "ModularPipeline"}:
             old = "deprecated by diffusers" if ".deprecated." in cls.__module__ else "new: nobody has written one"
             found.setdefault(reasons.get(name, old), []).append(name)
     return found
