@@ -34,7 +34,6 @@ __all__ = [
     "execution_device",
     "hook_names",
     "kept_in_float32",
-    "loops_of",
     "share_submodules",
     "stack_names",
     "submodules",
@@ -46,6 +45,8 @@ REGISTRY_ATTRIBUTE = "_diffusers_hook"
 """Where diffusers' `HookRegistry` puts itself on a module."""
 COMPILED_CALL = "_compiled_call_impl"
 """Where `nn.Module.compile` puts the compiled call."""
+BLOCKS = "_blocks"
+"""Where a modular pipeline keeps its blocks."""
 OFFLOADED_FORWARD = "_old_forward"
 """Where accelerate's offload keeps the forward that it wrapped."""
 
@@ -153,13 +154,3 @@ def execution_device(pipe: Any) -> torch.device:
 def kept_in_float32(module: nn.Module) -> set[str]:
     """The parts of a model that diffusers loads in float32 whatever the dtype."""
     return set(getattr(module, "_keep_in_fp32_modules", None) or ())
-
-
-def loops_of(pipe: Any) -> list[Any]:
-    """The blocks of a modular pipeline that loop, innermost ones too; none for other pipelines."""
-    found: list[Any] = []
-    left: list[Any] = [getattr(pipe, "_blocks", None)]
-    for block in left:
-        left += (getattr(block, "sub_blocks", None) or {}).values()
-        found += [block] if hasattr(block, "progress_bar") else []
-    return found

@@ -4,6 +4,7 @@ Text encoders are left out. Each prompt becomes embeddings of the right shape, d
 so the same prompt is the same call everywhere.
 """
 
+import copy
 import hashlib
 import importlib
 import inspect
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from spectrum.config.schema import ModelConfig
 from spectrum.core.errors import refuse
-from spectrum.hooks.private_api import execution_device, kept_in_float32, loops_of
+from spectrum.hooks.private_api import execution_device, kept_in_float32
 from spectrum.hooks.scheduler import count_of_calls, starts
 
 SEED = 0
@@ -76,12 +77,15 @@ def assembled_of_blocks(cls: Any, kept: Sequence[str], parts: Mapping[str, Any])
         kept: the names of the blocks; what the others would have made is an input of the pipeline's call.
         parts: its parts and its settings by name; those that these blocks do not use are left out.
     """
-    blocks = class_of(cls.default_blocks_name, "diffusers")()
+    blocks = copy.deepcopy(class_of(cls.default_blocks_name, "diffusers")())  # some of its parts are shared by all
     for name in [name for name in blocks.sub_blocks if name not in kept]:
         del blocks.sub_blocks[name]
     pipe = cls(blocks=blocks)
-    for block in loops_of(pipe):
-        block.set_progress_bar_config(disable=True)
+    inside = [blocks]
+    for block in inside:
+        inside += block.sub_blocks.values()
+        if hasattr(block, "set_progress_bar_config"):
+            block.set_progress_bar_config(disable=True)
     known = {*pipe.component_names, *(spec.name for spec in blocks.expected_configs)}
     pipe.update_components(**{name: part for name, part in parts.items() if name in known})
     return pipe

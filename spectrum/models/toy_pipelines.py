@@ -156,9 +156,6 @@ NO_TOY: Mapping[str, tuple[str, ...]] = {
     "needs a published processor of texts and pictures": ("LongCatImageEditPipeline", "QwenImage21Pipeline"),
     "its denoiser is refused, see compatibility.md": ("RFD4ProteinaPipeline",),
     "is a stage of SanaWMPipeline": ("SanaWMLTX2Refiner",),
-    "its key-value cache is an object that a first call fills": (
-        "WanAnimate2ModularPipeline", "WanAnimate2DistilledModularPipeline",
-    ),
 }  # fmt: skip
 """By reason, the pipelines of diffusers that have no toy; others without one are deprecated, or new."""
 

@@ -1,90 +1,118 @@
-"""Notices where a pipeline's loops begin and end, so that nothing runs uncached and nothing stays in memory."""
+"""Notices where a pipeline begins and ends its work, so that nothing runs uncached and nothing stays in memory."""
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable
 from typing import Any
 
-from spectrum.hooks.private_api import loops_of
+from spectrum.hooks.private_api import BLOCKS
 
 _BAR, _PARTS = "progress_bar", "register_components"
 
 
 class Watch:
-    """Takes the place of a method of one pipeline, or of one block of a modular pipeline.
-
-    Args:
-        owner: the pipeline or block.
-        name: of the method.
-        before: called before the method.
-        after: called with what the method returns.
-    """
-
-    def __init__(self, owner: Any, name: str, before: Callable[[], None], after: Callable[[Any], None]) -> None:
-        self._owner, self._name, self._before, self._after = owner, name, before, after
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Do what the method does, with the calls before and after."""
-        self._before()
-        found = getattr(type(self._owner), self._name)(self._owner, *args, **kwargs)
-        self._after(found)
-        return found
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A copy of the owner, which has no method on it, gets the method of its class."""
-        return _plain(memo.get(id(self._owner), self._owner), self._name)
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, str]]:
-        """So does a pickled one."""
-        return _plain, (self._owner, self._name)
-
-
-def _plain(owner: Any, name: str) -> Any:
-    return getattr(type(owner), name).__get__(owner)
-
-
-def watch(pipe: Any, begins: Callable[[], None], ends: Callable[[], None], swapped: Callable[[], None]) -> None:
-    """Notice the loops of a pipeline, if it tells where they are by a progress bar.
-
-    Diffusers itself ends what belongs to a call of a pipeline, but not of a modular pipeline.
+    """Takes the place of a method of one pipeline: of `progress_bar`, which diffusers calls where a loop begins.
 
     Args:
         pipe: the pipeline.
-        begins: called where a denoising loop begins.
-        ends: called where a loop of a modular pipeline ends.
+        name: of the method.
+        before: called before it; raises an error if the pipeline runs without the method that was put on it.
+        after: called after it.
+    """
+
+    def __init__(self, pipe: Any, name: str, before: Callable[[], None], after: Callable[[], None]) -> None:
+        self._pipe, self._name, self._before, self._after = pipe, name, before, after
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what the method does, between the two calls."""
+        self._before()
+        found = getattr(type(self._pipe), self._name)(self._pipe, *args, **kwargs)
+        self._after()
+        return found
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy of the pipeline, which has no method on it, gets the method of its class."""
+        return _plain(memo.get(id(self._pipe), self._pipe), self._name)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, str]]:
+        """So does a pickled one."""
+        return _plain, (self._pipe, self._name)
+
+
+def _plain(pipe: Any, name: str) -> Any:
+    return getattr(type(pipe), name).__get__(pipe)
+
+
+class WatchedBlocks:
+    """Takes the place of the blocks of one modular pipeline, whose loops other pipelines may share.
+
+    Args:
+        blocks: the blocks.
+        begins: called before they run.
+        ends: called when they have run, also after an error.
+    """
+
+    def __init__(self, blocks: Any, begins: Callable[[], None], ends: Callable[[], None]) -> None:
+        vars(self).update(watched=blocks, begins=begins, ends=ends)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the blocks, between the two calls."""
+        self.begins()
+        try:
+            return self.watched(*args, **kwargs)
+        finally:
+            self.ends()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "watched":
+            raise AttributeError(name)
+        return getattr(self.watched, name)
+
+    @property
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The blocks' own, by which diffusers names them."""
+        return type(self.watched)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy has no method on it."""
+        return copy.deepcopy(self.watched, memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Nor has what was pickled."""
+        return self.watched.__reduce_ex__(protocol)
+
+
+def watch(pipe: Any, begins: Callable[[], None], ends: Callable[[], None], swapped: Callable[[], None]) -> None:
+    """Notice where a pipeline works, as far as it tells.
+
+    Args:
+        pipe: the pipeline.
+        begins: called where a loop begins, or a call of a modular pipeline.
+        ends: called where a call of a modular pipeline ends; diffusers itself ends what belongs to that of another.
         swapped: called when parts of a modular pipeline were replaced.
     """
-    loops = loops_of(pipe)
-    for owner in (pipe, *loops):
-        _put(owner, _BAR, begins, (lambda bar: _tell_end(bar, ends)) if loops else lambda bar: None)
-    _put(pipe, _PARTS, lambda: None, lambda nothing: swapped())
+    _put(pipe, _BAR, begins, _nothing)
+    _put(pipe, _PARTS, _nothing, swapped)
+    blocks = vars(pipe).get(BLOCKS)
+    if blocks is not None:
+        vars(pipe)[BLOCKS] = WatchedBlocks(blocks, begins, ends)
 
 
-def _put(owner: Any, name: str, before: Callable[[], None], after: Callable[[Any], None]) -> None:
-    usual = getattr(type(owner), name, None)
-    own = vars(owner).get(name)
+def _nothing() -> None:
+    """What is called where nothing is to be done."""
+
+
+def _put(pipe: Any, name: str, before: Callable[[], None], after: Callable[[], None]) -> None:
+    usual = getattr(type(pipe), name, None)
+    own = vars(pipe).get(name)
     if usual is not None and (own is None or getattr(own, "__func__", None) is usual):
-        vars(owner)[name] = Watch(owner, name, before, after)
-
-
-def _tell_end(bar: Any, ends: Callable[[], None]) -> None:
-    """Let a progress bar tell when it is closed for the first time."""
-    close = bar.close
-
-    def told() -> None:
-        if vars(bar).pop("close", None) is not None:
-            ends()
-        close()
-
-    bar.close = told
+        vars(pipe)[name] = Watch(pipe, name, before, after)
 
 
 def unwatch(pipe: Any) -> None:
     """Undo `watch`."""
-    for owner, name in _watched(pipe):
-        del vars(owner)[name]
-
-
-def _watched(pipe: Any) -> Iterator[tuple[Any, str]]:
-    for owner in (pipe, *loops_of(pipe)):
-        for name in (_BAR, _PARTS):
-            if isinstance(getattr(owner, "__dict__", {}).get(name), Watch):
-                yield owner, name
+    own = getattr(pipe, "__dict__", {})
+    for name in (_BAR, _PARTS):
+        if isinstance(own.get(name), Watch):
+            del own[name]
+    if type(own.get(BLOCKS)) is WatchedBlocks:
+        own[BLOCKS] = own[BLOCKS].watched
