@@ -82,9 +82,9 @@ def _sampled(pipe: Any, prompts: Sequence[str], first: int, steps: int, call: di
     more = {"prompt": list(prompts), "num_inference_steps": steps, "generator": noise, "output_type": "pt"}
     result = pipe(**{**call, **more})
     found = (getattr(result, name, None) for name in ("frames", "videos", "images"))
-    images: Tensor = next((own for own in found if own is not None), None) or refuse(
-        f"{type(pipe).__name__} returns no pictures to fit on: fit on a pipeline that decodes"
-    )
+    images: Tensor | None = next((own for own in found if own is not None), None)
+    if images is None:
+        refuse(f"{type(pipe).__name__} returns no pictures to fit on: fit on a pipeline that decodes")
     if not torch.isfinite(images).all():
         refuse("the pipeline returned NaN or infinite pixels: try another dtype")
     return images.float().cpu()
