@@ -62,7 +62,7 @@ class Accelerated:
         self.method = method
         self.hooks = attached(self.pipe, method, CacheHook, self._denoiser, **self._options)
         self.pipe.__dict__[_ATTRIBUTE] = self
-        watch(self.pipe, self._loop_begins)
+        watch(self.pipe, self._loop_begins, self._loop_ends, self._check_denoisers)
 
     @property
     def layout(self) -> Denoiser | None:
@@ -108,6 +108,10 @@ class Accelerated:
         self._check_denoisers()
         for hook in self.hooks:
             hook.close()
+
+    def _loop_ends(self) -> None:
+        for hook in self.hooks:
+            hook.reset()
 
     def _check_denoisers(self) -> None:
         """Refuse a pipeline that has got another denoiser since, which runs without the method.

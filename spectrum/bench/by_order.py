@@ -60,6 +60,7 @@ class _Loop:
     def around_forward(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         """A denoiser's forward that returns its last output where the call is skipped."""
 
+        @functools.wraps(forward)  # modular pipelines look at its arguments' names
         def kept(*args: Any, **kwargs: Any) -> Any:
             if self.moved:
                 self.step, self.moved = self.step + 1, False
@@ -96,8 +97,7 @@ def by_order(pipe: Any, runs: Callable[..., bool]) -> Iterator[list[int]]:
     """
     loop = _Loop(runs)
     with ExitStack() as undo:
-        parts = (getattr(pipe, name, None) for name in pipe.config)
-        for scheduler in (part for part in parts if hasattr(part, "set_timesteps")):
+        for scheduler in (part for part in pipe.components.values() if hasattr(part, "set_timesteps")):
             events = ("step", loop.has_moved), ("undo_step", loop.is_undone), ("set_timesteps", loop.begins)
             for method, then in events:
                 if hasattr(scheduler, method):

@@ -85,8 +85,8 @@ def probe_pipeline(toy: ToyPipeline) -> PipelineFinding:
     with torch.no_grad():
         plain = _sampled(toy, pipe)
         again = difference(plain, _sampled(toy, pipe))
-        if again is not None or not all(bool(part.isfinite().all()) for part in plain):
-            found.outcomes = {CHECKS[0]: f"WRONG: without a method two runs differ or are not finite: {again}"}
+        if again is not None or not plain or not all(bool(part.isfinite().all()) for part in plain):
+            found.outcomes = {CHECKS[0]: f"WRONG: without a method two runs differ, are not finite or empty: {again}"}
             return found
         before = _states(pipe)
         seen: dict[str, _Seen] = {}
@@ -118,7 +118,8 @@ def _sampled(toy: ToyPipeline, pipe: Any) -> list[Tensor]:
     """All that a pipeline returns, as tensors."""
     torch.manual_seed(0)
     output = pipe(**toy.arguments(pipe))
-    return [tensor for _, tensor in tensors_in([_as_tensors(part) for part in output.values()])]
+    parts = output.values() if isinstance(output, dict) else [output]  # a modular pipeline returns what it is asked for
+    return [tensor for _, tensor in tensors_in([_as_tensors(part) for part in parts])]
 
 
 def _as_tensors(value: Any) -> Any:

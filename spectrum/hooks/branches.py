@@ -29,7 +29,7 @@ class Caller:
         denoiser: the name of the denoiser's class.
         name: the branch's name, if the pipeline gives it one.
         condition: what it is conditioned on.
-        kinds: `DenoiserCall.kinds`: shapes, settings, and what is left out.
+        kinds: `DenoiserCall.kinds`: shapes, settings, what is left out, and layers that are changed.
         time: the timestep that the denoiser is given.
     """
 

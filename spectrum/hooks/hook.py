@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from spectrum.core.errors import refuse
+from spectrum.core.errors import SpectrumError, refuse
 from spectrum.core.method import Method, Site, plan_method
 from spectrum.core.sums import prepare
 from spectrum.hooks import scheduler as schedulers
@@ -20,7 +20,7 @@ from spectrum.hooks.fit_check import check_fit
 from spectrum.hooks.forecast_errors import note_errors, rows_in
 from spectrum.hooks.layout import Denoiser, Source
 from spectrum.hooks.module_site import ModuleSite
-from spectrum.hooks.others import is_replaced, refuse_other_cache, refuse_readers, same_random_numbers
+from spectrum.hooks.others import LayerHooks, is_replaced, refuse_other_cache, refuse_readers, same_random_numbers
 from spectrum.hooks.output_site import OutputSite
 from spectrum.hooks.private_api import context_parallel_config, uncompiled
 from spectrum.hooks.proof import proved
@@ -91,6 +91,7 @@ class CacheHook:
         self.on_start: Callable[[Any, int], None] = lambda timesteps, step: None
         self._scheduler = scheduler
         self._signature = inspect.signature(type(self.model).forward)
+        self._layers = LayerHooks(self.model)
         self._trajectory: Trajectory | None = None
         self._report: dict[str, Any] = {}
         self._read_signal, self._site = None, None
@@ -183,14 +184,17 @@ class CacheHook:
         try:
             inputs = self._signature.bind(self.model, *args, **kwargs).arguments
             return self._evaluate(DenoiserCall(forward, self._plain_forward, args, kwargs, inputs), name)
-        except BaseException:
+        except BaseException as error:
             self.reset()
+            if isinstance(error, SpectrumError):
+                self._layers.take_off()
             raise
 
     def _evaluate(self, call: DenoiserCall, name: str | None) -> Any:
         """Find the step, let the site run or skip it, store what it gives; the denoiser's output."""
         if self.layout is not None and self.layout.only_fills(call.inputs):
             return call.run()
+        call = replace(call, changed=self._layers.on())
         mark = self._mark(call)
         trajectory, index = self._trajectory_at(mark.step, call), mark.step
         trajectory.mark = mark
@@ -265,6 +269,7 @@ class CacheHook:
         refuse_other_cache(self.model, self.method.name)
         refuse_readers(self.model, latents_of(call.inputs))
         self._renew_site()
+        self._layers = LayerHooks(self.model)
         times, span = schedulers.readings(scheduler, self.method.clock)
         if step >= len(times):
             refuse(

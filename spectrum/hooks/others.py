@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from spectrum.core.errors import refuse
-from spectrum.hooks.private_api import hook_names
+from spectrum.hooks.private_api import REGISTRY_ATTRIBUTE, hook_names
 
 _CACHE = re.compile("cache|broadcast|taylorseer|fbc_|block_hook|denoiser_hook")
 """What the names of diffusers' hooks that cache have in common."""
+_SAME = re.compile("^spectrum$|offloading|layer_execution_tracker|layerwise_casting|autocast|^cp_")
+"""What those have in common that leave what a module computes as it is."""
 _READ = {
     "AttendExciteAttnProcessor", "CrossAttnStoreProcessor", "LEDITSCrossAttnProcessor", "Pix2PixZeroAttnProcessor",
 }  # fmt: skip
@@ -35,6 +37,31 @@ def refuse_other_cache(model: Any, method: str) -> None:
             f"a cache of diffusers is enabled on {type(model).__name__}, and {method} cannot work beside it: call "
             "disable_cache() on the denoiser first"
         )
+
+
+class LayerHooks:
+    """The hooks of diffusers that change what parts of a denoiser compute.
+
+    A guider puts them on for one call: skip-layer guidance, perturbed attention, a weaker model of fewer layers.
+    Nothing in that call's arguments tells it from the others.
+
+    Args:
+        model: the denoiser. What is on it now stays on it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parts = list(model.modules())
+        self._before = self.on()
+
+    def on(self) -> tuple[tuple[int, str], ...]:
+        """Those that are on now, each by the number of its part and its name."""
+        with_hooks = ((n, part) for n, part in enumerate(self._parts) if REGISTRY_ATTRIBUTE in vars(part))
+        return tuple((n, name) for n, part in with_hooks for name in hook_names(part) if not _SAME.search(name))
+
+    def take_off(self) -> None:
+        """Take off those that were put on since. After an error no guider does, and its next call would fail."""
+        for number, name in set(self.on()) - set(self._before):
+            vars(self._parts[number])[REGISTRY_ATTRIBUTE].remove_hook(name, recurse=False)
 
 
 def refuse_readers(model: nn.Module, latents: Tensor) -> None:

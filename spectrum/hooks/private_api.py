@@ -45,6 +45,8 @@ REGISTRY_ATTRIBUTE = "_diffusers_hook"
 """Where diffusers' `HookRegistry` puts itself on a module."""
 COMPILED_CALL = "_compiled_call_impl"
 """Where `nn.Module.compile` puts the compiled call."""
+BLOCKS = "_blocks"
+"""Where a modular pipeline keeps its blocks."""
 OFFLOADED_FORWARD = "_old_forward"
 """Where accelerate's offload keeps the forward that it wrapped."""
 

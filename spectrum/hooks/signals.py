@@ -68,7 +68,10 @@ def _run_until_found(run: Callable[[], Any], handles: list[Any], model: nn.Modul
     finally:
         for handle in handles:
             handle.remove()
-    return refuse(f"{type(model).__name__} did not pass through the module that the method's signal is read from")
+    return refuse(
+        f"{type(model).__name__} did not pass through the module that the method's signal is read from (a guider skips "
+        "its first layer, or a forward of one's own): type a method of time alone, for example method=spectrum"
+    )
 
 
 def _stop_at_input(module: nn.Module, args: Any, kwargs: Any) -> None:

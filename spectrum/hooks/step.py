@@ -27,6 +27,7 @@ class DenoiserCall:
         args: positional arguments.
         kwargs: keyword arguments.
         inputs: all arguments by name.
+        changed: the `LayerHooks` that are on the denoiser while it is called.
     """
 
     forward: Callable[..., Any]
@@ -34,11 +35,15 @@ class DenoiserCall:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     inputs: Mapping[str, Any]
+    changed: tuple[tuple[int, str], ...] = ()
 
     @functools.cached_property
     def kinds(self) -> tuple[Any, ...]:
-        """`kinds_of` its arguments. Read before the forward runs, since some forwards empty what they are given."""
-        return kinds_of(self.inputs)
+        """`kinds_of` its arguments, and the layers that are changed for it.
+
+        Read before the forward runs, since some forwards empty what they are given.
+        """
+        return (*kinds_of(self.inputs), *self.changed)
 
     def copied(self) -> "DenoiserCall":
         """The call with copies of its tensors, lists and dictionaries: some forwards write to what they are given."""

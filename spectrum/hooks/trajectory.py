@@ -46,7 +46,7 @@ class Branch:
         max_features: features held in each slot, None for all.
         key: the name that the pipeline gives it, None if it gives none.
         condition: what it is conditioned on.
-        kinds: `DenoiserCall.kinds` of its calls: shapes, settings, and what is left out.
+        kinds: `DenoiserCall.kinds` of its calls: shapes, settings, what is left out, and layers that are changed.
         grid: the layout of the image tokens, where the method needs it.
         histories: the stored features, by the slot that the site names: `exit`, `output`, or a module.
         runs: the steps at which the blocks ran.

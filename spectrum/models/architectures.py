@@ -4,6 +4,7 @@ Text encoders are left out. Each prompt becomes embeddings of the right shape, d
 so the same prompt is the same call everywhere.
 """
 
+import copy
 import hashlib
 import importlib
 import inspect
@@ -60,6 +61,33 @@ def assembled(cls: Any, parts: Mapping[str, Any]) -> Any:
     for made in (pipe, *vars(pipe).values()):  # some pipelines are made of others
         if hasattr(made, "set_progress_bar_config"):
             made.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def is_modular(cls: type) -> bool:
+    """Whether a class of pipelines is made of blocks (`diffusers.modular_pipelines`)."""
+    return hasattr(cls, "default_blocks_name")
+
+
+def assembled_of_blocks(cls: Any, kept: Sequence[str], parts: Mapping[str, Any]) -> Any:
+    """A modular pipeline of some of its class's blocks, without a progress bar.
+
+    Args:
+        cls: the class of the pipeline.
+        kept: the names of the blocks; what the others would have made is an input of the pipeline's call.
+        parts: its parts and its settings by name; those that these blocks do not use are left out.
+    """
+    blocks = copy.deepcopy(class_of(cls.default_blocks_name, "diffusers")())  # some of its parts are shared by all
+    for name in [name for name in blocks.sub_blocks if name not in kept]:
+        del blocks.sub_blocks[name]
+    pipe = cls(blocks=blocks)
+    inside = [blocks]
+    for block in inside:
+        inside += block.sub_blocks.values()
+        if hasattr(block, "set_progress_bar_config"):
+            block.set_progress_bar_config(disable=True)
+    known = {*pipe.component_names, *(spec.name for spec in blocks.expected_configs)}
+    pipe.update_components(**{name: part for name, part in parts.items() if name in known})
     return pipe
 
 

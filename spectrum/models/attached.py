@@ -35,7 +35,14 @@ def named_denoisers(pipe: Any) -> dict[str, Any]:
     found = {name: model for name in NAMES if (model := getattr(pipe, name, None)) is not None}
     parts = getattr(pipe, "components", {})
     found |= {name: part for name, part in parts.items() if isinstance(part, nn.Module) and is_denoiser(part)}
-    return found or refuse(f"{type(pipe).__name__} has no transformer or unet to put a caching method on")
+    return found or refuse(f"{type(pipe).__name__} has no transformer or unet to put a caching method on{_then(pipe)}")
+
+
+def _then(pipe: Any) -> str:
+    """What to type for a modular pipeline without a denoiser."""
+    if hasattr(pipe, "init_pipeline"):
+        return ": these are blocks; call accelerate on the pipeline that init_pipeline() makes of them"
+    return ": call load_components() on it first" if hasattr(pipe, "load_components") else ""
 
 
 def denoisers_as_called(pipe: Any) -> list[Any]:
@@ -47,6 +54,16 @@ def is_denoiser(part: nn.Module) -> bool:
     """Whether a part of a pipeline is of one of diffusers' classes that take a timestep."""
     cls = type(uncompiled(part))
     return cls.__module__.startswith(_PACKAGES) and any(map(is_time, inspect.signature(cls.forward).parameters))
+
+
+def loaded_from(pipe: Any) -> str:
+    """The folder or the repository that a pipeline's weights come from; empty where they were not loaded.
+
+    The parts of a modular pipeline may come from several: that of its denoiser counts.
+    """
+    if hasattr(pipe, "get_component_spec"):
+        return str(pipe.get_component_spec(next(iter(named_denoisers(pipe)))).pretrained_model_name_or_path or "")
+    return str(getattr(pipe, "name_or_path", "") or "")
 
 
 def scheduler_of(pipe: Any, name: str) -> Any:
@@ -66,7 +83,10 @@ def scheduler_of(pipe: Any, name: str) -> Any:
         found = getattr(pipe, "_".join([*words[:count], "scheduler"]), None)
         if found is not None:  # its truth value is its length, which some schedulers cannot tell
             return found
-    return refuse(f"{type(pipe).__name__} has no scheduler that is known to step its {name}")
+    return refuse(
+        f"{type(pipe).__name__} has no scheduler that is known to step its {name}, so it cannot be told which step it "
+        "is at: call restore(pipe)"
+    )
 
 
 def attached(

@@ -7,6 +7,7 @@ from typing import Any
 from spectrum.config.reader import choices, group_file
 from spectrum.config.schema import BUILT, ModelConfig
 from spectrum.core.errors import refuse
+from spectrum.models.attached import loaded_from
 from spectrum.models.identity import digest, model_identity, weights_folder
 
 CALIBRATION = "calibration.json"
@@ -64,7 +65,7 @@ def fits_for(pipe: Any) -> dict[str, Any]:
     Args:
         pipe: a diffusers pipeline, loaded by `from_pretrained`.
     """
-    name = str(getattr(pipe, "name_or_path", "") or "")
+    name = loaded_from(pipe)
     for model in choices("model"):
         if name and name == group_file("model", model)["hub"]:
             return dict(group_file("model", model).get("calibration") or {})

@@ -51,6 +51,7 @@ DENOISERS: Mapping[str, Denoiser] = {
     "SD3Transformer2DModel": Denoiser(exit="norm_out"),
     "SanaTransformer2DModel": Denoiser(exit="norm_out", condition=None),
     "UNet2DConditionModel": Denoiser(exit="conv_norm_out", stacks=("down_blocks", "mid_block", "up_blocks")),
+    "WanAnimate2Transformer3DModel": Denoiser(exit="head", fills={"kv_cache_mode": "extract"}),
     "WanTransformer3DModel": Denoiser(exit="norm_out", signal="condition_embedder.time_embedder"),
     "ZImageTransformer2DModel": Denoiser(exit="all_final_layer.2-1", condition="cap_feats", refiners=REFINERS),
 }

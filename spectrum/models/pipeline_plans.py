@@ -6,7 +6,7 @@ from typing import Any
 from spectrum.core.errors import refuse
 from spectrum.core.method import Method
 from spectrum.hooks.private_api import uncompiled
-from spectrum.models.attached import denoisers_as_called
+from spectrum.models.attached import denoisers_as_called, loaded_from
 from spectrum.models.fingerprint import fingerprint
 from spectrum.models.identity import digest
 from spectrum.models.kept_plans import check_goes_with, kept_plan, method_of
@@ -31,7 +31,7 @@ def setting_of_pipeline(pipe: Any, steps: int) -> Setting:
 
 def folder_of(pipe: Any) -> Path | None:
     """The folder that a pipeline was loaded from; None where it was not loaded from one."""
-    name = str(getattr(pipe, "name_or_path", "") or "")
+    name = loaded_from(pipe)
     return Path(name) if name and (Path(name) / "model_index.json").is_file() else None
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from spectrum.config.reader import CONFIGS, choices
 from spectrum.core.errors import refuse
-from spectrum.models.architectures import assembled, class_of, randomise
+from spectrum.models.architectures import assembled, assembled_of_blocks, class_of, is_modular, randomise
 from spectrum.models.toys import toy, value_of
 
 CALLS = 8
@@ -33,6 +33,7 @@ class ToyPipeline:
         components: by name what `_component` makes of it.
         settings: further arguments of the pipeline's class.
         call: by argument of the pipeline's call what `value_of` makes of it.
+        blocks: of a modular pipeline, the blocks that it is made of: those of its class under these names.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ToyPipeline:
     components: Mapping[str, Any]
     settings: Mapping[str, Any]
     call: Mapping[str, Any]
+    blocks: tuple[str, ...] = ()
 
     def build(self) -> Any:
         """The pipeline, with drawn weights and without a progress bar.
@@ -48,15 +50,19 @@ class ToyPipeline:
         Raises:
             SpectrumError: if diffusers has no such pipeline or part.
         """
-        parts = {name: _component(name, spec) for name, spec in self.components.items()}
-        return assembled(class_of(self.cls, "diffusers"), {**parts, **self.settings})
+        cls, parts = class_of(self.cls, "diffusers"), {n: _component(n, spec) for n, spec in self.components.items()}
+        if is_modular(cls):
+            return assembled_of_blocks(cls, self.blocks, {**parts, **self.settings})
+        return assembled(cls, {**parts, **self.settings})
 
     def arguments(self, pipe: Any) -> dict[str, Any]:
         """The arguments of one call of the pipeline; each time new objects with the same numbers."""
-        taken = inspect.signature(type(pipe).__call__).parameters
+        modular = is_modular(type(pipe))
+        taken = {"output", *pipe.blocks.input_names} if modular else inspect.signature(type(pipe).__call__).parameters
         draw = torch.Generator().manual_seed(0)
         made = {name: value_of(spec, 0, draw) for name, spec in self.call.items()}
         usual = {"num_inference_steps": CALLS, "output_type": "latent", "generator": torch.Generator().manual_seed(1)}
+        usual |= {"output": "latents"} if modular else {}
         return {name: value for name, value in usual.items() if name in taken and name not in made} | made
 
 
@@ -129,7 +135,8 @@ def toy_pipelines() -> Mapping[str, ToyPipeline]:
             laid = {key: {**said.get(key, {}), **own.get(key, {})} for key in ("components", "settings", "call")}
             for key, part in ((key, part) for key in own.get("without", ()) for part in laid.values()):
                 part.pop(key, None)
-            found[name] = ToyPipeline(name, name.split()[0], family, **laid)
+            blocks = tuple(own.get("blocks", said.get("blocks", ())))
+            found[name] = ToyPipeline(name, name.split()[0], family, **laid, blocks=blocks)
     return found
 
 
@@ -162,8 +169,9 @@ def missing_pipelines() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in dir(diffusers):
         cls = getattr(diffusers, name)
-        inside = isinstance(cls, type) and cls.__module__.startswith("diffusers.pipelines.")
-        if inside and issubclass(cls, diffusers.DiffusionPipeline) and name not in {*known, "DiffusionPipeline"}:
+        inside = isinstance(cls, type) and cls.__module__.startswith(("diffusers.pipelines.", "diffusers.modular_pip"))
+        pipeline = inside and issubclass(cls, (diffusers.DiffusionPipeline, diffusers.ModularPipeline))
+        if pipeline and name not in {*known, "DiffusionPipeline", "ModularPipeline"}:
             old = "deprecated by diffusers" if ".deprecated." in cls.__module__ else "new: nobody has written one"
             found.setdefault(reasons.get(name, old), []).append(name)
     return found

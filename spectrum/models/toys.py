@@ -109,7 +109,7 @@ def value_of(spec: Any, step: int, draw: torch.Generator) -> Any:
             of tokens, `{picture: [16, 24]}` for a PIL picture of that height and width, `{mask: [16, 24]}` for one that
             is white in its lower half, `{video: [16, 24], frames: 5}` for a list of pictures, `{list: [...]}`,
             `{tuple: [...]}` and `{dict: {...}}` of such, `{object: ...}` for a class of diffusers, further keys are its
-            arguments, `{literal: ...}` for what YAML says. Tensors take `dtype:
+            arguments, `{literal: ...}` for what YAML says, `{torch: float32}` for a dtype. Tensors take `dtype:
             bool`; whole numbers are int64, all others float32.
         step: the step.
         draw: the generator of what is drawn.
@@ -135,6 +135,8 @@ def value_of(spec: Any, step: int, draw: torch.Generator) -> Any:
         return class_of(kind.pop("object"), "diffusers")(
             **{key: value_of(one, step, draw) for key, one in kind.items()}
         )
+    if "torch" in kind:
+        return getattr(torch, kind["torch"])
     if "literal" in kind:
         return kind["literal"]
     for picture, count in (("picture", None), ("mask", None), ("video", kind.get("frames"))):

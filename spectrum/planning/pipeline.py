@@ -81,7 +81,10 @@ def _sampled(pipe: Any, prompts: Sequence[str], first: int, steps: int, call: di
     noise = [torch.Generator("cpu").manual_seed(first + number) for number in range(len(prompts))]
     more = {"prompt": list(prompts), "num_inference_steps": steps, "generator": noise, "output_type": "pt"}
     result = pipe(**{**call, **more})
-    images: Tensor = result.frames if hasattr(result, "frames") else result.images
+    found = (getattr(result, name, None) for name in ("frames", "videos", "images"))
+    images: Tensor | None = next((own for own in found if own is not None), None)
+    if images is None:
+        refuse(f"{type(pipe).__name__} returns no pictures to fit on: fit on a pipeline that decodes")
     if not torch.isfinite(images).all():
         refuse("the pipeline returned NaN or infinite pixels: try another dtype")
     return images.float().cpu()
