@@ -22,6 +22,10 @@ from spectrum.models.pipelines import load_pipeline
 from spectrum.models.plans import cache_bytes, plan_of
 from spectrum.models.solvers import with_solver
 from spectrum.named_methods import load_method
+from spectrum.records.sections import sections
+
+SECTIONS = ("framepack", "wan_animate")
+"""The models whose toys sample two sections in a call."""
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -61,17 +65,21 @@ def test_skipped_steps_call_no_block_and_the_true_feature_is_bit_exact(subject, 
 def test_the_plan_is_what_is_done_and_every_step_is_told(subject):
     told = []
     with Accelerated(subject.pipe, load_method("spectrum")) as handle:
-        sample_batch(subject.pipe, PROMPTS[:2], Sampling.of(subject.config), lambda: told.append(None))
+        sample_batch(subject.pipe, PROMPTS[: subject.batch], Sampling.of(subject.config), lambda: told.append(None))
         report, plan = handle.report(), handle.plan(STEPS)
-    assert len(told) == len(subject.pipe.scheduler.timesteps) and plan == plan_of(subject.config, handle.method)
+    assert len(told) == len(subject.pipe.scheduler.timesteps) * len(sections(report)) and plan == plan_of(
+        subject.config, handle.method
+    )
     assert all(branch["run_steps"] == plan.runs for branch in report.values())
     assert "step" not in vars(subject.pipe.scheduler)
 
 
 def test_the_predicted_bytes_are_what_is_held(subject):
     _, report = cached(subject, "spectrum")
-    held = sum(branch["cache_bytes"] for branch in report.values())
-    assert held == cache_bytes(subject.config, plan_of(subject.config, load_method("spectrum")), 2)
+    predicted = cache_bytes(subject.config, plan_of(subject.config, load_method("spectrum")), subject.batch)
+    assert [sum(own["cache_bytes"] for own in part.values()) for part in sections(report)] == [predicted] * (
+        2 if subject.name in SECTIONS else 1
+    )
 
 
 @pytest.mark.parametrize("name", ["flux", "sdxl", "qwen_image", "sd35"])

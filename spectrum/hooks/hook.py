@@ -29,7 +29,7 @@ from spectrum.hooks.signals import signal_reader, token_grid
 from spectrum.hooks.site import CacheSite, SiteResult, Step
 from spectrum.hooks.step import CurrentStep, DenoiserCall
 from spectrum.hooks.tensors import latents_of, sample_of, time_of
-from spectrum.hooks.trajectory import Branch, Observation, Trajectory
+from spectrum.hooks.trajectory import Branch, Loops, Observation, Trajectory
 
 
 def site_of(model: nn.Module, layout: Denoiser | None, method: Method) -> CacheSite:
@@ -63,6 +63,7 @@ class CacheHook:
     Attributes:
         layout: where its stacks and its exit are; None before the first call where it was not given.
         on_start: called with the scheduler's timesteps and the step when a trajectory begins.
+        loops: the reports of the trajectories that are over.
 
     Raises:
         SpectrumError: if the method cannot serve this denoiser, or one is on it already.
@@ -91,7 +92,7 @@ class CacheHook:
         self._scheduler = scheduler
         self._signature = inspect.signature(type(self.model).forward)
         self._trajectory: Trajectory | None = None
-        self._report: dict[str, Any] = {}
+        self.loops = Loops()
         self._read_signal, self._site = None, None
         if compiled_whole(self._as_called) and (method.front_blocks or method.site is Site.modules):
             refuse(
@@ -155,7 +156,7 @@ class CacheHook:
     def reset(self) -> None:
         """End the trajectory: free its features, keep its report."""
         if self._trajectory is not None:
-            self._report = self._trajectory.report()
+            self.loops.add(self._trajectory.report())
         self._trajectory = None
 
     def at(self, timesteps: Any, step: int) -> bool:
@@ -173,9 +174,13 @@ class CacheHook:
         """Whether a trajectory is under way, so that features are held."""
         return self._trajectory is not None
 
+    def reports(self) -> list[dict[str, Any]]:
+        """`Trajectory.report` of each loop of the pipeline's latest call, oldest first."""
+        return self.loops.reports(self._trajectory)
+
     def report(self) -> dict[str, Any]:
         """`Trajectory.report` of the latest trajectory; empty before the first."""
-        return self._report if self._trajectory is None else self._trajectory.report()
+        return (self.reports() or [{}])[-1]
 
     def _around(self, forward: Callable[..., Any], name: str | None, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Called instead of the denoiser's forward. An error ends the trajectory, so that no state is left."""
@@ -273,6 +278,7 @@ class CacheHook:
         plan_method(self.method, len(times), times, span)
         levels = [] if self.method.time_only else schedulers.levels(scheduler)
         self.on_start(scheduler.timesteps, step)
+        self.reset()
         self._trajectory = Trajectory(scheduler.timesteps, times, span, levels, suspect=suspect)
         return self._trajectory
 
