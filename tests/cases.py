@@ -80,6 +80,10 @@ class Pair:
         with Accelerated(subject.pipe, method or self.method) as handle:
             return subject.sample(**kwargs), handle.report()
 
+    def layouts(self):
+        """Of each denoiser; at the output what enters and leaves the blocks need not be of one shape."""
+        return layouts_of(self.subject.name, Space.feature if self.method.site is Site.output else self.method.space)
+
 
 def runs_of(handle):
     """The run steps of each CFG branch."""
@@ -103,7 +107,7 @@ def skipped_steps_run_nothing(pair):
     def count(*args):
         counts[-1] += 1
 
-    layouts = layouts_of(pair.subject.name, pair.method.space)
+    layouts = pair.layouts()
     for model, layout in zip(denoisers(pair.subject.pipe), layouts, strict=True):
         stacks = layout.stacks
         handles.append(model.register_forward_pre_hook(lambda *args: counts.append(0)))
@@ -157,7 +161,7 @@ def an_exception_leaves_no_state(pair):
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    exit_module = model.get_submodule(layouts_of(pair.subject.name, pair.method.space)[0].exits[0].module)
+    exit_module = model.get_submodule(pair.layouts()[0].exits[0].module)
     with Accelerated(pair.subject.pipe, pair.method) as handle:
         wrench = exit_module.register_forward_pre_hook(fail)
         with contextlib.suppress(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -26,6 +27,8 @@ from spectrum.records.sections import sections
 
 SECTIONS = ("framepack", "wan_animate")
 """The models whose toys sample two sections in a call."""
+NO_RESIDUAL = ("framepack", "kandinsky5_video")
+"""The models whose blocks give back other tokens than they are given, or the same in another shape."""
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -82,7 +85,7 @@ def test_the_predicted_bytes_are_what_is_held(subject):
     )
 
 
-@pytest.mark.parametrize("name", ["flux", "sdxl", "qwen_image", "sd35"])
+@pytest.mark.parametrize("name", ["flux", "sdxl", "qwen_image", "sd35", "ltx2"])
 def test_the_predicted_bytes_follow_another_size(name):
     subject = subject_of(name)
     larger = dataclasses.replace(subject.config.model, height=96, width=128)
@@ -99,7 +102,13 @@ def test_every_clock_runs(subject, clock):
         with pytest.raises(SpectrumError, match="reads the same at several steps of this scheduler"):
             cached(subject, "taylorseer", "method.space=residual", f"method.clock={clock}")
         return
-    image, report = cached(subject, "taylorseer", "method.space=residual", f"method.clock={clock}")
+    words = [f"method.clock={clock}"]
+    if subject.name in NO_RESIDUAL:
+        with pytest.raises(SpectrumError, match=r"so there is no residual: type method\.space=feature"):
+            cached(subject, "taylorseer", "method.space=residual", *words)
+    else:
+        words.append("method.space=residual")
+    image, report = cached(subject, "taylorseer", *words)
     assert all(branch["skipped"] for branch in report.values()) and torch.isfinite(image).all()
 
 
@@ -145,3 +154,22 @@ def test_parts_that_the_repository_leaves_out_come_from_another(tmp_path):
     check_length(pipe, ["cat cat"], 2)
     with pytest.raises(SpectrumError, match="3 tokens"):
         check_length(pipe, ["cat cat cat"], 2)
+
+
+def test_parts_may_lie_in_folders_of_another_repository(tmp_path):
+    """As FramePack's image encoder and the processor of its pictures, in the dtype that the config says."""
+    repository, other = tmp_path / "svd", tmp_path / "encoder"
+    pipe, classes = subject_of("svd").pipe, {}
+    pipe.save_pretrained(repository)
+    index = json.loads((repository / "model_index.json").read_text())
+    for name in ("image_encoder", "feature_extractor"):
+        classes[name] = index.pop(name)[1]
+        shutil.move(repository / name, other / name)
+    (repository / "model_index.json").write_text(json.dumps(index))
+    given = [f"++model.parts.{n}={{class: {c}, hub: {other}, subfolder: {n}}}" for n, c in classes.items()]
+    words = ["model.dtype=float32", "++model.architecture.components.image_encoder.dtype=float16"]
+    model = compose(["model=svd", f"model.weights={repository}", *words, *given]).model
+    loaded = load_pipeline(model, torch.device("cpu"))
+    assert loaded.image_encoder.dtype == torch.float16 and loaded.unet.dtype == torch.float32
+    assert loaded.feature_extractor.size == pipe.feature_extractor.size
+    assert model_identity(model).endswith(f"+{other}@main")
