@@ -1,8 +1,10 @@
 """Every model of `configs/model` that has a toy width: its real pipeline, built and hooked."""
 
 import dataclasses
+import itertools
 import json
 import shutil
+from collections import defaultdict
 
 import pytest
 import torch
@@ -27,8 +29,8 @@ from spectrum.records.sections import sections
 
 SECTIONS = ("framepack", "wan_animate")
 """The models whose toys sample two sections in a call."""
-NO_RESIDUAL = ("framepack", "kandinsky5_video")
-"""The models whose blocks give back other tokens than they are given, or the same in another shape."""
+NO_RESIDUAL = ("framepack", "kandinsky5_video", "ltx2")
+"""The models whose blocks give back other tokens than they are given, the same in another shape, or two features."""
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -42,21 +44,22 @@ def cached(subject, name, *more, **kwargs):
 
 
 def test_skipped_steps_call_no_block_and_the_true_feature_is_bit_exact(subject, monkeypatch):
-    calls, features, counters = [], [], []
-    handles = []
+    calls, features, counters = [], defaultdict(list), []
+    handles, keeping, slots = [], [], itertools.cycle(range(len(layouts_of(subject.name)[0].exits)))
     for model, layout in zip(denoisers(subject.pipe), layouts_of(subject.name), strict=True):
         handles.append(model.register_forward_pre_hook(lambda *a: calls.append(None)))
-        exit_module = model.get_submodule(layout.exits[0].module)
-        keep = lambda module, args, kwargs: features.append((*args, *kwargs.values())[0].clone())  # noqa: E731
-        handles.append(exit_module.register_forward_pre_hook(keep, with_kwargs=True))
+        for slot, left in enumerate(layout.exits):
+            keep = lambda module, args, kwargs, slot=slot: features[slot].append((*args, *kwargs.values())[0].clone())  # noqa: E731
+            exit_module = model.get_submodule(left.module)
+            keeping.append(exit_module.register_forward_pre_hook(keep, with_kwargs=True))
     plain = subject.sample()
-    assert len(features) == len(calls)
-    for handle in handles[1::2]:
+    assert all(len(kept) == len(calls) for kept in features.values())
+    for handle in keeping:
         handle.remove()
     calls.clear()
     pairs = zip(denoisers(subject.pipe), layouts_of(subject.name), strict=True)
     counters = [BlockCounter(model, (*layout.stacks, *layout.feeders)) for model, layout in pairs]
-    monkeypatch.setattr(History, "combine", lambda self, weights: features[len(calls) - 1])
+    monkeypatch.setattr(History, "combine", lambda self, weights: features[next(slots)][len(calls) - 1])
     image, report = cached(subject, "spectrum")
     skipped = sum(len(branch["skipped"]) for branch in report.values())
     assert torch.equal(image, plain) and skipped >= 2
@@ -104,7 +107,7 @@ def test_every_clock_runs(subject, clock):
         return
     words = [f"method.clock={clock}"]
     if subject.name in NO_RESIDUAL:
-        with pytest.raises(SpectrumError, match=r"so there is no residual: type method\.space=feature"):
+        with pytest.raises(SpectrumError, match=r": type method\.space=feature$"):
             cached(subject, "taylorseer", "method.space=residual", *words)
     else:
         words.append("method.space=residual")
