@@ -1,6 +1,6 @@
 """Distil the embedded model into one that samples in 4 or 8 steps without guidance, on a CPU.
 
-python scripts/distil_tiny.py 8                  about three quarters of an hour on one core; killed, it goes on where it was
+python scripts/distil_tiny.py 8                  about an hour on one core; killed, it goes on where it was
 python scripts/distil_tiny.py 4 --out spectrum/assets/tiny_4step
 
 Nothing is fetched: the teacher is the embedded model, and what it samples is what the student learns from.

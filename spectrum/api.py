@@ -15,12 +15,13 @@ from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.private_api import uncompiled
 from spectrum.hooks.registry import detach
 from spectrum.hooks.scheduler import count_of_calls, starts
-from spectrum.hooks.trajectory import Observation, joined, together
+from spectrum.hooks.trajectory import Observation, merged
 from spectrum.models.attached import attached, denoisers_as_called, named_denoisers
 from spectrum.models.kept_plans import method_of
 from spectrum.models.pipeline_plans import planned_method
-from spectrum.models.watch import unwatch, watch
+from spectrum.models.watch import Told, unwatch, watch
 from spectrum.records.plan_file import PlanFile, write_plan
+from spectrum.records.sections import in_sections
 
 _ATTRIBUTE = "_spectrum"
 
@@ -62,7 +63,7 @@ class Accelerated:
         self.method = method
         self.hooks = attached(self.pipe, method, CacheHook, self._denoiser, **self._options)
         self.pipe.__dict__[_ATTRIBUTE] = self
-        watch(self.pipe, self._loop_begins, self._loop_ends, self._check_denoisers)
+        watch(self.pipe, Told(self._call_begins, self._loop_begins, self._call_ends, self._check_denoisers))
 
     @property
     def layout(self) -> Denoiser | None:
@@ -89,27 +90,33 @@ class Accelerated:
         that held most, since each frees what it stored when the next one begins. Those that are called at the same
         steps have branches of their own.
 
+        A pipeline that samples section after section, as FramePack does, sets its scheduler anew for each: the
+        branches of its later sections are named `section 2: ...`, and each section frees what the one before it
+        stored. Where the pipeline has no `check_inputs`, by which calls are told apart, this is its latest section.
+
         Returns:
             For each branch `run_steps` (where the blocks ran), `skipped` (the other steps, with `sum w` and `|w|_1`),
             `errors`, `cache_bytes`, and under `samples` the first three for each sample of the batch; one entry if all
             samples do the same.
         """
         self._check_denoisers()
-        merged: dict[str, Any] = {}
-        for denoiser, hook in zip(named_denoisers(self.pipe), self.hooks, strict=False):
-            for name, own in hook.report().items():
-                if name in merged and together(merged[name], own):
-                    merged[f"{denoiser}: {name}"] = own
-                else:
-                    merged[name] = joined(merged[name], own) if name in merged else own
-        return merged
+        named = [*zip(named_denoisers(self.pipe), (hook.reports() for hook in self.hooks), strict=False)]
+        return in_sections(
+            merged({name: reports[number] for name, reports in named if number < len(reports)})
+            for number in range(max((len(reports) for _, reports in named), default=0))
+        )
+
+    def _call_begins(self) -> None:
+        for hook in self.hooks:
+            hook.reset()
+            hook.loops.begin_call()
 
     def _loop_begins(self) -> None:
         self._check_denoisers()
         for hook in self.hooks:
             hook.close()
 
-    def _loop_ends(self) -> None:
+    def _call_ends(self) -> None:
         for hook in self.hooks:
             hook.reset()
 

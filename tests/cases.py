@@ -9,56 +9,28 @@ import functools
 
 import torch
 from fitted import FITTED, TYPED, planned_on
+from subjects import PROMPTS, STEPS, Subject, other_of, subject_of
 from toys import dtype_of, traces
 
 from spectrum.api import Accelerated, denoisers
 from spectrum.bench.generate import sample_report
-from spectrum.bench.prompts import Sample
-from spectrum.bench.sampling import sample_batch
 from spectrum.config.compose import compose
 from spectrum.config.methods import build_method
 from spectrum.config.reader import choices, group_file, method_file
-from spectrum.config.sampling import Sampling
 from spectrum.core.errors import SpectrumError
 from spectrum.core.method import Site, Space, plan_method
 from spectrum.hooks.block_stand_ins import blocks_named
 from spectrum.hooks.discovery import site_modules
-from spectrum.models.pipelines import load_pipeline
 from spectrum.models.plans import cache_bytes
+from spectrum.records.sections import held_bytes, sections
 
-STEPS = 10
-PROMPTS = [Sample(i, text, 0) for i, text in enumerate(("a cat on blue", "two pears", "a drum"))]
 MODELS = [name for name in choices("model") if "tiny" in group_file("model", name)]
 METHODS = [name for name in choices("method") if method_file(name)[0]["forecast"]]
 PLUGINS = []
 """Packages outside the project that hold the functions of a method by others: `spectrum submit` names them here."""
 TRIES = 16
-
-
-class Subject:
-    """A model's toy and how to call it."""
-
-    def __init__(self, name, dtype=None):
-        words = [f"model={name}", "model.weights=tiny", f"model.steps={STEPS}", "batch=2", "device=cpu"]
-        self.config = compose([*words, *([f"model.tiny.dtype={dtype}"] if dtype else [])])
-        self.name, self.pipe = name, load_pipeline(self.config.model, torch.device("cpu"))
-        if hasattr(self.pipe, "vision_num_semantic_tokens"):  # of an empty picture: 729 take most of a toy's time
-            self.pipe.vision_num_semantic_tokens = 9
-        self.plain = self.sample()
-
-    def sample(self, prompts=PROMPTS[:2], **changes):
-        return sample_batch(self.pipe, prompts, dataclasses.replace(Sampling.of(self.config), **changes))
-
-
-@functools.cache
-def subject_of(name, dtype=None):
-    return Subject(name, dtype)
-
-
-@functools.cache
-def other_of(name):
-    """A second pipeline of the same weights."""
-    return Subject(name)
+BEHIND_FRONT = {"wan_animate": 1}
+"""Modules of other lists that run with the first block: a face adapter, before the next block is reached."""
 
 
 @functools.cache
@@ -110,6 +82,10 @@ class Pair:
         with Accelerated(subject.pipe, method or self.method) as handle:
             return subject.sample(**kwargs), handle.report()
 
+    def layouts(self):
+        """Of each denoiser; at the output what enters and leaves the blocks need not be of one shape."""
+        return layouts_of(self.subject.name, Space.feature if self.method.site is Site.output else self.method.space)
+
 
 def runs_of(handle):
     """The run steps of each CFG branch."""
@@ -128,12 +104,13 @@ def always_running_is_bit_exact(pair):
 
 def skipped_steps_run_nothing(pair):
     """2: on a skipped step no block runs but those in front, at the modules' site no attention or MLP."""
+    front = pair.method.front_blocks and pair.method.front_blocks + BEHIND_FRONT.get(pair.subject.name, 0)
     counts, handles = [], []
 
     def count(*args):
         counts[-1] += 1
 
-    layouts = layouts_of(pair.subject.name, pair.method.space)
+    layouts = pair.layouts()
     for model, layout in zip(denoisers(pair.subject.pipe), layouts, strict=True):
         stacks = layout.stacks
         handles.append(model.register_forward_pre_hook(lambda *args: counts.append(0)))
@@ -149,7 +126,7 @@ def skipped_steps_run_nothing(pair):
         handle.remove()
     skipped = sum(len(branch["skipped"]) for branch in report.values())
     low = min(counts)
-    assert low <= pair.method.front_blocks and counts.count(low) == skipped > 0 and max(counts) > low
+    assert low <= front and counts.count(low) == skipped > 0 and max(counts) > low
     assert same(image, pair.image) and torch.isfinite(image).all() and not same(image, pair.subject.plain)
 
 
@@ -187,11 +164,11 @@ def an_exception_leaves_no_state(pair):
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    exit_module = model.get_submodule(layouts_of(pair.subject.name, pair.method.space)[0].exits[0].module)
+    exit_module = model.get_submodule(pair.layouts()[0].exits[0].module)
     with Accelerated(pair.subject.pipe, pair.method) as handle:
         wrench = exit_module.register_forward_pre_hook(fail)
         with contextlib.suppress(KeyboardInterrupt):
-            pair.subject.sample(PROMPTS[1:])
+            pair.subject.sample(PROMPTS[1 : 1 + pair.subject.batch])
         wrench.remove()
         assert not handle.hooks[0].running
         assert same(pair.subject.sample(), pair.image)
@@ -199,7 +176,8 @@ def an_exception_leaves_no_state(pair):
 
 def another_call_starts_anew(pair):
     """6: other steps, another batch, other prompts, and the first again, on one hook as on fresh ones."""
-    calls = [{"steps": STEPS - 2}, {"prompts": PROMPTS}, {"prompts": PROMPTS[1:]}, {}]
+    lists = [PROMPTS, PROMPTS[1:]] if pair.subject.batch > 1 else [PROMPTS[1:2], PROMPTS[2:]]
+    calls = [{"steps": STEPS - 2}, *({"prompts": prompts} for prompts in lists), {}]
     apart = [*(pair.cached(**call)[0] for call in calls[:-1]), pair.image]
     with Accelerated(pair.subject.pipe, pair.method):
         assert all(same(pair.subject.sample(**call), image) for call, image in zip(calls, apart, strict=True))
@@ -207,8 +185,8 @@ def another_call_starts_anew(pair):
 
 def branches_have_their_own_histories(pair):
     """7, 8: as many histories as CFG branches that come one by one, each complete; batched CFG has one."""
-    model = pair.subject.config.model
-    assert 1 <= len(pair.report) <= max(1, model.branches) * len(denoisers(pair.subject.pipe))
+    most = pair.subject.config.model.branches * len(denoisers(pair.subject.pipe))
+    assert all(1 <= len(section) <= most for section in sections(pair.report))
     for branch in pair.report.values():
         steps = [*branch["run_steps"], *(entry["step"] for entry in branch["skipped"])]
         assert sorted(steps) == list(range(min(steps), max(steps) + 1))
@@ -226,8 +204,20 @@ def precise(name):
     return exact
 
 
+def refused_batch(pair):
+    """Whether a batch is refused with what to type."""
+    try:
+        pair.cached(prompts=PROMPTS)
+    except SpectrumError as error:
+        return "type batch=1" in str(error)
+    return False
+
+
 def batch_items_do_not_meet(pair):
-    """9: item i of a batch equals item i alone, and has the same run steps where the data decide."""
+    """9: item i of a batch equals item i alone, also in its run steps where the data decide; or a batch is refused."""
+    if pair.subject.batch == 1:
+        assert refused_batch(pair)
+        return
     subject = precise(pair.subject.name)
     image, whole = (pair.image, pair.report) if subject is pair.subject else pair.cached(subject=subject)
     for number in range(2):
@@ -261,8 +251,8 @@ def the_bytes_are_known(pair):
         for _ in range(3):
             pair.subject.sample()
             assert held(handle.report()) == held(pair.report)
-    predicted = cache_bytes(pair.subject.config, plan_method(pair.method, STEPS), 2)
-    assert sum(held(pair.report)) > 0 and (pair.method.site is not Site.exit or sum(held(pair.report)) <= predicted)
+    predicted = cache_bytes(pair.subject.config, plan_method(pair.method, STEPS), pair.subject.batch)
+    assert held_bytes(pair.report) > 0 and (pair.method.site is not Site.exit or held_bytes(pair.report) <= predicted)
 
 
 CASES = {

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 from spectrum.api import denoisers
+from spectrum.core.errors import SpectrumError
 from spectrum.core.planned import planned
 from spectrum.planning.evaluate import Evaluate
 from spectrum.planning.gap import Settings
@@ -25,7 +26,7 @@ TYPED = {
 
 
 def planned_on(pipe, sample, method):
-    """A planned method with weights fitted on a pipeline; as it is, where that has two denoisers.
+    """A planned method with weights fitted on a pipeline; as it is, where that has two denoisers or several loops.
 
     Args:
         pipe: the pipeline.
@@ -35,6 +36,11 @@ def planned_on(pipe, sample, method):
     if len(denoisers(pipe)) > 1:
         return method
     with Player(pipe, method.site) as player:
-        made = make(Evaluate([Rollouts(player, sample)], Settings()), lambda evaluate: PLANNED)
+        try:
+            rollouts = Rollouts(player, sample)
+        except SpectrumError as error:
+            assert "section after section" in str(error), error
+            return method
+        made = make(Evaluate([rollouts], Settings()), lambda evaluate: PLANNED)
     forecast = functools.partial(planned, run_steps=PLANNED, weights=made.weights)
     return dataclasses.replace(method, forecast=forecast, memory=3)

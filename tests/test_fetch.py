@@ -123,6 +123,32 @@ def test_14_a_model_without_a_pinned_commit_is_fetched_with_a_warning_and_its_co
     assert found.parent.name == commit
 
 
+def test_14_of_a_repository_with_a_part_in_a_folder_that_folder_alone_is_fetched(web, tmp_path):
+    files = {
+        "hunyuanvideo-community/HunyuanVideo": {
+            "model_index.json": b'{"transformer": ["diffusers", "T"], "vae": ["diffusers", "V"]}',
+            "transformer/config.json": b"{}",
+            "vae/config.json": b"{}",
+            "vae/diffusion_pytorch_model.safetensors": b"vae",
+        },
+        "lllyasviel/FramePackI2V_HY": {"config.json": b"{}", "diffusion_pytorch_model.safetensors": b"weights"},
+        "lllyasviel/flux_redux_bfl": {
+            "image_encoder/config.json": b"{}",
+            "image_encoder/model.safetensors": b"siglip",
+            "feature_extractor/preprocessor_config.json": b'{"size": 384}',
+            "image_embedder/model.safetensors": b"not needed",
+        },
+    }
+    web.repositories |= {name: {f"{number}a" * 20: own} for number, (name, own) in enumerate(files.items())}
+    done = fetch(tmp_path, web.url, "framepack", "yes=true")
+    assert done.returncode == 0, done.stderr
+    kept = [file for own in files.values() for file in own]
+    left_out = {"transformer/config.json", "image_embedder/model.safetensors"}
+    assert {name.partition("/")[2] for name in web.fetched()} == set(kept) - left_out
+    again = fetch(tmp_path, web.url, "framepack", "yes=true")
+    assert again.returncode == 0 and "all here" in again.stdout
+
+
 def test_14_gated_weights_say_where_to_accept_and_how_to_log_in(web, tmp_path):
     sdxl_repository(web)
     web.gated = set(web.repositories)

@@ -1,7 +1,10 @@
 """Every model of `configs/model` that has a toy width: its real pipeline, built and hooked."""
 
 import dataclasses
+import itertools
 import json
+import shutil
+from collections import defaultdict
 
 import pytest
 import torch
@@ -22,6 +25,12 @@ from spectrum.models.pipelines import load_pipeline
 from spectrum.models.plans import cache_bytes, plan_of
 from spectrum.models.solvers import with_solver
 from spectrum.named_methods import load_method
+from spectrum.records.sections import sections
+
+SECTIONS = ("framepack", "wan_animate")
+"""The models whose toys sample two sections in a call."""
+NO_RESIDUAL = ("framepack", "kandinsky5_video", "ltx2")
+"""The models whose blocks give back other tokens than they are given, the same in another shape, or two features."""
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -35,21 +44,22 @@ def cached(subject, name, *more, **kwargs):
 
 
 def test_skipped_steps_call_no_block_and_the_true_feature_is_bit_exact(subject, monkeypatch):
-    calls, features, counters = [], [], []
-    handles = []
+    calls, features, counters = [], defaultdict(list), []
+    handles, keeping, slots = [], [], itertools.cycle(range(len(layouts_of(subject.name)[0].exits)))
     for model, layout in zip(denoisers(subject.pipe), layouts_of(subject.name), strict=True):
         handles.append(model.register_forward_pre_hook(lambda *a: calls.append(None)))
-        exit_module = model.get_submodule(layout.exits[0].module)
-        keep = lambda module, args, kwargs: features.append((*args, *kwargs.values())[0].clone())  # noqa: E731
-        handles.append(exit_module.register_forward_pre_hook(keep, with_kwargs=True))
+        for slot, left in enumerate(layout.exits):
+            keep = lambda module, args, kwargs, slot=slot: features[slot].append((*args, *kwargs.values())[0].clone())  # noqa: E731
+            exit_module = model.get_submodule(left.module)
+            keeping.append(exit_module.register_forward_pre_hook(keep, with_kwargs=True))
     plain = subject.sample()
-    assert len(features) == len(calls)
-    for handle in handles[1::2]:
+    assert all(len(kept) == len(calls) for kept in features.values())
+    for handle in keeping:
         handle.remove()
     calls.clear()
     pairs = zip(denoisers(subject.pipe), layouts_of(subject.name), strict=True)
     counters = [BlockCounter(model, (*layout.stacks, *layout.feeders)) for model, layout in pairs]
-    monkeypatch.setattr(History, "combine", lambda self, weights: features[len(calls) - 1])
+    monkeypatch.setattr(History, "combine", lambda self, weights: features[next(slots)][len(calls) - 1])
     image, report = cached(subject, "spectrum")
     skipped = sum(len(branch["skipped"]) for branch in report.values())
     assert torch.equal(image, plain) and skipped >= 2
@@ -61,20 +71,24 @@ def test_skipped_steps_call_no_block_and_the_true_feature_is_bit_exact(subject, 
 def test_the_plan_is_what_is_done_and_every_step_is_told(subject):
     told = []
     with Accelerated(subject.pipe, load_method("spectrum")) as handle:
-        sample_batch(subject.pipe, PROMPTS[:2], Sampling.of(subject.config), lambda: told.append(None))
+        sample_batch(subject.pipe, PROMPTS[: subject.batch], Sampling.of(subject.config), lambda: told.append(None))
         report, plan = handle.report(), handle.plan(STEPS)
-    assert len(told) == len(subject.pipe.scheduler.timesteps) and plan == plan_of(subject.config, handle.method)
+    assert len(told) == len(subject.pipe.scheduler.timesteps) * len(sections(report)) and plan == plan_of(
+        subject.config, handle.method
+    )
     assert all(branch["run_steps"] == plan.runs for branch in report.values())
     assert "step" not in vars(subject.pipe.scheduler)
 
 
 def test_the_predicted_bytes_are_what_is_held(subject):
     _, report = cached(subject, "spectrum")
-    held = sum(branch["cache_bytes"] for branch in report.values())
-    assert held == cache_bytes(subject.config, plan_of(subject.config, load_method("spectrum")), 2)
+    predicted = cache_bytes(subject.config, plan_of(subject.config, load_method("spectrum")), subject.batch)
+    assert [sum(own["cache_bytes"] for own in part.values()) for part in sections(report)] == [predicted] * (
+        2 if subject.name in SECTIONS else 1
+    )
 
 
-@pytest.mark.parametrize("name", ["flux", "sdxl", "qwen_image", "sd35"])
+@pytest.mark.parametrize("name", ["flux", "sdxl", "qwen_image", "sd35", "ltx2"])
 def test_the_predicted_bytes_follow_another_size(name):
     subject = subject_of(name)
     larger = dataclasses.replace(subject.config.model, height=96, width=128)
@@ -91,7 +105,13 @@ def test_every_clock_runs(subject, clock):
         with pytest.raises(SpectrumError, match="reads the same at several steps of this scheduler"):
             cached(subject, "taylorseer", "method.space=residual", f"method.clock={clock}")
         return
-    image, report = cached(subject, "taylorseer", "method.space=residual", f"method.clock={clock}")
+    words = [f"method.clock={clock}"]
+    if subject.name in NO_RESIDUAL:
+        with pytest.raises(SpectrumError, match=r": type method\.space=feature$"):
+            cached(subject, "taylorseer", "method.space=residual", *words)
+    else:
+        words.append("method.space=residual")
+    image, report = cached(subject, "taylorseer", *words)
     assert all(branch["skipped"] for branch in report.values()) and torch.isfinite(image).all()
 
 
@@ -137,3 +157,22 @@ def test_parts_that_the_repository_leaves_out_come_from_another(tmp_path):
     check_length(pipe, ["cat cat"], 2)
     with pytest.raises(SpectrumError, match="3 tokens"):
         check_length(pipe, ["cat cat cat"], 2)
+
+
+def test_parts_may_lie_in_folders_of_another_repository(tmp_path):
+    """As FramePack's image encoder and the processor of its pictures, in the dtype that the config says."""
+    repository, other = tmp_path / "svd", tmp_path / "encoder"
+    pipe, classes = subject_of("svd").pipe, {}
+    pipe.save_pretrained(repository)
+    index = json.loads((repository / "model_index.json").read_text())
+    for name in ("image_encoder", "feature_extractor"):
+        classes[name] = index.pop(name)[1]
+        shutil.move(repository / name, other / name)
+    (repository / "model_index.json").write_text(json.dumps(index))
+    given = [f"++model.parts.{n}={{class: {c}, hub: {other}, subfolder: {n}}}" for n, c in classes.items()]
+    words = ["model.dtype=float32", "++model.architecture.components.image_encoder.dtype=float16"]
+    model = compose(["model=svd", f"model.weights={repository}", *words, *given]).model
+    loaded = load_pipeline(model, torch.device("cpu"))
+    assert loaded.image_encoder.dtype == torch.float16 and loaded.unet.dtype == torch.float32
+    assert loaded.feature_extractor.size == pipe.feature_extractor.size
+    assert model_identity(model).endswith(f"+{other}@main")

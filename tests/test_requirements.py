@@ -1,5 +1,6 @@
 """What a run needs and this machine lacks: all of it is named at once, with its commands and places."""
 
+import dataclasses
 import json
 import re
 
@@ -15,8 +16,9 @@ from spectrum.models.sources import HubFiles, model_item
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 UNPINNED = {
-    "animatediff", "bria", "flux_control", "hidream", "hunyuan_image", "hunyuan_video_i2v", "ovis_image",
-    "kandinsky5_video", "qwen_image_edit", "sana_sprint", "sana_video", "skyreels_v2", "svd",
+    "animatediff", "bria", "flux_control", "framepack", "hidream", "hunyuan_image", "hunyuan_video_i2v", "ovis_image",
+    "kandinsky5_video", "ltx2", "qwen_image_edit", "sana_sprint", "sana_video", "skyreels_v2", "svd", "wan_animate",
+    "wan_vace",
 }  # fmt: skip
 
 
@@ -46,6 +48,23 @@ def test_14_weights_that_broke_off_are_not_here(empty):
         assert not source.here
         (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
         (snapshot / name).write_text(content)
+    assert source.here
+
+
+def test_14_folders_that_a_model_takes_of_a_repository_are_here_when_all_of_them_are(empty):
+    _, _, source = model_item(compose(["model=framepack"]).model).sources
+    assert source.folders == ("image_encoder", "feature_extractor")
+    source = dataclasses.replace(source, revision="c" * 40)
+    snapshot = source.target / "snapshots" / ("c" * 40)
+    for name in (
+        "image_embedder/config.json",
+        "image_encoder/config.json",
+        "image_encoder/model.safetensors",
+        "feature_extractor/preprocessor_config.json",
+    ):
+        assert not source.here
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).write_text("")
     assert source.here
 
 
@@ -136,7 +155,7 @@ def test_14_every_model_is_pinned_or_known_not_to_be(model):
     assert (pinned[0] is None) == (model in UNPINNED)
     assert all(COMMIT.fullmatch(str(revision)) for revision in pinned if revision is not None)
     assert all(source.licence and source.size_gb for source in item.sources)
-    assert len(item.sources) == (2 if model in ("animatediff", "hidream") else 1)
+    assert len(item.sources) == {"animatediff": 2, "hidream": 2, "framepack": 3}.get(model, 1)
 
 
 @pytest.mark.parametrize("name", ["coco", "drawbench", "vbench"])

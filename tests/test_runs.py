@@ -10,7 +10,9 @@ from PIL import Image
 
 from spectrum.config.reader import choices, group_file
 
-SHORT = ["method=spectrum", "model.steps=16", "batch=2", "prompts=examples", "prompts.limit=2", "timing=0", "probe=0"]
+SHORT = ["method=spectrum", "model.steps=16", "prompts=examples", "prompts.limit=2", "timing=0", "probe=0"]
+MADE = {"framepack": 17}
+"""Frames that a toy makes, where that is not what it is asked for."""
 
 
 def test_10_the_list_of_models_fits_80_columns(capsys, tmp_path, monkeypatch):
@@ -40,5 +42,6 @@ def test_run_ends_with_a_table_and_pictures(model, tmp_path, capsys):
     for name in ("sheet.png", "timeline.png"):
         assert np.asarray(Image.open(folder / name)).std() > 0
     frames = group_file("model", model)["tiny"].get("frames") or group_file("model", model).get("frames")
+    frames = MADE.get(model, frames)
     pictures = sorted((folder / "images").glob("*.png"))
     assert len(pictures) == 2 and getattr(Image.open(pictures[0]), "n_frames", 1) == (frames or 1)

@@ -8,7 +8,8 @@ import torch
 from cases import Subject, method_of, runs_of, subject_of
 
 from spectrum import accelerate
-from spectrum.models.architectures import prompt_inputs, randomise
+from spectrum.models.architectures import randomise
+from spectrum.models.inputs import prompt_inputs
 
 STEPS, STRENGTH = 16, 0.75
 KINDS = {"image to image": diffusers.AutoPipelineForImage2Image, "inpainting": diffusers.AutoPipelineForInpainting}

@@ -11,8 +11,8 @@ from typed import typed
 
 from spectrum.config.compose import compose
 from spectrum.config.prompt_lists import shipped_prompts
-from spectrum.models.architectures import prompt_inputs
 from spectrum.models.identity import ASSETS, digest, model_kind
+from spectrum.models.inputs import prompt_inputs
 from spectrum.models.pipelines import load_pipeline
 from spectrum.models.solvers import with_solver
 

@@ -18,6 +18,7 @@ from spectrum.core import sums
 from spectrum.core.method import Method
 from spectrum.hooks.replaced import replaced
 from spectrum.models.pipelines import load_pipeline
+from spectrum.records.sections import held_bytes
 
 Row = dict[str, Any]
 
@@ -120,7 +121,7 @@ class Model:
             "ms": milliseconds,
             "host_ms": [round(value, 4) for value in host],
             "run_steps": branch["run_steps"] if branch else self._slow(milliseconds["step"]),
-            "cache_bytes": sum(own["cache_bytes"] for own in report.values()),
+            "cache_bytes": held_bytes(report),
             "grown": grown,
         }
 

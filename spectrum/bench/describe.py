@@ -12,6 +12,7 @@ from spectrum.models.identity import model_identity, model_kind
 from spectrum.models.plans import cache_bytes, plan_of
 from spectrum.records.digests import sample_digests, samples_digest
 from spectrum.records.record import FORMAT, CacheBytes, PromptSource, Record
+from spectrum.records.sections import held_bytes
 from spectrum.records.timing import block_runs
 
 __all__ = ["block_runs", "describe", "fits"]
@@ -63,9 +64,7 @@ def describe(
         runs=ledger[0]["runs"],
         weights=[{"step": s.step, "sum": s.total, "l1": s.l1} for s in plan.skipped],
         forecast_errors={name: branch["errors"] for name, branch in probed.items()},
-        cache_bytes=CacheBytes(
-            cache_bytes(config, plan), sum(b["cache_bytes"] for b in probed.values()) // probed_samples
-        ),
+        cache_bytes=CacheBytes(cache_bytes(config, plan), held_bytes(probed) // probed_samples),
         metrics={},
         left_out={},
         timing=None,

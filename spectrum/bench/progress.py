@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 EVERY = 30.0
@@ -46,7 +46,7 @@ class Progress:
 
         Args:
             name: what is shown.
-            total: how many sample steps it has, or of what `unit` names.
+            total: how many sample steps it has, or of what `unit` names; more where a pipeline samples in sections.
             unit: what is counted.
 
         Returns:
@@ -54,8 +54,13 @@ class Progress:
         """
         if self._console.is_terminal:
             task = self._bar.add_task(name, total=total, unit=unit)
-            return lambda count: self._bar.update(task, advance=count)
+            return lambda count: self._advance(task, count)
         return self._lines(name, total, unit)
+
+    def _advance(self, task: TaskID, count: int) -> None:
+        self._bar.update(task, advance=count)
+        shown = self._bar.tasks[task]
+        self._bar.update(task, total=max(shown.total or 0, shown.completed))
 
     def _lines(self, name: str, total: int, unit: str) -> Callable[[int], None]:
         began = last = self._clock()

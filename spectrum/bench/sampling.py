@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from spectrum.bench.prompts import Sample
-from spectrum.config.sampling import Sampling
+from spectrum.config.sampling import Sampling, takes_one
 from spectrum.core.errors import SpectrumError, refuse
 from spectrum.hooks.replaced import replaced
-from spectrum.models.architectures import prompt_inputs
+from spectrum.models.inputs import prompt_inputs
 
 
 def sample_batch(
@@ -37,11 +37,12 @@ def sample_batch(
     """
     check_memory(sampling, len(batch))
     call = call_arguments(pipe, batch, sampling)
+    noise = [torch.Generator("cpu").manual_seed(sample.noise_seed) for sample in batch]
     try:
         with _after_each_step(pipe.scheduler, on_step):
             result = pipe(
                 num_inference_steps=sampling.steps,
-                generator=[torch.Generator("cpu").manual_seed(sample.noise_seed) for sample in batch],
+                generator=noise[0] if takes_one(sampling.embeds) else noise,
                 output_type="pt",
                 **call,
             )
@@ -74,7 +75,8 @@ def check_arguments(pipe: Any, sampling: Sampling) -> None:
         number = isinstance(default, (int, float)) and not isinstance(default, bool)
         if number and value is not None and not isinstance(value, (int, float)):
             refuse(f"model.call.{name} must be a number, got {value!r}")
-    if sampling.frames is not None and not {"num_frames", "frames"} & set(known):
+    takes = {"num_frames", "frames", "segment_frame_length"} & set(known)
+    if sampling.frames is not None and not takes:
         refuse(f"model.frames={sampling.frames}: {type(pipe).__name__} makes pictures; take it out")
 
 
@@ -96,16 +98,17 @@ def call_arguments(pipe: Any, batch: list[Sample], sampling: Sampling) -> dict[s
     call = dict(sampling.call)
     known = inspect.signature(type(pipe).__call__).parameters
     prompts = [sample.prompt for sample in batch]
-    if any(not isinstance(spec, dict) or "picture" not in spec for spec in (sampling.embeds or {}).values()):
+    pictures = {"picture", "alone"}
+    if any(not isinstance(spec, dict) or not pictures & spec.keys() for spec in (sampling.embeds or {}).values()):
         call.pop("negative_prompt", None)
         call |= {"negative_prompt": None} if "negative_prompt" in known else {}
     elif "prompt" in known:
-        call["prompt"] = prompts
-    call |= prompt_inputs(pipe, sampling.embeds or {}, prompts)
-    if isinstance(call.get("negative_prompt"), str):
+        call["prompt"] = prompts[0] if takes_one(sampling.embeds) else prompts
+    sizes = {"height": sampling.height, "width": sampling.width, "frames": sampling.frames}
+    call |= prompt_inputs(pipe, sampling.embeds or {}, prompts, sizes)
+    if isinstance(call.get("negative_prompt"), str) and not takes_one(sampling.embeds):
         call["negative_prompt"] = [call["negative_prompt"]] * len(batch)
-    given = {"height": sampling.height, "width": sampling.width, "num_frames": sampling.frames}
-    given |= {"frames": sampling.frames} if "num_frames" not in known else {}
+    given = sizes if "num_frames" not in known else {**sizes, "num_frames": sizes.pop("frames")}
     return call | {key: value for key, value in given.items() if value is not None and key in known}
 
 

@@ -21,16 +21,21 @@ from spectrum.records.timing import Conditions, TimedRound, Timing, round_nfe
 
 
 class _Stopwatch:
-    """Seconds from a denoiser's first call to the end of the last step, device synchronised."""
+    """Seconds from a denoiser's first call to the end of the last step, device synchronised.
+
+    Of a pipeline that samples section after section it is the sum over them, without what is done between two.
+    """
 
     def __init__(self, pipe: Any) -> None:
-        self.began = self.ended = 0.0
-        self._handles = [model.register_forward_pre_hook(self._first) for model in denoisers(pipe)]
-        self._device = pipe.device
+        self._began = self._ended = self._seconds = 0.0
+        self._handles = [model.register_forward_pre_hook(self._called) for model in denoisers(pipe)]
+        self._device, self._pipe, self._timesteps = pipe.device, pipe, None
 
-    def _first(self, module: Any, args: Any) -> None:
-        if not self.began:
-            self.began = self.now()
+    def _called(self, module: Any, args: Any) -> None:
+        timesteps = self._pipe.scheduler.timesteps
+        if timesteps is not self._timesteps:
+            self._seconds, self._timesteps = self._seconds + self._ended - self._began, timesteps
+            self._began = self._ended = self.now()
 
     def now(self) -> float:
         """The time once the device has finished what was asked of it."""
@@ -40,13 +45,13 @@ class _Stopwatch:
 
     def step(self) -> None:
         """A step ended."""
-        self.ended = self.now()
+        self._ended = self.now()
 
     def close(self) -> float:
         """Take the hooks off; the seconds measured."""
         for handle in self._handles:
             handle.remove()
-        return self.ended - self.began
+        return self._seconds + self._ended - self._began
 
 
 @dataclass(frozen=True)

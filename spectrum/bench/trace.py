@@ -93,6 +93,9 @@ def record_trace(
         sampling: how the pipeline is called.
         about: what the trace says of itself.
         on_step: called after each denoising step.
+
+    Raises:
+        SpectrumError: if the pipeline runs more than one loop over its steps in a call.
     """
     last: dict[tuple[str, str], tuple[Any, Any]] = {}
     branches: dict[str, list[Observation]] = {}
@@ -107,6 +110,8 @@ def record_trace(
 
     def observe(observed: Observation) -> None:
         branch = observed.branch
+        if branch in branches and observed.step <= branches[branch][-1].step:
+            refuse("the pipeline samples section after section in one call, and a trace is of one loop over the steps")
         inputs = {name: copied(branch, name, value) for name, value in observed.inputs.items()}
         parts = {name: copied(branch, name, getattr(observed, name)) for name in ("entry", "feature", "velocity")}
         branches.setdefault(branch, []).append(Observation(branch, observed.step, inputs, **parts))

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spectrum.config.messages import one_value, several_values, unknown_key
 from spectrum.config.reader import compose_raw, group_file
+from spectrum.config.sampling import Sampling, takes_one
 from spectrum.config.schema import BYTES, PARTS, TOY_BATCH, MethodConfig, ModelConfig, PromptsConfig, RunConfig
 from spectrum.core.errors import SpectrumError, check_number, refuse
 
@@ -116,7 +117,8 @@ def _model(composed: DictConfig, typed: Sequence[str]) -> ModelConfig:
         own = group_file("model", raw["name"])
         kept = {k for k in tiny if f"model.{k}" in typed or raw.get(k) != own.get(k, raw.get(k))} - {"architecture"}
         changed = {key: value for key, value in tiny.items() if key not in kept}
-        batch = {"batch": raw["batch"] if "model.batch" in typed else TOY_BATCH}
+        alone = "model.batch" in typed or takes_one((raw.get("architecture") or {}).get("embeds"))
+        batch = {"batch": raw["batch"] if alone else TOY_BATCH}
         raw = {
             **_merged(raw, {k: v for k, v in changed.items() if k != "call"}),
             **batch,
@@ -145,6 +147,8 @@ def _check(config: RunConfig) -> None:
         refuse(f"model.dtype={model.dtype} is unknown: type one of {', '.join(BYTES)}")
     check_number("model.steps", model.steps, low=1, integer=True)
     check_number("batch", config.batch or 0, low=1, integer=True)
+    if (config.batch or 1) > 1 and takes_one(Sampling.of(config).embeds):
+        refuse(f"batch={config.batch}: {config.model.pipeline} takes one sample a call: type batch=1")
     check_number("probe", config.probe, low=0, integer=True)
     check_number("timing", config.timing, low=0, integer=True)
     for name in ("height", "width"):

@@ -1,9 +1,18 @@
 """How a pipeline is called: the part of a config that sampling needs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from spectrum.config.schema import BUILT, RunConfig
+
+GIVEN = {"labels", "picture", "alone"}
+"""The kinds of inputs that are no embeddings of a prompt, so that a pipeline with text encoders needs them too."""
+
+
+def takes_one(embeds: Mapping[str, Any] | None) -> bool:
+    """Whether a pipeline takes one sample a call: something that it is given can be given for one alone."""
+    return any(isinstance(spec, Mapping) and "alone" in spec for spec in (embeds or {}).values())
 
 
 @dataclass(frozen=True)
@@ -20,7 +29,7 @@ class Sampling:
         frames: frames of a video; None for a picture.
         fps: frames per second of a video.
         embeds: what stands for prompts where a pipeline has no text encoder, or takes class numbers; see
-            `spectrum.models.architectures.prompt_inputs`.
+            `spectrum.models.inputs.prompt_inputs`.
     """
 
     steps: int
@@ -39,8 +48,7 @@ class Sampling:
         model = config.model
         embeds: dict[str, Any] = (model.architecture or {}).get("embeds", {})
         if model.weights not in BUILT:
-            given = {"labels", "picture"}
-            embeds = {name: spec for name, spec in embeds.items() if isinstance(spec, dict) and given & spec.keys()}
+            embeds = {name: spec for name, spec in embeds.items() if isinstance(spec, dict) and GIVEN & spec.keys()}
         return cls(
             steps=config.method.steps or model.steps,
             solver=config.method.solver,

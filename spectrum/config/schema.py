@@ -36,7 +36,7 @@ class ModelConfig:
     width: int = MISSING  # pixels
     call: dict[str, Any] = field(default_factory=dict)  # arguments of the pipeline's call
     branches: int = MISSING  # CFG branches that are stored, 2 for classifier-free guidance
-    feature: list[int] = MISSING  # shape of one sample's feature: (image tokens, width)
+    feature: list[Any] = MISSING  # shape of one sample's feature: (image tokens, width); a list of them for several
     licence: str = MISSING  # of the weights
     size_gb: float = MISSING  # of the weights, in GB
     batch: int = 1  # samples per denoiser call unless batch= is typed
@@ -46,7 +46,7 @@ class ModelConfig:
     safetensors: bool = True  # false where the repository has pickled weights; only their tensors are read
     parts: dict[str, dict[str, Any]] = field(
         default_factory=dict
-    )  # parts from other repositories: class, hub, revision; or made from a config: class, config
+    )  # parts from other repositories: class, hub, subfolder, revision; or made from a config: class, config
     vae: Any = field(default_factory=list)  # slicing, tiling: how the VAE decodes in pieces
     calibration: dict[str, Any] | None = None  # what was fitted for this model, by method
     architecture: dict[str, Any] | None = None  # what weights=random builds, see spectrum.models.architectures

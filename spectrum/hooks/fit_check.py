@@ -1,4 +1,4 @@
-"""Refuses what was fitted for another run."""
+"""Refuses runs that a method cannot have: of another fit, past the last step, over ranks that decide differently."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ from spectrum.core.clock import SIGMA_TOLERANCE, Clock
 from spectrum.core.errors import refuse
 from spectrum.core.method import Method
 from spectrum.hooks import scheduler as schedulers
+from spectrum.hooks.private_api import context_parallel_config
 
 
 def check_fit(method: Method, scheduler: Any, steps: int) -> None:
@@ -37,3 +38,34 @@ def check_fit(method: Method, scheduler: Any, steps: int) -> None:
                 f"{now:.4f} here (the scheduler's shift, or its timesteps): fit another with {again}, or apply it with "
                 "force=True (plan_force=true)"
             )
+
+
+def check_step(model: Any, step: int, steps: int) -> None:
+    """Refuse a call of the denoiser at a step that the pipeline's scheduler does not have.
+
+    Args:
+        model: the denoiser.
+        step: where it is called.
+        steps: how many the scheduler has.
+    """
+    if step >= steps:
+        refuse(
+            f"{type(model).__name__} was called at step {step} of a scheduler that has {steps}: another "
+            "pipeline or a loop with a scheduler of its own calls it; step the scheduler of the pipeline that the "
+            "method was put on, or call restore(pipe)"
+        )
+
+
+def check_ranks(method: Method, model: Any) -> None:
+    """Refuse a method that decides by data on a denoiser whose tokens are split over ranks.
+
+    Args:
+        method: the method.
+        model: the denoiser.
+    """
+    by_data = not method.time_only or method.weights_by_data
+    if by_data and context_parallel_config(model) is not None:
+        refuse(
+            f"{method.name} decides by data, of which each rank of a parallel denoiser has a part, so the "
+            "ranks could decide differently: type a method of time alone, for example method=spectrum"
+        )

@@ -16,13 +16,13 @@ from spectrum.hooks.branches import caller, find_branch
 from spectrum.hooks.compiled import compiled_whole, uses_cuda_graphs
 from spectrum.hooks.derive import layout_of_call
 from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
-from spectrum.hooks.fit_check import check_fit
+from spectrum.hooks.fit_check import check_fit, check_ranks, check_step
 from spectrum.hooks.forecast_errors import note_errors, rows_in
 from spectrum.hooks.layout import Denoiser, Source
 from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.others import LayerHooks, is_replaced, refuse_other_cache, refuse_readers, same_random_numbers
 from spectrum.hooks.output_site import OutputSite
-from spectrum.hooks.private_api import context_parallel_config, uncompiled
+from spectrum.hooks.private_api import uncompiled
 from spectrum.hooks.proof import proved
 from spectrum.hooks.registry import attach, detach
 from spectrum.hooks.samples import SampleSteps, rows_of, split
@@ -30,7 +30,7 @@ from spectrum.hooks.signals import signal_reader, token_grid
 from spectrum.hooks.site import CacheSite, SiteResult, Step
 from spectrum.hooks.step import CurrentStep, DenoiserCall
 from spectrum.hooks.tensors import latents_of, sample_of, time_of
-from spectrum.hooks.trajectory import Branch, Observation, Trajectory
+from spectrum.hooks.trajectory import Branch, Loops, Observation, Trajectory
 
 
 def site_of(model: nn.Module, layout: Denoiser | None, method: Method) -> CacheSite:
@@ -64,6 +64,7 @@ class CacheHook:
     Attributes:
         layout: where its stacks and its exit are; None before the first call where it was not given.
         on_start: called with the scheduler's timesteps and the step when a trajectory begins.
+        loops: the reports of the trajectories that are over.
 
     Raises:
         SpectrumError: if the method cannot serve this denoiser, or one is on it already.
@@ -93,7 +94,7 @@ class CacheHook:
         self._signature = inspect.signature(type(self.model).forward)
         self._layers = LayerHooks(self.model)
         self._trajectory: Trajectory | None = None
-        self._report: dict[str, Any] = {}
+        self.loops = Loops()
         self._read_signal, self._site = None, None
         if compiled_whole(self._as_called) and (method.front_blocks or method.site is Site.modules):
             refuse(
@@ -157,7 +158,7 @@ class CacheHook:
     def reset(self) -> None:
         """End the trajectory: free its features, keep its report."""
         if self._trajectory is not None:
-            self._report = self._trajectory.report()
+            self.loops.add(self._trajectory.report())
         self._trajectory = None
 
     def at(self, timesteps: Any, step: int) -> bool:
@@ -175,9 +176,13 @@ class CacheHook:
         """Whether a trajectory is under way, so that features are held."""
         return self._trajectory is not None
 
+    def reports(self) -> list[dict[str, Any]]:
+        """`Trajectory.report` of each loop of the pipeline's latest call, oldest first."""
+        return self.loops.reports(self._trajectory)
+
     def report(self) -> dict[str, Any]:
         """`Trajectory.report` of the latest trajectory; empty before the first."""
-        return self._report if self._trajectory is None else self._trajectory.report()
+        return (self.reports() or [{}])[-1]
 
     def _around(self, forward: Callable[..., Any], name: str | None, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Called instead of the denoiser's forward. An error ends the trajectory, so that no state is left."""
@@ -259,28 +264,19 @@ class CacheHook:
         same = current is not None and current.timesteps is scheduler.timesteps
         if current is not None and same and step >= current.newest:
             return current
-        by_data = not self.method.time_only or self.method.weights_by_data
-        if by_data and context_parallel_config(self.model) is not None:
-            refuse(
-                f"{self.method.name} decides by data, of which each rank of a parallel denoiser has a part, so the "
-                "ranks could decide differently: type a method of time alone, for example method=spectrum"
-            )
+        check_ranks(self.method, self.model)
         suspect = current is not None and current.goes_on_in(scheduler, step)
         refuse_other_cache(self.model, self.method.name)
         refuse_readers(self.model, latents_of(call.inputs))
         self._renew_site()
         self._layers = LayerHooks(self.model)
         times, span = schedulers.readings(scheduler, self.method.clock)
-        if step >= len(times):
-            refuse(
-                f"{type(self.model).__name__} was called at step {step} of a scheduler that has {len(times)}: another "
-                "pipeline or a loop with a scheduler of its own calls it; step the scheduler of the pipeline that the "
-                "method was put on, or call restore(pipe)"
-            )
+        check_step(self.model, step, len(times))
         check_fit(self.method, scheduler, len(times))
         plan_method(self.method, len(times), times, span)
         levels = [] if self.method.time_only else schedulers.levels(scheduler)
         self.on_start(scheduler.timesteps, step)
+        self.reset()
         graphs = uses_cuda_graphs(self._as_called)
         self._trajectory = Trajectory(scheduler.timesteps, times, span, levels, suspect=suspect, overwritten=graphs)
         return self._trajectory

@@ -50,18 +50,19 @@ class LayerHooks:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._parts = list(model.modules())
+        self._parts = [vars(part) for part in model.modules()]
         self._before = self.on()
 
     def on(self) -> tuple[tuple[int, str], ...]:
         """Those that are on now, each by the number of its part and its name."""
-        with_hooks = ((n, part) for n, part in enumerate(self._parts) if REGISTRY_ATTRIBUTE in vars(part))
-        return tuple((n, name) for n, part in with_hooks for name in hook_names(part) if not _SAME.search(name))
+        with_hooks = [n for n, attributes in enumerate(self._parts) if REGISTRY_ATTRIBUTE in attributes]
+        names = ((n, name) for n in with_hooks for name in self._parts[n][REGISTRY_ATTRIBUTE].hooks)
+        return tuple((n, name) for n, name in names if not _SAME.search(name))
 
     def take_off(self) -> None:
         """Take off those that were put on since. After an error no guider does, and its next call would fail."""
         for number, name in set(self.on()) - set(self._before):
-            vars(self._parts[number])[REGISTRY_ATTRIBUTE].remove_hook(name, recurse=False)
+            self._parts[number][REGISTRY_ATTRIBUTE].remove_hook(name, recurse=False)
 
 
 def refuse_readers(model: nn.Module, latents: Tensor) -> None:

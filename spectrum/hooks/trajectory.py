@@ -1,5 +1,6 @@
 """The state of one sampling run: its CFG branches, each with its own stored features, run steps and drift."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -195,6 +196,51 @@ class Trajectory:
     def report(self) -> dict[str, Any]:
         """What was done, by CFG branch; see `spectrum.api.Accelerated.report`."""
         return {b.name: _report(b) for b in self.branches}
+
+
+class Loops:
+    """The reports of the loops of a pipeline's call: FramePack has one for each section of its video, most have one.
+
+    Where nobody tells when a call begins, only the latest loop is kept.
+    """
+
+    def __init__(self) -> None:
+        self._over: list[dict[str, Any]] = []
+        self._told = False
+
+    def begin_call(self) -> None:
+        """The pipeline is called anew: the loops from now on are of one call, until it is called again."""
+        self._over, self._told = [], True
+
+    def add(self, report: dict[str, Any]) -> None:
+        """A loop is over; `report` is its `Trajectory.report`."""
+        self._over = [*self._over, report] if self._told else [report]
+
+    def reports(self, running: Trajectory | None) -> list[dict[str, Any]]:
+        """`Trajectory.report` of each loop, oldest first, with that of the one which is under way."""
+        if running is None:
+            return self._over
+        return [*self._over, running.report()] if self._told else [running.report()]
+
+
+def merged(reports: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The report of one loop from those of its denoisers.
+
+    Args:
+        reports: `Trajectory.report` by the pipeline's name for the denoiser.
+
+    Returns:
+        The report. Denoisers that take turns share a branch, see `joined`; those that are called at the same steps have
+        branches of their own, which begin with the denoiser's name.
+    """
+    found: dict[str, Any] = {}
+    for denoiser, report in reports.items():
+        for name, own in report.items():
+            if name in found and together(found[name], own):
+                found[f"{denoiser}: {name}"] = own
+            else:
+                found[name] = joined(found[name], own) if name in found else own
+    return found
 
 
 def together(first: dict[str, Any], second: dict[str, Any]) -> bool:

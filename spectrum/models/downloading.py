@@ -80,7 +80,7 @@ def _snapshot(source: HubFiles) -> str:
         folder = snapshot_download(
             source.hub,
             revision=source.revision,
-            allow_patterns=list(source.allow) or None,
+            allow_patterns=[*source.allow, *(f"{folder}/*" for folder in source.folders)] or None,
             ignore_patterns=list(source.spare) or None,
         )
     except RevisionNotFoundError:

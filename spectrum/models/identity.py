@@ -85,11 +85,15 @@ def model_identity(model: ModelConfig) -> str:
     folder = weights_folder(model)
     own = digest(folder) if folder else f"{model.hub}@{model.revision or _commit(model.hub, 'model_index.json')}"
     published = [part for part in model.parts.values() if "hub" in part]
-    parts = {part["hub"]: part.get("revision") or _commit(part["hub"], "config.json") for part in published}
+    parts: dict[str, str] = {}
+    for part in published:
+        file = "/".join([*filter(None, [part.get("subfolder")]), "config.json"])
+        commit = part.get("revision") or _commit(part["hub"], file)
+        parts[part["hub"]] = commit if parts.get(part["hub"], "main") == "main" else parts[part["hub"]]
     return "+".join([own, *(f"{hub}@{revision}" for hub, revision in parts.items())])
 
 
 def _commit(hub: str, file: str) -> str:
     """The commit that this machine's copy of a hub repository is of."""
     found = None if Path(hub).is_dir() else cached_file(hub, file)
-    return "main" if found is None else found.parent.name
+    return "main" if found is None else found.parents[file.count("/")].name

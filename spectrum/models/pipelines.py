@@ -41,7 +41,7 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
     """A model's diffusers pipeline, in its dtype, without a progress bar. Nothing is downloaded.
 
     Pipelines with drawn weights (`weights=random` and `tiny`) have no text encoders: they are called with
-    `spectrum.models.architectures.prompt_inputs`.
+    `spectrum.models.inputs.prompt_inputs`.
 
     Args:
         model: the model's config.
@@ -70,7 +70,7 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
             torch_dtype={**own, "default": dtype} if own else dtype,
             local_files_only=True,
             use_safetensors=model.safetensors or None,
-            **{name: _part(part, torch_dtype(model.dtype)) for name, part in model.parts.items()},
+            **{name: _part(part, own.get(name, dtype)) for name, part in model.parts.items()},
         )
     except Exception as error:
         if not on_this_machine(model):
@@ -91,12 +91,14 @@ def _in_pieces(pipe: Any, model: ModelConfig) -> Any:
 
 
 def _part(spec: Mapping[str, Any], dtype: torch.dtype) -> Any:
-    """A part from a repository of its own, a network in the model's dtype; or one that is made from a config alone."""
+    """A part from a repository of its own, a network in its dtype; or one that is made from a config alone."""
     cls = class_of(spec["class"], "diffusers", "transformers")
     if "config" in spec:
         return cls.from_config(dict(spec["config"]))
-    kind = {"dtype": dtype} if hasattr(cls, "parameters") else {}
-    return cls.from_pretrained(spec["hub"], revision=spec.get("revision"), local_files_only=True, **kind)
+    where = {"revision": spec.get("revision"), **({"subfolder": spec["subfolder"]} if "subfolder" in spec else {})}
+    named = "torch_dtype" if cls.__module__.startswith("diffusers.") else "dtype"
+    kind = {named: dtype} if hasattr(cls, "parameters") else {}
+    return cls.from_pretrained(spec["hub"], local_files_only=True, **where, **kind)
 
 
 def _absent(model: ModelConfig) -> str:

@@ -48,11 +48,14 @@ def cache_bytes(config: RunConfig, plan: Plan, batch: int = 1) -> int | None:
 
 
 def feature_bytes(config: RunConfig) -> int:
-    """Bytes of one sample's feature at the height and width of a config, with the model's own number of frames."""
+    """Bytes of one sample's feature at the height and width of a config, with the model's own number of frames.
+
+    Of several features the first is the picture's, which grows with its area.
+    """
     model, own = config.model, _own_settings(config)
-    tokens, width = model.feature
+    (tokens, width), *others = model.feature if isinstance(model.feature[0], list) else [model.feature]
     tokens = math.ceil(tokens * model.height * model.width / (own["height"] * own["width"]))
-    return tokens * width * BYTES[model.dtype]
+    return sum(math.prod(shape) for shape in ((tokens, width), *others)) * BYTES[model.dtype]
 
 
 def _own_settings(config: RunConfig) -> Mapping[str, Any]:

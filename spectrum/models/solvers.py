@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from spectrum.core.errors import refuse
+from spectrum.hooks.replaced import Around
 
 
 def with_solver(pipe: Any, solver: str | None) -> Any:
@@ -48,9 +49,9 @@ def with_solver(pipe: Any, solver: str | None) -> Any:
 
 def _for_flow_pipelines(scheduler: Any) -> Any:
     """The scheduler, changed to take sigmas as a list (Z-Image passes one) and timesteps beside them (CogView4)."""
-    original = scheduler.set_timesteps
 
     def set_timesteps(
+        method: Any,
         num_inference_steps: int | None = None,
         device: Any = None,
         sigmas: Any = None,
@@ -58,9 +59,9 @@ def _for_flow_pipelines(scheduler: Any) -> Any:
         **more: Any,
     ) -> None:
         more |= {} if sigmas is None else {"sigmas": np.asarray(sigmas)}
-        original(num_inference_steps, device=device, **more)
+        method(num_inference_steps, device=device, **more)
         if timesteps is not None:
-            scheduler.timesteps = torch.as_tensor(timesteps, device=device)
+            method.__self__.timesteps = torch.as_tensor(timesteps, device=device)
 
-    scheduler.set_timesteps = set_timesteps
+    scheduler.set_timesteps = Around(scheduler, "set_timesteps", set_timesteps, copied=True)
     return scheduler

@@ -27,6 +27,7 @@ class HubFiles:
         allow: the files to take; empty for all but `spare`.
         spare: patterns of files that nothing here reads.
         elsewhere: folders that `model_index.json` names and other repositories have.
+        folders: the folders to take; empty for all.
     """
 
     hub: str
@@ -36,6 +37,7 @@ class HubFiles:
     allow: tuple[str, ...] = ()
     spare: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
     @property
     def page(self) -> str:
@@ -54,6 +56,10 @@ class HubFiles:
         """Whether all files are on this machine, as far as the repository's own lists of files tell."""
         if self.allow:
             return all(cached_file(self.hub, name, self.revision) for name in self.allow)
+        if self.folders:
+            names = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
+            files = [[cached_file(self.hub, f"{own}/{name}", self.revision) for name in names] for own in self.folders]
+            return all(any(file and _has_weights(file.parent) for file in own) for own in files)
         index = cached_file(self.hub, "model_index.json", self.revision)
         if index is None:
             config = cached_file(self.hub, "config.json", self.revision)
@@ -159,12 +165,14 @@ def model_item(model: ModelConfig) -> Item | None:
         return None
     own = {"spare": tuple(model.spare), "elsewhere": tuple(model.parts)}
     sources = [HubFiles(model.hub, model.revision, model.size_gb, model.licence, **own)]
-    others: dict[str, dict[str, Any]] = {}
+    others: dict[str, list[dict[str, Any]]] = {}
     for part in (part for part in model.parts.values() if "hub" in part):
-        others.setdefault(part["hub"], part)
-    for hub, part in others.items():
+        others.setdefault(part["hub"], []).append(part)
+    for hub, parts in others.items():
+        part, folders = parts[0], tuple(own["subfolder"] for own in parts if "subfolder" in own)
         size, licence = part.get("size_gb", 0), part.get("licence", model.licence)
-        sources.append(HubFiles(hub, part.get("revision"), size, licence, spare=tuple(part.get("spare", ()))))
+        more = {"spare": tuple(part.get("spare", ())), "folders": folders}
+        sources.append(HubFiles(hub, part.get("revision"), size, licence, **more))
     what = f"the weights of {' and '.join(source.hub for source in sources)}"
     own = "model.weights=FOLDER for your own diffusers folder, or model.weights=random for the architecture alone"
     return Item(model.name, what, tuple(sources), own)

@@ -107,10 +107,10 @@ def value_of(spec: Any, step: int, draw: torch.Generator) -> Any:
             `{integers: [2, 3], below: 10}`, `{values: [[0, 1]]}` for a tensor of these numbers, `{time: [2], of: 1000}`
             for a timestep that falls from 1000 to 0, `{grid: [4, 4], columns: 3, batch: 2}` for coordinates
             of tokens, `{picture: [16, 24]}` for a PIL picture of that height and width, `{mask: [16, 24]}` for one that
-            is white in its lower half, `{video: [16, 24], frames: 5}` for a list of pictures, `{list: [...]}`,
-            `{tuple: [...]}` and `{dict: {...}}` of such, `{object: ...}` for a class of diffusers, further keys are its
-            arguments, `{literal: ...}` for what YAML says, `{torch: float32}` for a dtype. Tensors take `dtype:
-            bool`; whole numbers are int64, all others float32.
+            is white in its lower half, `{video: [16, 24], frames: 5}` for a list of pictures, with `frames` also of
+            masks, `{list: [...]}`, `{tuple: [...]}` and `{dict: {...}}` of such, `{object: ...}` for a class of
+            diffusers, further keys are its arguments, `{literal: ...}` for what YAML says, `{torch: float32}` for a
+            dtype. Tensors take `dtype: bool`; whole numbers are int64, all others float32.
         step: the step.
         draw: the generator of what is drawn.
 
@@ -139,11 +139,11 @@ def value_of(spec: Any, step: int, draw: torch.Generator) -> Any:
         return getattr(torch, kind["torch"])
     if "literal" in kind:
         return kind["literal"]
-    for picture, count in (("picture", None), ("mask", None), ("video", kind.get("frames"))):
+    for picture in ("picture", "mask", "video"):
         if picture in kind:
             height, width = kind[picture]
-            made = [_picture(picture, height, width, draw) for _ in range(count or 1)]
-            return made if count else made[0]
+            made = [_picture(picture, height, width, draw) for _ in range(kind.get("frames", 1))]
+            return made if "frames" in kind else made[0]
     tensor = _tensor(kind, step, draw)
     return tensor.to(getattr(torch, kind["dtype"])) if "dtype" in kind else tensor
 

@@ -1,45 +1,73 @@
 """Notices where a pipeline begins and ends its work, so that nothing runs uncached and nothing stays in memory."""
 
 import copy
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from spectrum.hooks.private_api import BLOCKS
 
-_BAR, _PARTS = "progress_bar", "register_components"
+CALL, LOOP, PARTS = "check_inputs", "progress_bar", "register_components"
+"""What diffusers calls once where a pipeline's call begins, where each of its denoising loops begins, and with other
+parts for a modular pipeline."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is called when, as far as a pipeline tells.
+
+    Attributes:
+        call_begins: where a call of the pipeline begins.
+        loop_begins: where a loop begins, or a call of a modular pipeline. It may raise an error.
+        call_ends: where a call of a modular pipeline ends; diffusers itself ends what belongs to that of another.
+        swapped: when parts of a modular pipeline were replaced. It may raise an error.
+    """
+
+    call_begins: Callable[[], None]
+    loop_begins: Callable[[], None]
+    call_ends: Callable[[], None]
+    swapped: Callable[[], None]
+
+
+def _nothing() -> None:
+    """What is called where nothing is to be done."""
 
 
 class Watch:
-    """Takes the place of a method of one pipeline: of `progress_bar`, which diffusers calls where a loop begins.
+    """Takes the place of a method of one pipeline.
 
     Args:
         pipe: the pipeline.
         name: of the method.
-        before: called before it; raises an error if the pipeline runs without the method that was put on it.
+        before: called before it.
         after: called after it.
     """
 
-    def __init__(self, pipe: Any, name: str, before: Callable[[], None], after: Callable[[], None]) -> None:
-        self._pipe, self._name, self._before, self._after = pipe, name, before, after
+    def __init__(
+        self, pipe: Any, name: str, before: Callable[[], None] = _nothing, after: Callable[[], None] = _nothing
+    ) -> None:
+        self._pipe, self.name, self._before, self._after = pipe, name, before, after
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Do what the method does, between the two calls."""
         self._before()
-        found = getattr(type(self._pipe), self._name)(self._pipe, *args, **kwargs)
+        found = _plain(self._pipe, self.name)(*args, **kwargs)
         self._after()
         return found
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A copy of the pipeline, which has no method on it, gets the method of its class."""
-        return _plain(memo.get(id(self._pipe), self._pipe), self._name)
+        """A copy of the pipeline, which has no method on it, gets its own."""
+        return _plain(memo.get(id(self._pipe), self._pipe), self.name)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, str]]:
         """So does a pickled one."""
-        return _plain, (self._pipe, self._name)
+        return _plain, (self._pipe, self.name)
 
 
 def _plain(pipe: Any, name: str) -> Any:
-    return getattr(type(pipe), name).__get__(pipe)
+    """The pipeline's own method; some are static."""
+    return inspect.getattr_static(type(pipe), name).__get__(pipe, type(pipe))
 
 
 class WatchedBlocks:
@@ -47,20 +75,21 @@ class WatchedBlocks:
 
     Args:
         blocks: the blocks.
-        begins: called before they run.
-        ends: called when they have run, also after an error.
+        told: `call_begins` and `loop_begins` are called before they run, `call_ends` when they have run, also after an
+            error.
     """
 
-    def __init__(self, blocks: Any, begins: Callable[[], None], ends: Callable[[], None]) -> None:
-        vars(self).update(watched=blocks, begins=begins, ends=ends)
+    def __init__(self, blocks: Any, told: Told) -> None:
+        vars(self).update(watched=blocks, told=told)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the blocks, between the two calls."""
-        self.begins()
+        """Run the blocks, between the calls."""
+        self.told.call_begins()
+        self.told.loop_begins()
         try:
             return self.watched(*args, **kwargs)
         finally:
-            self.ends()
+            self.told.call_ends()
 
     def __getattr__(self, name: str) -> Any:
         if name == "watched":
@@ -81,37 +110,35 @@ class WatchedBlocks:
         return self.watched.__reduce_ex__(protocol)
 
 
-def watch(pipe: Any, begins: Callable[[], None], ends: Callable[[], None], swapped: Callable[[], None]) -> None:
+def watch(pipe: Any, told: Told) -> None:
     """Notice where a pipeline works, as far as it tells.
 
     Args:
         pipe: the pipeline.
-        begins: called where a loop begins, or a call of a modular pipeline.
-        ends: called where a call of a modular pipeline ends; diffusers itself ends what belongs to that of another.
-        swapped: called when parts of a modular pipeline were replaced.
+        told: what is called when.
     """
-    _put(pipe, _BAR, begins, _nothing)
-    _put(pipe, _PARTS, _nothing, swapped)
+    for watched in (
+        Watch(pipe, CALL, told.call_begins),
+        Watch(pipe, LOOP, told.loop_begins),
+        Watch(pipe, PARTS, after=told.swapped),
+    ):
+        _put(pipe, watched)
     blocks = vars(pipe).get(BLOCKS)
     if blocks is not None:
-        vars(pipe)[BLOCKS] = WatchedBlocks(blocks, begins, ends)
+        vars(pipe)[BLOCKS] = WatchedBlocks(blocks, told)
 
 
-def _nothing() -> None:
-    """What is called where nothing is to be done."""
-
-
-def _put(pipe: Any, name: str, before: Callable[[], None], after: Callable[[], None]) -> None:
-    usual = getattr(type(pipe), name, None)
-    own = vars(pipe).get(name)
+def _put(pipe: Any, watched: Watch) -> None:
+    name = watched.name
+    usual, own = getattr(type(pipe), name, None), vars(pipe).get(name)
     if usual is not None and (own is None or getattr(own, "__func__", None) is usual):
-        vars(pipe)[name] = Watch(pipe, name, before, after)
+        vars(pipe)[name] = watched
 
 
 def unwatch(pipe: Any) -> None:
     """Undo `watch`."""
     own = getattr(pipe, "__dict__", {})
-    for name in (_BAR, _PARTS):
+    for name in (CALL, LOOP, PARTS):
         if isinstance(own.get(name), Watch):
             del own[name]
     if type(own.get(BLOCKS)) is WatchedBlocks:

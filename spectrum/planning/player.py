@@ -185,14 +185,24 @@ def _kept_latents(
         latents: is given them.
         play: has the latents that are forced.
         before: see `Player.played`.
+
+    Raises:
+        SpectrumError: at a second loop over the steps in one call.
     """
+    begun: list[Any] = []
 
     def keep(sample: Tensor) -> None:
         latents.append(sample.detach().float().flatten(1).cpu())
 
     def step(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not latents:
+            begun.append(scheduler.timesteps)
             keep(kwargs["sample"] if "sample" in kwargs else args[2])
+        elif scheduler.timesteps is not begun[0]:
+            refuse(
+                "the pipeline sets its scheduler anew in one call, section after section, and a plan is fitted for one "
+                "loop over the steps: type a method that needs none, for example method=spectrum"
+            )
         result = original(*args, **kwargs)
         if len(latents) in play.forced:
             result = _forced(result, play.forced[len(latents)])

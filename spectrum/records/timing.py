@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spectrum.records.sections import sections
+
 STRICT = {"extra": "forbid", "strict": True}
 
 
@@ -95,7 +97,9 @@ class Timing:
 def block_runs(entry: Mapping[str, Any]) -> float:
     """Steps at which the blocks ran for one sample: the mean over the CFG branches that were called most often.
 
-    A branch that guidance leaves out at some steps says nothing of the whole run.
+    A branch that guidance leaves out at some steps says nothing of the whole run. A pipeline that samples section after
+    section runs all steps in each, and this is the mean over the sections; one of fewer steps counts for less, and as
+    if it were as long as the others.
 
     Args:
         entry: a line of the ledger.
@@ -103,11 +107,16 @@ def block_runs(entry: Mapping[str, Any]) -> float:
     Example:
         >>> block_runs({"runs": {"cond": [0, 1, 4], "uncond": [0]}, "calls": {"cond": 6, "uncond": 2}})
         3.0
+        >>> two = {"cond": 6, "section 2: cond": 6, "section 2: uncond": 2}
+        >>> block_runs({"runs": {"cond": [0, 1, 4], "section 2: cond": [0], "section 2: uncond": [0]}, "calls": two})
+        2.0
     """
-    calls = entry.get("calls", {})
-    most = max(calls.values(), default=0)
-    counts = [len(runs) for name, runs in entry["runs"].items() if calls.get(name, most) == most]
-    return sum(counts) / len(counts)
+    calls, ran, most = entry.get("calls", {}), [], []
+    for section in sections(entry["runs"]):
+        most.append(max((calls[name] for name in section if name in calls), default=1))
+        counts = [len(runs) for name, runs in section.items() if calls.get(name, most[-1]) == most[-1]]
+        ran.append(sum(counts) / len(counts))
+    return sum(ran) * max(most) / sum(most)
 
 
 def round_nfe(runs: Sequence[Mapping[str, list[int]]], calls: Sequence[Mapping[str, int]]) -> float:
