@@ -103,6 +103,7 @@ class Pair:
     def __init__(self, model, name):
         self.name, self.subject = name, subject_of(model)
         self.method = skipping(model, name)
+        self.space = Space.feature if self.method.site is Site.output else self.method.space
         self.image, self.report = self.cached()
 
     def cached(self, method=None, subject=None, **kwargs):
@@ -133,7 +134,7 @@ def skipped_steps_run_nothing(pair):
     def count(*args):
         counts[-1] += 1
 
-    layouts = layouts_of(pair.subject.name, pair.method.space)
+    layouts = layouts_of(pair.subject.name, pair.space)
     for model, layout in zip(denoisers(pair.subject.pipe), layouts, strict=True):
         stacks = layout.stacks
         handles.append(model.register_forward_pre_hook(lambda *args: counts.append(0)))
@@ -187,7 +188,7 @@ def an_exception_leaves_no_state(pair):
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    exit_module = model.get_submodule(layouts_of(pair.subject.name, pair.method.space)[0].exits[0].module)
+    exit_module = model.get_submodule(layouts_of(pair.subject.name, pair.space)[0].exits[0].module)
     with Accelerated(pair.subject.pipe, pair.method) as handle:
         wrench = exit_module.register_forward_pre_hook(fail)
         with contextlib.suppress(KeyboardInterrupt):
@@ -219,7 +220,8 @@ def precise(name):
     """The model's toy, in float64 if float32's rounding alone moves its samples when the batch is another one (SVD)."""
     subject = subject_of(name)
     alone = torch.cat([subject.sample(prompts=PROMPTS[number : number + 1]) for number in range(2)])
-    if (alone - subject.plain).abs().max() < 1e-3:
+    in_8_bits = torch.allclose(255 * alone, (255 * alone).round(), atol=1e-3)  # Cosmos's, which may be off by a level
+    if (alone - subject.plain).abs().max() < (1.01 / 255 if in_8_bits else 1e-3):
         return subject
     exact = Subject(name)
     exact.pipe.to(torch.float64)

@@ -103,6 +103,20 @@ def test_what_was_typed_stays_at_toy_width_also_where_it_is_the_file_s_own():
     assert typed.model.width == 64 and compose([]).batch == 16 and compose(["model=flux"]).batch == 1
 
 
+def test_a_toy_of_another_class_has_none_of_the_arguments_of_what_it_stands_for():
+    full, toy = (compose(["model=qwen_layered", f"model.weights={kind}"]).model for kind in ("random", "tiny"))
+    assert full.architecture["components"]["vae"] == {"class": "AutoencoderKLQwenImage", "input_channels": 4}
+    vae, text = toy.architecture["components"]["vae"], toy.architecture["components"]["text_encoder"]
+    assert vae["class"] == "AutoencoderKLWan" and "input_channels" not in vae
+    assert (text["class"], text["text_config"]["vocab_size"]) == ("Qwen2_5_VLForConditionalGeneration", 384)
+
+
+def test_a_pipeline_with_a_list_of_sizes_has_a_toy_s_own():
+    subject = subject_of("kandinsky5_image")
+    assert subject.pipe.resolutions == [(64, 64)] and subject.plain.shape == (2, 3, 64, 64)
+    assert "resolutions" not in compose(["model=kandinsky5_image", "model.weights=random"]).model.architecture
+
+
 def test_another_solver_keeps_what_the_scheduler_is_configured_with(subject):
     own = subject.pipe.scheduler.config
     if own.get("invert_sigmas") or "snr_shift_scale" in own:

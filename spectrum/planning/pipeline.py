@@ -16,6 +16,7 @@ from spectrum.core.method import Site
 from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.scheduler import readings
 from spectrum.models.pipeline_plans import setting_of_pipeline
+from spectrum.models.returned import samples_in
 from spectrum.planning.evaluate import Evaluate
 from spectrum.planning.gap import Settings
 from spectrum.planning.make import as_file, make
@@ -81,7 +82,7 @@ def _sampled(pipe: Any, prompts: Sequence[str], first: int, steps: int, call: di
     noise = [torch.Generator("cpu").manual_seed(first + number) for number in range(len(prompts))]
     more = {"prompt": list(prompts), "num_inference_steps": steps, "generator": noise, "output_type": "pt"}
     result = pipe(**{**call, **more})
-    images: Tensor = result.frames if hasattr(result, "frames") else result.images
+    images = samples_in(result, len(prompts))
     if not torch.isfinite(images).all():
         refuse("the pipeline returned NaN or infinite pixels: try another dtype")
     return images.float().cpu()
