@@ -197,7 +197,8 @@ def precise(name):
     """The model's toy, in float64 if float32's rounding alone moves its samples when the batch is another one (SVD)."""
     subject = subject_of(name)
     alone = torch.cat([subject.sample(prompts=PROMPTS[number : number + 1]) for number in range(2)])
-    if (alone - subject.plain).abs().max() < 1e-3:
+    in_8_bits = torch.allclose(255 * alone, (255 * alone).round(), atol=1e-3)  # Cosmos's, which may be off by a level
+    if (alone - subject.plain).abs().max() < (1.01 / 255 if in_8_bits else 1e-3):
         return subject
     exact = Subject(name)
     exact.pipe.to(torch.float64)

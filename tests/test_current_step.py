@@ -155,6 +155,7 @@ def test_the_grid_of_the_tokens_is_read_from_coordinates_shapes_or_latents():
     for given, expected in (
         ({"img_ids": ids}, (4, 5)),
         ({"img_ids": ids[None]}, (4, 5)),
+        ({"img_ids": ids + 512}, (4, 5)),
         ({"img_ids": torch.tensor([[0, 0, 0, 0], [0, 3, 4, 7]])}, (4, 5)),
         ({"img_shapes": [(1, 6, 7)]}, (6, 7)),
         ({"img_shapes": [[(1, 6, 7), (1, 8, 9)]]}, (6, 7)),

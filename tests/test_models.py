@@ -29,7 +29,7 @@ from spectrum.records.sections import sections
 
 SECTIONS = ("framepack", "wan_animate")
 """The models whose toys sample two sections in a call."""
-NO_RESIDUAL = ("framepack", "kandinsky5_video", "ltx2")
+NO_RESIDUAL = ("framepack", "kandinsky5_image", "kandinsky5_video", "ltx2")
 """The models whose blocks give back other tokens than they are given, the same in another shape, or two features."""
 
 
@@ -121,6 +121,20 @@ def test_what_was_typed_stays_at_toy_width_also_where_it_is_the_file_s_own():
     assert (usual.model.dtype, usual.model.height, usual.batch) == ("float32", 64, 8)
     assert (typed.model.dtype, typed.model.height, typed.batch) == ("bfloat16", 1024, 3)
     assert typed.model.width == 64 and compose([]).batch == 16 and compose(["model=flux"]).batch == 1
+
+
+def test_a_toy_of_another_class_has_none_of_the_arguments_of_what_it_stands_for():
+    full, toy = (compose(["model=qwen_layered", f"model.weights={kind}"]).model for kind in ("random", "tiny"))
+    assert full.architecture["components"]["vae"] == {"class": "AutoencoderKLQwenImage", "input_channels": 4}
+    vae, text = toy.architecture["components"]["vae"], toy.architecture["components"]["text_encoder"]
+    assert vae["class"] == "AutoencoderKLWan" and "input_channels" not in vae
+    assert (text["class"], text["text_config"]["vocab_size"]) == ("Qwen2_5_VLForConditionalGeneration", 384)
+
+
+def test_a_pipeline_with_a_list_of_sizes_has_a_toy_s_own():
+    subject = subject_of("kandinsky5_image")
+    assert subject.pipe.resolutions == [(64, 64)] and subject.plain.shape == (2, 3, 64, 64)
+    assert "resolutions" not in compose(["model=kandinsky5_image", "model.weights=random"]).model.architecture
 
 
 def test_another_solver_keeps_what_the_scheduler_is_configured_with(subject):

@@ -16,9 +16,9 @@ from spectrum.models.sources import HubFiles, model_item
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 UNPINNED = {
-    "animatediff", "bria", "flux_control", "framepack", "hidream", "hunyuan_image", "hunyuan_video_i2v", "ovis_image",
-    "kandinsky5_video", "ltx2", "qwen_image_edit", "sana_sprint", "sana_video", "skyreels_v2", "svd", "wan_animate",
-    "wan_vace",
+    "animatediff", "bria", "cosmos2_image", "cosmos_video", "flux_control", "framepack", "hidream", "hunyuan_image",
+    "hunyuan_video_i2v", "kandinsky5_image", "kandinsky5_video", "longcat", "ltx2", "ovis_image", "qwen_image_edit",
+    "qwen_layered", "sana_sprint", "sana_video", "skyreels_v2", "svd", "wan_animate", "wan_vace",
 }  # fmt: skip
 
 

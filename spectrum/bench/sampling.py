@@ -15,7 +15,12 @@ from spectrum.bench.prompts import Sample
 from spectrum.config.sampling import Sampling, takes_one
 from spectrum.core.errors import SpectrumError, refuse
 from spectrum.hooks.replaced import replaced
+from spectrum.hooks.scheduler import steps_again
 from spectrum.models.inputs import prompt_inputs
+from spectrum.models.returned import over_grey, samples_in
+
+FRAMES = ("num_frames", "frames", "segment_frame_length", "layers")
+"""What pipelines call the number of pictures in a sample; one that has several of these arguments gets the first."""
 
 
 def sample_batch(
@@ -30,7 +35,8 @@ def sample_batch(
         on_step: called after each denoising step.
 
     Returns:
-        (batch, 3, height, width) float32 in [0, 1] on the CPU; for videos (batch, frames, 3, height, width).
+        (batch, 3, height, width) float32 in [0, 1] on the CPU; for videos (batch, frames, 3, height, width). The layers
+        of a picture are its frames, and what is transparent lies over grey.
 
     Raises:
         SpectrumError: if the pipeline refuses its arguments, or returns NaN or infinite pixels.
@@ -50,10 +56,10 @@ def sample_batch(
         if isinstance(error, SpectrumError) or not _refused_arguments(error):
             raise
         raise SpectrumError(f"{type(pipe).__name__} refuses its arguments: {' '.join(str(error).split())}") from None
-    images: Tensor = result.frames if hasattr(result, "frames") else result.images
+    images = samples_in(result, len(batch))
     if not torch.isfinite(images).all():
         refuse("the pipeline returned NaN or infinite pixels: try another model.dtype")
-    return images.float().cpu()
+    return over_grey(images.float().cpu())
 
 
 def check_arguments(pipe: Any, sampling: Sampling) -> None:
@@ -75,8 +81,7 @@ def check_arguments(pipe: Any, sampling: Sampling) -> None:
         number = isinstance(default, (int, float)) and not isinstance(default, bool)
         if number and value is not None and not isinstance(value, (int, float)):
             refuse(f"model.call.{name} must be a number, got {value!r}")
-    takes = {"num_frames", "frames", "segment_frame_length"} & set(known)
-    if sampling.frames is not None and not takes:
+    if sampling.frames is not None and not set(FRAMES) & set(known):
         refuse(f"model.frames={sampling.frames}: {type(pipe).__name__} makes pictures; take it out")
 
 
@@ -108,7 +113,8 @@ def call_arguments(pipe: Any, batch: list[Sample], sampling: Sampling) -> dict[s
     call |= prompt_inputs(pipe, sampling.embeds or {}, prompts, sizes)
     if isinstance(call.get("negative_prompt"), str) and not takes_one(sampling.embeds):
         call["negative_prompt"] = [call["negative_prompt"]] * len(batch)
-    given = sizes if "num_frames" not in known else {**sizes, "num_frames": sizes.pop("frames")}
+    given = {"height": sampling.height, "width": sampling.width}
+    given |= {name: sampling.frames for name in [name for name in FRAMES if name in known][:1]}
     return call | {key: value for key, value in given.items() if value is not None and key in known}
 
 
@@ -150,10 +156,15 @@ def _after_each_step(scheduler: Any, on_step: Callable[[], None] | None) -> Iter
     if on_step is None:
         yield
         return
+    left_at: int | None = None
 
     def step(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        nonlocal left_at
+        again = steps_again(scheduler, left_at)
         result = original(*args, **kwargs)
-        on_step()
+        left_at = getattr(scheduler, "step_index", None)
+        if not again:
+            on_step()
         return result
 
     with replaced(scheduler, "step", step):

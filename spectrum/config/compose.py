@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -120,7 +120,7 @@ def _model(composed: DictConfig, typed: Sequence[str]) -> ModelConfig:
         alone = "model.batch" in typed or takes_one((raw.get("architecture") or {}).get("embeds"))
         batch = {"batch": raw["batch"] if alone else TOY_BATCH}
         raw = {
-            **_merged(raw, {k: v for k, v in changed.items() if k != "call"}),
+            **_merged(_without_replaced(raw, tiny), {k: v for k, v in changed.items() if k != "call"}),
             **batch,
             "call": {**raw["call"], **changed.get("call", {})},
         }
@@ -133,6 +133,14 @@ def _model(composed: DictConfig, typed: Sequence[str]) -> ModelConfig:
         if "missing mandatory value: " in line:
             line = f"it has no {line.rpartition(': ')[2]}, write one into its file"
         raise SpectrumError(f"the model cannot be read: {line}") from None
+
+
+def _without_replaced(raw: Mapping[str, Any], tiny: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's settings without the parts whose toys are of another class, which does not know their arguments."""
+    parts = (raw.get("architecture") or {}).get("components", {})
+    toys = tiny.get("architecture", {}).get("components", {})
+    kept = {name: own for name, own in parts.items() if toys.get(name, own).get("class", own["class"]) == own["class"]}
+    return {**raw, "architecture": {**raw["architecture"], "components": kept}} if parts else dict(raw)
 
 
 def _merged(values: Any, changes: Any) -> dict[str, Any]:

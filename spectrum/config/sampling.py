@@ -26,7 +26,7 @@ class Sampling:
         width: pixels.
         call: the pipeline's own arguments.
         batch: samples per call.
-        frames: frames of a video; None for a picture.
+        frames: frames of a video, layers of a picture in layers; None for a picture.
         fps: frames per second of a video.
         embeds: what stands for prompts where a pipeline has no text encoder, or takes class numbers; see
             `spectrum.models.inputs.prompt_inputs`.

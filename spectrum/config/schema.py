@@ -40,7 +40,7 @@ class ModelConfig:
     licence: str = MISSING  # of the weights
     size_gb: float = MISSING  # of the weights, in GB
     batch: int = 1  # samples per denoiser call unless batch= is typed
-    frames: int | None = None  # frames of a video; null for a picture
+    frames: int | None = None  # frames of a video, layers of a picture in layers; null for a picture
     fps: int | None = None  # frames per second of a video
     spare: list[str] = field(default_factory=list)  # files of the repository that diffusers does not need
     safetensors: bool = True  # false where the repository has pickled weights; only their tensors are read

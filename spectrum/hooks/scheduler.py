@@ -101,6 +101,19 @@ def _looked_up(scheduler: Any, timestep: Any, last: Mark | None) -> int:
     return later[0]
 
 
+def steps_again(scheduler: Any, left_at: int | None) -> bool:
+    """Whether a pipeline has set its scheduler back by a step, to take the same step once more.
+
+    Cosmos 1 steps its scheduler for the picture that the denoiser sees, sets it back, and steps it with guidance: two
+    calls are one step.
+
+    Args:
+        scheduler: a diffusers scheduler that is about to step.
+        left_at: its `step_index` after it stepped before; None where it has not, or keeps none.
+    """
+    return left_at is not None and getattr(scheduler, "step_index", None) == left_at - 1
+
+
 def count_of_calls(scheduler: Any, steps: int) -> int:
     """At how many timesteps a denoiser is called for a number of steps: PNDM repeats one, Heun and DPM2 nearly all.
 

@@ -97,8 +97,8 @@ def token_grid(model: Any, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
     """
     ids, shapes = inputs.get("img_ids"), inputs.get("img_shapes")
     if ids is not None:
-        sides = [int(side) + 1 for side in ids.reshape(-1, ids.shape[-1]).amax(0).tolist()]
-        return tuple(sides[1:3])
+        places = ids.reshape(-1, ids.shape[-1])[:, 1:3]  # LongCat's begin behind its text
+        return tuple(int(side) + 1 for side in (places.amax(0) - places.amin(0)).tolist())
     if shapes is not None:
         first = shapes[0][0] if isinstance(shapes[0], list) else shapes[0]
         return tuple(int(side) for side in first[-2:])

@@ -18,6 +18,8 @@ from spectrum.hooks.private_api import kept_in_float32
 from spectrum.hooks.scheduler import count_of_calls, starts
 
 SEED = 0
+UNCHECKED = "spectrum.models.unchecked"
+"""Where parts come from that diffusers and transformers do not have."""
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -28,16 +30,17 @@ def torch_dtype(name: str) -> torch.dtype:
 def build(model: ModelConfig, device: torch.device) -> Any:
     """A pipeline with drawn weights, from the classes and arguments in its model's config, without a progress bar.
 
-    `architecture.components` has for each part its class in diffusers or transformers under `class`, a `dtype` where it
-    is not the model's, and the arguments of its config. Parts that are not named are left out. `architecture.settings`
-    are arguments of the pipeline itself.
+    `architecture.components` has for each part its class in diffusers, transformers or `spectrum.models.unchecked`
+    under `class`, a `dtype` where it is not the model's, and the arguments of its config. Parts that are not named are
+    left out. `architecture.settings` are arguments of the pipeline itself; `architecture.resolutions` are the sizes, as
+    width and height, that a toy knows whose pipeline has a list of them, all too large for a toy.
 
     Args:
         model: the model's config.
         device: where the parts are made.
 
     Raises:
-        SpectrumError: if the config describes no architecture, or names a class that diffusers does not have.
+        SpectrumError: if the config describes no architecture, or names a class that none of them has.
     """
     import diffusers
 
@@ -48,7 +51,10 @@ def build(model: ModelConfig, device: torch.device) -> Any:
     parts: dict[str, Any] = {
         name: _component(name, spec, model, device) for name, spec in architecture["components"].items()
     }
-    return assembled(cls, {**parts, **architecture.get("settings", {})})
+    pipe = assembled(cls, {**parts, **architecture.get("settings", {})})
+    if "resolutions" in architecture:
+        pipe.resolutions = [tuple(size) for size in architecture["resolutions"]]
+    return pipe
 
 
 def assembled(cls: Any, parts: Mapping[str, Any]) -> Any:
@@ -92,6 +98,8 @@ def assembled_of_blocks(cls: Any, kept: Sequence[str], parts: Mapping[str, Any])
 def class_of(name: str, *libraries: str, where: str = "") -> Any:
     """A class of one of the libraries; dots lead to one that the library does not name at its top.
 
+    What a library only imports is none of its classes.
+
     Raises:
         SpectrumError: if none of them has it.
     """
@@ -102,7 +110,7 @@ def class_of(name: str, *libraries: str, where: str = "") -> Any:
         except ImportError:
             continue
         found = getattr(module, own, None)
-        if isinstance(found, type):
+        if isinstance(found, type) and f"{found.__module__}.".startswith(f"{library}."):
             return found
     return refuse(f"{where}there is no {name} in {' or '.join(libraries)}")
 
@@ -111,7 +119,7 @@ def _component(name: str, spec: Mapping[str, Any], model: ModelConfig, device: t
     """One part of a pipeline from its config. A module is made on the device, in its dtype, as diffusers loads one."""
     given = dict(spec)
     kind, dtype = given.pop("class"), torch_dtype(given.pop("dtype", model.dtype))
-    cls = class_of(kind, "diffusers", "transformers", where=f"architecture.components.{name}: ")
+    cls = class_of(kind, "diffusers", "transformers", UNCHECKED, where=f"architecture.components.{name}: ")
     if not hasattr(cls, "parameters"):
         return cls.from_config(given) if hasattr(cls, "from_config") else cls(**given)
     config = getattr(cls, "config_class", None)  # of a class of transformers

@@ -16,6 +16,7 @@ from spectrum.core.method import Site
 from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.scheduler import readings
 from spectrum.models.pipeline_plans import setting_of_pipeline
+from spectrum.models.returned import samples_in
 from spectrum.planning.evaluate import Evaluate
 from spectrum.planning.gap import Settings
 from spectrum.planning.make import as_file, make
@@ -81,10 +82,7 @@ def _sampled(pipe: Any, prompts: Sequence[str], first: int, steps: int, call: di
     noise = [torch.Generator("cpu").manual_seed(first + number) for number in range(len(prompts))]
     more = {"prompt": list(prompts), "num_inference_steps": steps, "generator": noise, "output_type": "pt"}
     result = pipe(**{**call, **more})
-    found = (getattr(result, name, None) for name in ("frames", "videos", "images"))
-    images: Tensor | None = next((own for own in found if own is not None), None)
-    if images is None:
-        refuse(f"{type(pipe).__name__} returns no pictures to fit on: fit on a pipeline that decodes")
+    images = samples_in(result, len(prompts))
     if not torch.isfinite(images).all():
         refuse("the pipeline returned NaN or infinite pixels: try another dtype")
     return images.float().cpu()

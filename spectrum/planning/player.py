@@ -6,7 +6,6 @@ are its own. A step that ran before costs nothing, a step that is forecast what 
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +22,7 @@ from spectrum.core.planned import SHARED
 from spectrum.hooks.hook import CacheHook
 from spectrum.hooks.layout import Denoiser
 from spectrum.hooks.replaced import replaced
-from spectrum.hooks.scheduler import readings
+from spectrum.hooks.scheduler import readings, steps_again
 from spectrum.hooks.site import SiteResult
 from spectrum.hooks.step import CurrentStep, DenoiserCall
 from spectrum.hooks.trajectory import Branch, Trajectory
@@ -118,6 +117,7 @@ class Player:
             self.__exit__()
             refuse(f"{type(pipe).__name__} has {len(self._hooks)} denoisers, and a plan is fitted for one")
         self._prompts: dict[str, Any] = {}
+        self._calls: list[int] = []
 
     def __enter__(self) -> "Player":
         return self
@@ -148,15 +148,15 @@ class Player:
             The latents that each step is given, and those at the end, each (samples, elements) float32 on the CPU, and
             what the call returned; None where it was ended.
         """
-        latents: list[Tensor] = []
         returned = None
         for hook in self._hooks:
             hook.reset()
             hook.play = play
-        kept = _kept_latents(self._pipe.scheduler, latents, play, before)
-        with contextlib.suppress(_StopError), self._encoded_once(), kept:
+        kept = _Kept(self._pipe.scheduler, play, before, self._calls)
+        with contextlib.suppress(_StopError), self._encoded_once(), replaced(self._pipe.scheduler, "step", kept.step):
             returned = call()
-        return latents, returned
+            self._calls = kept.calls
+        return kept.latents, returned
 
     @contextlib.contextmanager
     def _encoded_once(self) -> Iterator[None]:
@@ -175,43 +175,59 @@ class Player:
             yield
 
 
-def _kept_latents(
-    scheduler: Any, latents: list[Tensor], play: Play, before: int | None
-) -> AbstractContextManager[None]:
-    """Keep the latents that a scheduler steps from and to, and stop the pipeline once those of step `before` are there.
+class _Kept:
+    """The latents that a scheduler steps from and to, in one call of a pipeline.
 
     Args:
         scheduler: the pipeline's.
-        latents: is given them.
         play: has the latents that are forced.
         before: see `Player.played`.
+        calls: how often the pipeline steps its scheduler at each step, where that is known; once where it is not.
 
-    Raises:
-        SpectrumError: at a second loop over the steps in one call.
+    Attributes:
+        latents: see above, those at the end last.
+        calls: how often it did; Cosmos 1 takes each step twice, of which the second counts.
     """
-    begun: list[Any] = []
 
-    def keep(sample: Tensor) -> None:
-        latents.append(sample.detach().float().flatten(1).cpu())
+    def __init__(self, scheduler: Any, play: Play, before: int | None, calls: Sequence[int]) -> None:
+        self._scheduler, self._play, self._before, self._known = scheduler, play, before, calls
+        self._left_at: int | None = None
+        self._timesteps: Any = None
+        self.latents: list[Tensor] = []
+        self.calls: list[int] = []
 
-    def step(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if not latents:
-            begun.append(scheduler.timesteps)
-            keep(kwargs["sample"] if "sample" in kwargs else args[2])
-        elif scheduler.timesteps is not begun[0]:
+    def step(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Called in the place of the scheduler's `step`.
+
+        Raises:
+            _StopError: once the latents of step `before` are there.
+            SpectrumError: at a second loop over the steps in one call.
+        """
+        if not self.latents:
+            self._timesteps = self._scheduler.timesteps
+            self._keep(kwargs["sample"] if "sample" in kwargs else args[2])
+        elif self._scheduler.timesteps is not self._timesteps:
             refuse(
                 "the pipeline sets its scheduler anew in one call, section after section, and a plan is fitted for one "
                 "loop over the steps: type a method that needs none, for example method=spectrum"
             )
+        if steps_again(self._scheduler, self._left_at):
+            self.latents.pop()
+        else:
+            self.calls.append(0)
+        self.calls[-1] += 1
         result = original(*args, **kwargs)
-        if len(latents) in play.forced:
-            result = _forced(result, play.forced[len(latents)])
-        keep(result[0])
-        if len(latents) - 1 == before:
+        self._left_at = getattr(self._scheduler, "step_index", None)
+        if len(self.latents) in self._play.forced:
+            result = _forced(result, self._play.forced[len(self.latents)])
+        self._keep(result[0])
+        steps = len(self.calls)
+        if steps == self._before and self.calls[-1] == (self._known[steps - 1] if len(self._known) >= steps else 1):
             raise _StopError
         return result
 
-    return replaced(scheduler, "step", step)
+    def _keep(self, sample: Tensor) -> None:
+        self.latents.append(sample.detach().float().flatten(1).cpu())
 
 
 def _forced(result: Any, latents: Tensor) -> Any:
