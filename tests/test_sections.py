@@ -9,6 +9,7 @@ from cases import PROMPTS, STEPS, method_of, subject_of
 from spectrum.api import Accelerated, accelerate
 from spectrum.bench import timing
 from spectrum.bench.generate import runs_of_samples
+from spectrum.bench.sampling import sample_batch
 from spectrum.bench.trace import record_trace
 from spectrum.config.sampling import Sampling
 from spectrum.core.errors import SpectrumError
@@ -67,10 +68,13 @@ def test_a_call_that_broke_off_is_no_part_of_the_next(subject, monkeypatch):
 
 
 def test_where_calls_are_not_told_apart_the_report_is_of_the_latest_loop(subject):
+    seen = set()
     with Accelerated(subject.pipe, method_of("spectrum")) as handle:
         del vars(subject.pipe)[CALL]  # as of a pipeline without check_inputs
-        subject.sample()
+        sampling = Sampling.of(subject.config)
+        sample_batch(subject.pipe, PROMPTS[:2], sampling, lambda: seen.add(tuple(handle.report())))
         assert list(handle.report()) == NAMES[:1]
+    assert seen == {(NAMES[0],)}
 
 
 def test_denoisers_that_take_turns_are_joined_in_their_section():
