@@ -88,7 +88,8 @@ def model_identity(model: ModelConfig) -> str:
     parts: dict[str, str] = {}
     for part in published:
         file = "/".join([*filter(None, [part.get("subfolder")]), "config.json"])
-        commit = part.get("revision") or _commit(part["hub"], file)
+        pinned = None if Path(part["hub"]).is_dir() else part.get("revision")
+        commit = pinned or _commit(part["hub"], file)
         parts[part["hub"]] = commit if parts.get(part["hub"], "main") == "main" else parts[part["hub"]]
     return "+".join([own, *(f"{hub}@{revision}" for hub, revision in parts.items())])
 
