@@ -50,7 +50,7 @@ def test_with_published_weights_the_prompt_is_one_text_and_the_video_is_given_al
 def test_a_pipeline_of_one_sample_a_call_says_so(model, capsys):
     assert compose([f"model={model}", "model.weights=tiny"]).batch == compose([f"model={model}"]).batch == 1
     said = error_line(call("run", f"model={model}", "model.weights=tiny", "batch=2", capsys=capsys))
-    assert "takes one sample a call: type batch=1" in said
+    assert "batch=2: " in said and "takes one sample a call: type batch=1" in said
     subject = subject_of(model)
     with pytest.raises(SpectrumError, match="takes one sample a call: type batch=1"):
         prompt_inputs(subject.pipe, Sampling.of(subject.config).embeds, ["a cat", "two pears"])
