@@ -19,7 +19,7 @@ from spectrum.hooks.scheduler import steps_again
 from spectrum.models.inputs import prompt_inputs
 from spectrum.models.returned import over_grey, samples_in
 
-FRAMES = ("num_frames", "frames", "segment_frame_length", "layers")
+FRAMES = ("num_frames", "frames", "layers")
 """What pipelines call the number of pictures in a sample; one that has several of these arguments gets the first."""
 
 
@@ -81,7 +81,7 @@ def check_arguments(pipe: Any, sampling: Sampling) -> None:
         number = isinstance(default, (int, float)) and not isinstance(default, bool)
         if number and value is not None and not isinstance(value, (int, float)):
             refuse(f"model.call.{name} must be a number, got {value!r}")
-    if sampling.frames is not None and not set(FRAMES) & set(known):
+    if sampling.frames is not None and not {*FRAMES, "segment_frame_length"} & set(known):
         refuse(f"model.frames={sampling.frames}: {type(pipe).__name__} makes pictures; take it out")
 
 
