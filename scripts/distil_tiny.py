@@ -1,6 +1,6 @@
 """Distil the embedded model into one that samples in 4 or 8 steps without guidance, on a CPU.
 
-python scripts/distil_tiny.py 8                  about an hour on one core; killed, it goes on where it was
+python scripts/distil_tiny.py 8                  about an hour on one core; killed, the same command goes on
 python scripts/distil_tiny.py 4 --out spectrum/assets/tiny_4step
 
 Nothing is fetched: the teacher is the embedded model, and what it samples is what the student learns from.
@@ -18,7 +18,7 @@ from train_tiny import TRAINED
 
 from spectrum.commands.guard import guarded
 from spectrum.core.errors import refuse
-from spectrum.models.identity import EMBEDDED
+from spectrum.models.identity import EMBEDDED, digest
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -29,7 +29,7 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("--work", type=Path, default=root / "work" / "tiny", help="trajectories and checkpoints")
     options.add_argument("--out", type=Path, help="the model's folder; what is there goes")
     options.add_argument("--prompts", type=int, default=768, help="trajectories to learn from, a multiple of 16")
-    options.add_argument("--updates", type=int, default=700)
+    options.add_argument("--updates", type=int, default=400)
     options.add_argument("--batch", type=int, default=32, help="states of each update")
     return options
 
@@ -45,8 +45,8 @@ def main() -> None:
     out: Path = given.out or TRAINED / name
     given.work.mkdir(parents=True, exist_ok=True)
     pipe = FluxPipeline.from_pretrained(EMBEDDED)
-    shown = distil.sample(pipe, given.prompts, given.work / "trajectories.pt")
-    where = given.work / f"{name}.pt"
+    shown = distil.sample(pipe, given.prompts, given.work / f"trajectories-{digest(EMBEDDED)[:12]}.pt")
+    where = given.work / f"{name}-{given.prompts}-prompts-{given.updates}-updates-of-{given.batch}.pt"
     pipe.transformer = distil.train(pipe.transformer, shown, given.steps, given.updates, where, given.batch)
     export.export(pipe, out)
     facts = {"steps": given.steps, "prompts": given.prompts, "updates": given.updates, "batch": given.batch}

@@ -107,6 +107,7 @@ class Accelerated:
         )
 
     def _call_begins(self) -> None:
+        self._check_denoisers()
         for hook in self.hooks:
             hook.reset()
             hook.loops.begin_call()

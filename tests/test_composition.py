@@ -125,6 +125,10 @@ def test_what_is_compiled_to_cuda_graphs_is_told_from_what_is_not():
     assert uses_cuda_graphs(torch.compile(model, mode="reduce-overhead"))
     model[0].compile(mode="reduce-overhead")
     assert uses_cuda_graphs(model)
+    model[0] = torch.nn.Linear(2, 2)
+    assert not uses_cuda_graphs(model)
+    model.forward = torch.compile(model.forward, options={"triton.cudagraphs": True})
+    assert uses_cuda_graphs(model)
 
 
 def compiled_whole(pipe, how):

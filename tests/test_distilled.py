@@ -45,10 +45,13 @@ def test_steps_that_do_not_divide_the_teachers_are_refused():
     assert ran.code == 2 and "5 steps do not divide the teacher's 24: type 4, 6, 8 or 12" in ran.err
 
 
-def test_the_recipe_runs_and_goes_on(tmp_path):
+def test_the_recipe_runs_and_goes_on_with_the_same_settings(tmp_path):
     words = ["8", "--work", tmp_path / "w", "--out", tmp_path / "out", "--prompts", 16, "--batch", 4]
-    for updates in (1, 2):
+    said = []
+    for updates in (1, 1, 2):
         ran = typed("scripts/distil_tiny.py", *words, "--updates", updates)
         assert ran.code == 0, ran.err
         assert json.loads((tmp_path / "out" / "digest.json").read_text())["sha256"] == digest(tmp_path / "out")
-    assert "update 2/2" in ran.out and "update 1/2" not in ran.out and "trajectories" not in ran.out
+        said.append((f"update {updates}/{updates}" in ran.out, "trajectories" in ran.out))
+    assert said == [(True, True), (False, False), (True, False)]  # what was done is not done again, other updates are
+    assert "2 updates" in (tmp_path / "out" / "README.md").read_text()

@@ -2,10 +2,17 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from cases import PROMPTS, subject_of
 
+from spectrum.core.errors import SpectrumError
 from spectrum.models.returned import over_grey, samples_in
+
+
+def test_pictures_of_one_channel_are_refused():
+    with pytest.raises(SpectrumError, match="pictures of 1 channels, and only those of 3 and 4"):
+        over_grey(torch.zeros(2, 1, 4, 4))
 
 
 def test_samples_are_found_under_any_name():

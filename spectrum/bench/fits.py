@@ -77,7 +77,13 @@ class Ratios:
 
     def __call__(self, observed: Observation) -> None:
         """Compare this step's residual with that of the step before."""
-        residual = (observed.feature - observed.entry).float()
+        entry, feature = observed.entry, observed.feature
+        if entry.shape != feature.shape:
+            refuse(
+                f"{tuple(entry.shape)} goes into the blocks and {tuple(feature.shape)} leaves them, so there is no "
+                "residual to fit magcache to: type another method"
+            )
+        residual = (feature - entry).float()
         size = residual.norm(dim=1 if residual.ndim == 4 else -1)
         if observed.step:
             self._by_step.setdefault(observed.step, []).append((size / self._last[observed.branch]).mean().item())

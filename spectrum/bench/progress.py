@@ -70,10 +70,11 @@ class Progress:
             nonlocal done, last
             done += count
             now = self._clock()
-            if now - last >= EVERY and done < total:
+            if now - last >= EVERY and done != total:
                 last = now
                 left = (now - began) * (total - done) / done
-                line = f"{name}: {done} of {total} {unit}, {now - began:.0f} s, about {left:.0f} s left"
+                known = f" of {total} {unit}, {now - began:.0f} s, about {left:.0f} s left"
+                line = f"{name}: {done}{known if done < total else f' {unit}, {now - began:.0f} s'}"
                 self._console.print(line, highlight=False, soft_wrap=True)
 
         return advance

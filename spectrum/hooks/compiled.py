@@ -17,13 +17,15 @@ def compiled_whole(module: nn.Module) -> bool:
 
 
 def uses_cuda_graphs(module: nn.Module) -> bool:
-    """Whether a denoiser, or a module in it, was compiled to CUDA graphs, as `mode="reduce-overhead"` does.
+    """Whether a denoiser or a module in it, or a `forward`, was compiled to CUDA graphs (`mode="reduce-overhead"`).
 
-    What such a module returns lies in memory that its next call writes to.
+    What such a module returns lies in memory that its next call writes to. The denoiser's own `forward` is looked at as
+    well as it can be: what a hook has put around it hides it.
     """
     root = uncompiled(module)
     calls = [module] if root is not module else []
-    calls += [call for part in root.modules() if (call := compiled_call(part)) is not None]
+    for part in root.modules():
+        calls += [compiled_call(part), vars(part).get("forward")]
     configs = [getattr(call, "get_compiler_config", lambda: None)() for call in calls]
     return any(config.get("triton.cudagraphs", False) for config in configs if config)
 

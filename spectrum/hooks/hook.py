@@ -1,6 +1,5 @@
 """The one hook: at each call of a denoiser it runs the blocks, or puts a forecast in their place."""
 
-import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
@@ -92,7 +91,7 @@ class CacheHook:
         self.on_start: Callable[[Any, int], None] = lambda timesteps, step: None
         self._scheduler = scheduler
         self._signature = inspect.signature(type(self.model).forward)
-        self._layers = LayerHooks(self.model)
+        self._layers, self._graphs = LayerHooks(self.model), uses_cuda_graphs(model)
         self._trajectory: Trajectory | None = None
         self.loops = Loops()
         self._read_signal, self._site = None, None
@@ -209,7 +208,7 @@ class CacheHook:
         site = self._site or self._derive(call)
         result = site.evaluate(call, self.step_of(trajectory, branch, call))
         if trajectory.overwritten:
-            result = copy.deepcopy(result)
+            result = result.copied()
         last = index == len(trajectory.times) - 1
         trajectory.finite.check(index, result.ran, sample_of(result.output), last)
         if spare is not None:
@@ -277,7 +276,7 @@ class CacheHook:
         levels = [] if self.method.time_only else schedulers.levels(scheduler)
         self.on_start(scheduler.timesteps, step)
         self.reset()
-        graphs = uses_cuda_graphs(self._as_called)
+        graphs = self._graphs or uses_cuda_graphs(self._as_called)
         self._trajectory = Trajectory(scheduler.timesteps, times, span, levels, suspect=suspect, overwritten=graphs)
         return self._trajectory
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrum.hooks.step import DenoiserCall
+from spectrum.hooks.tensors import copied
 
 
 @dataclass
@@ -26,6 +27,10 @@ class SiteResult:
     entry: Tensor | None
     features: dict[str, Tensor]
     stored: dict[str, Tensor] = field(default_factory=dict)
+
+    def copied(self) -> "SiteResult":
+        """The same in memory of its own."""
+        return SiteResult(self.ran, *map(copied, (self.output, self.entry, self.features, self.stored)))
 
 
 class Step(Protocol):

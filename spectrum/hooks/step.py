@@ -13,7 +13,7 @@ from spectrum.core.errors import refuse
 from spectrum.core.method import Method, SkippedStep
 from spectrum.core.weights import checked_weights
 from spectrum.hooks.signals import SignalReader
-from spectrum.hooks.tensors import kinds_of
+from spectrum.hooks.tensors import copied, kinds_of
 from spectrum.hooks.trajectory import Branch, Trajectory
 
 
@@ -47,7 +47,7 @@ class DenoiserCall:
 
     def copied(self) -> "DenoiserCall":
         """The call with copies of its tensors, lists and dictionaries: some forwards write to what they are given."""
-        return dataclasses.replace(self, args=_copied(self.args), kwargs=_copied(self.kwargs))
+        return dataclasses.replace(self, args=copied(self.args), kwargs=copied(self.kwargs))
 
     def run(self) -> Any:
         """Call the forward with the pipeline's arguments; its output."""
@@ -56,14 +56,6 @@ class DenoiserCall:
     def run_plain(self) -> Any:
         """Call the uncompiled forward with the pipeline's arguments; its output."""
         return self.plain_forward(*self.args, **self.kwargs)
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.clone()
-    if type(value) in (list, tuple):
-        return type(value)(_copied(part) for part in value)
-    return {key: _copied(part) for key, part in value.items()} if type(value) is dict else value
 
 
 class CurrentStep:

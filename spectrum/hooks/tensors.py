@@ -33,6 +33,17 @@ def tensors_in(value: Any, path: Place = ()) -> Iterator[tuple[Place, Tensor]]:
             yield from tensors_in(part, (*path, number))
 
 
+def copied(value: Any) -> Any:
+    """A value with copies of its tensors, in copies of the lists, tuples, dictionaries and outputs that hold them."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if type(value) in (list, tuple) or hasattr(value, "_fields"):
+        return like_parts(value, [copied(part) for part in value])
+    if type(value) is dict:
+        return {key: copied(part) for key, part in value.items()}
+    return type(value)(**{key: copied(part) for key, part in value.items()}) if hasattr(value, "to_tuple") else value
+
+
 def sample_of(output: Any) -> Tensor:
     """The sample in a denoiser's output: a tensor, the first of a tuple, or the first field of a diffusers output.
 

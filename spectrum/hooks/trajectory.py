@@ -25,7 +25,7 @@ class Observation:
         step: the sampler's step.
         inputs: the denoiser's forward arguments by name.
         entry: the input of the block stacks.
-        feature: their output, which enters the exit module; shape and dtype of `entry`.
+        feature: their output, which enters the exit module; in most denoisers shaped as `entry`.
         velocity: the denoiser's output.
     """
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from spectrum.config.sampling import takes_one
 from spectrum.core.errors import refuse
 from spectrum.hooks.private_api import execution_device
+from spectrum.models.attached import named_denoisers
 from spectrum.models.toys import value_of
 
 
@@ -48,7 +49,7 @@ def prompt_inputs(
     """
     if len(prompts) > 1 and takes_one(embeds):
         refuse(f"{type(pipe).__name__} takes one sample a call: type batch=1")
-    model = next(m for n in ("transformer", "unet") if (m := getattr(pipe, n, None)) is not None)
+    model = next(iter(named_denoisers(pipe).values()))
     found: dict[str, Any] = {}
     for name, spec in embeds.items():
         texts = [""] * len(prompts) if name.startswith("negative") else list(prompts)

@@ -46,11 +46,17 @@ def over_grey(images: Tensor) -> Tensor:
     Returns:
         (..., 3, height, width).
 
+    Raises:
+        SpectrumError: for pictures of another number of channels.
+
     Example:
         >>> over_grey(torch.tensor([1.0, 0.0, 0.0, 0.5]).view(4, 1, 1)).flatten().tolist()
         [0.75, 0.25, 0.25]
     """
-    if images.shape[-3] == 3:
+    channels = images.shape[-3]
+    if channels == 3:
         return images
+    if channels != 4:
+        refuse(f"the pipeline returns pictures of {channels} channels, and only those of 3 and 4 can be stored")
     colours, alpha = images.split((3, 1), dim=-3)
     return alpha * colours + (1 - alpha) * GREY
