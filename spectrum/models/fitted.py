@@ -7,7 +7,6 @@ from typing import Any
 from spectrum.config.reader import choices, group_file
 from spectrum.config.schema import BUILT, ModelConfig
 from spectrum.core.errors import refuse
-from spectrum.models.attached import loaded_from
 from spectrum.models.identity import digest, model_identity, weights_folder
 
 CALIBRATION = "calibration.json"
@@ -65,6 +64,8 @@ def fits_for(pipe: Any) -> dict[str, Any]:
     Args:
         pipe: a diffusers pipeline, loaded by `from_pretrained`.
     """
+    from spectrum.models.attached import loaded_from  # which loads torch
+
     name = loaded_from(pipe)
     for model in choices("model"):
         if name and name == group_file("model", model)["hub"]:
