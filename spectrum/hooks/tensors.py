@@ -37,7 +37,7 @@ def copied(value: Any) -> Any:
     """A value with copies of its tensors, in copies of the lists, tuples, dictionaries and outputs that hold them."""
     if isinstance(value, Tensor):
         return value.clone()
-    if type(value) in (list, tuple) or hasattr(value, "_fields"):
+    if type(value) in (list, tuple):
         return like_parts(value, [copied(part) for part in value])
     if type(value) is dict:
         return {key: copied(part) for key, part in value.items()}
