@@ -1,13 +1,15 @@
 """A pipeline that samples section after section in one call: what is reported, counted, timed and refused."""
 
 import contextlib
+import io
 
 import pytest
 import torch
 from cases import PROMPTS, STEPS, method_of, subject_of
 
 from spectrum.api import Accelerated, accelerate
-from spectrum.bench import timing
+from spectrum.bench import progress, timing
+from spectrum.bench.fits import Ratios
 from spectrum.bench.generate import runs_of_samples
 from spectrum.bench.sampling import sample_batch
 from spectrum.bench.trace import record_trace
@@ -125,3 +127,28 @@ def test_sections_of_fewer_steps_count_for_less():
     runs = in_sections([{"cond": [0, 1, 2], "uncond": [0]}, {"cond": [0]}])
     calls = in_sections([{"cond": 6, "uncond": 2}, {"cond": 2}])
     assert block_runs({"runs": runs, "calls": calls}) == 4 * 6 / 8
+
+
+def test_progress_goes_on_where_sections_take_more_steps_than_were_counted(monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    out = io.StringIO()
+    advance = progress.Progress(progress.Console(file=out)).start("spectrum", 2)
+    for _ in range(4):
+        advance(1)
+    lines = [line.partition(",")[0] for line in out.getvalue().splitlines()]
+    assert lines == ["spectrum: 1 of 2 sample steps", "spectrum: 3 sample steps", "spectrum: 4 sample steps"]
+
+
+def test_ratios_of_residuals_are_refused_where_there_are_none(subject):
+    with Accelerated(subject.pipe, method_of("spectrum"), observe=Ratios(None)):
+        with pytest.raises(SpectrumError, match=r"leaves them, so there is no residual to fit magcache to"):
+            subject.sample()
+
+
+def test_a_swapped_denoiser_is_refused_where_a_call_begins_if_no_loop_tells():
+    one = toy_pipelines()["AnyFlowFARPipeline"]
+    pipe = one.build()
+    with accelerate(pipe, "fora"), torch.no_grad():
+        pipe.transformer = one.build().transformer
+        with pytest.raises(SpectrumError, match="denoiser"):
+            pipe(**one.arguments(pipe))

@@ -46,16 +46,28 @@ class Denoiser(nn.Module):
 
     def velocity(self, core: nn.Module, x: Tensor, sigma: Tensor, clip_ids: Tensor, t5_ids: Tensor) -> Tensor:
         """Velocity of packed latents x (batch, GRID^2, 16) at noise level sigma (batch,) in [0, 1]."""
-        image_ids = FluxPipeline._prepare_latent_image_ids(len(x), GRID, GRID, x.device, torch.float32)
-        return core(
-            hidden_states=x,
-            timestep=sigma,
-            pooled_projections=self.clip(clip_ids).pooler_output,
-            encoder_hidden_states=self.t5(t5_ids)[0],
-            img_ids=image_ids,
-            txt_ids=torch.zeros(t5_ids.shape[1], 3),
-            return_dict=False,
-        )[0]
+        return velocity(core, x, sigma, self.t5(t5_ids)[0], self.clip(clip_ids).pooler_output)
+
+
+def velocity(core: nn.Module, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+    """A FLUX transformer's velocity, (batch, GRID^2, 16), of packed latents.
+
+    Args:
+        core: the transformer.
+        x: (batch, GRID^2, 16) packed latents.
+        sigma: (batch,) noise levels in [0, 1].
+        tokens: (batch, text tokens, width), of the T5 encoder.
+        pooled: (batch, width), of the CLIP encoder.
+    """
+    return core(
+        hidden_states=x,
+        timestep=sigma,
+        pooled_projections=pooled,
+        encoder_hidden_states=tokens,
+        img_ids=FluxPipeline._prepare_latent_image_ids(len(x), GRID, GRID, x.device, torch.float32),
+        txt_ids=torch.zeros(tokens.shape[1], 3),
+        return_dict=False,
+    )[0]
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import scenes
 from .checkpoint import restore, save
-from .denoiser import EMBEDDINGS, GRID
+from .denoiser import EMBEDDINGS, GRID, velocity
 from .optim import optimisers, update, warmup_then_decay
 
 STEPS = 24
@@ -36,19 +36,10 @@ class Trajectories:
     pooled: Tensor
 
 
-def velocity(network: nn.Module, x: Tensor, sigma: float, tokens: Tensor, pooled: Tensor) -> Tensor:
-    """The network's velocity, (batch, tokens, channels), of packed latents at one noise level, in their dtype."""
+def _velocity(network: nn.Module, x: Tensor, sigma: float, tokens: Tensor, pooled: Tensor) -> Tensor:
+    """`denoiser.velocity` with all of the batch at one noise level, computed in bfloat16 where autocast does so."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found: Tensor = network(
-            hidden_states=x,
-            timestep=torch.full((len(x),), sigma),
-            pooled_projections=pooled,
-            encoder_hidden_states=tokens,
-            img_ids=FluxPipeline._prepare_latent_image_ids(len(x), GRID, GRID, x.device, torch.float32),
-            txt_ids=torch.zeros(tokens.shape[1], 3),
-            return_dict=False,
-        )[0]
-    return found.to(x.dtype)
+        return velocity(network, x, torch.full((len(x),), sigma), tokens, pooled).to(x.dtype)
 
 
 @torch.no_grad()
@@ -74,7 +65,7 @@ def sample(pipe: FluxPipeline, count: int, path: Path, batch: int = 16) -> Traje
         both_pooled = torch.cat([pooled[rows], no_pooled.expand(batch, -1)])
         states = [x.half()]
         for step in range(STEPS):
-            found = velocity(pipe.transformer, x.repeat(2, 1, 1), 1 - step / STEPS, both, both_pooled)
+            found = _velocity(pipe.transformer, x.repeat(2, 1, 1), 1 - step / STEPS, both, both_pooled)
             prompted, plain = found.chunk(2)
             x = x - (plain + GUIDANCE * (prompted - plain)) / STEPS
             states.append(x.half())
@@ -115,7 +106,7 @@ def train(
         rows = torch.randint(0, shown.states.shape[1], (batch,), generator=g)
         at = stride * int(torch.randint(0, steps, (), generator=g))
         x, after = shown.states[at, rows].float(), shown.states[at + stride, rows].float()
-        found = velocity(student, x, 1 - at / STEPS, shown.tokens[rows], shown.pooled[rows])
+        found = _velocity(student, x, 1 - at / STEPS, shown.tokens[rows], shown.pooled[rows])
         loss = (found - (x - after) * steps).square().mean()
         update(student, average, optims, loss, lr * warmup_then_decay(number, updates))
         running = 0.98 * running + 0.02 * loss.item() if number > begun else loss.item()

@@ -97,8 +97,8 @@ def by_order(pipe: Any, runs: Callable[..., bool]) -> Iterator[list[int]]:
     """
     loop = _Loop(runs)
     with ExitStack() as undo:
-        optional = (getattr(pipe, name, None) for name in pipe.config)  # these are in no pipeline's components
-        parts = {id(part): part for part in (*pipe.components.values(), *optional)}
+        named = (getattr(pipe, name, None) for name in pipe.config)  # components leave out those that may be None
+        parts = {id(part): part for part in (*pipe.components.values(), *named)}
         for scheduler in (part for part in parts.values() if hasattr(part, "set_timesteps")):
             events = ("step", loop.has_moved), ("undo_step", loop.is_undone), ("set_timesteps", loop.begins)
             for method, then in events:

@@ -21,7 +21,9 @@ from spectrum.records.timing import Conditions, TimedRound, Timing, round_nfe
 
 
 class _Stopwatch:
-    """Seconds from a denoiser's first call to the end of the last step, device synchronised.
+    """Seconds from a denoiser's first call to the end of the scheduler's last step, device synchronised.
+
+    Where a pipeline steps its scheduler twice at a step (Cosmos 1), the first of the two ends it.
 
     Of a pipeline that samples section after section it is the sum over them, without what is done between two.
     """

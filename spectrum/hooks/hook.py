@@ -187,7 +187,8 @@ class CacheHook:
         """Called instead of the denoiser's forward. An error ends the trajectory, so that no state is left."""
         try:
             inputs = self._signature.bind(self.model, *args, **kwargs).arguments
-            return self._evaluate(DenoiserCall(forward, self._plain_forward, args, kwargs, inputs), name)
+            call = DenoiserCall(forward, self._plain_forward, args, kwargs, inputs, self._layers.on())
+            return self._evaluate(call, name)
         except BaseException as error:
             self.reset()
             if isinstance(error, SpectrumError):
@@ -198,7 +199,6 @@ class CacheHook:
         """Find the step, let the site run or skip it, store what it gives; the denoiser's output."""
         if self.layout is not None and self.layout.only_fills(call.inputs):
             return call.run()
-        call = replace(call, changed=self._layers.on())
         mark = self._mark(call)
         trajectory, index = self._trajectory_at(mark.step, call), mark.step
         trajectory.mark = mark

@@ -18,8 +18,9 @@ class Around:
         owner: the object.
         name: the method.
         around: called as `around(method, *args, **kwargs)` in the method's place.
-        copied: whether the function is there for good: it is asked for its arguments, and a deep copy of the object has
-            it around its own method too. Else both is as if there were no function.
+        copied: whether the function is there for good. Then `inspect.signature` shows the function's own arguments, and
+            a deep copy of the object has the function around its own method. Else the signature is the method's, and a
+            deep copy has the method alone.
     """
 
     def __init__(self, owner: Any, name: str, around: Callable[..., Any], copied: bool = False) -> None:

@@ -20,7 +20,8 @@ class Told:
     Attributes:
         call_begins: where a call of the pipeline begins.
         loop_begins: where a loop begins, or a call of a modular pipeline. It may raise an error.
-        call_ends: where a call of a modular pipeline ends; diffusers itself ends what belongs to that of another.
+        call_ends: where a call of a modular pipeline ends. At the end of other pipelines' calls diffusers resets the
+            hooks itself.
         swapped: when parts of a modular pipeline were replaced. It may raise an error.
     """
 

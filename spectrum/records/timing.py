@@ -97,9 +97,8 @@ class Timing:
 def block_runs(entry: Mapping[str, Any]) -> float:
     """Steps at which the blocks ran for one sample: the mean over the CFG branches that were called most often.
 
-    A branch that guidance leaves out at some steps says nothing of the whole run. A pipeline that samples section after
-    section runs all steps in each, and this is the mean over the sections; one of fewer steps counts for less, and as
-    if it were as long as the others.
+    A branch that guidance leaves out at some steps says nothing of the whole run. For a pipeline that samples section
+    after section it is the share of all its steps at which the blocks ran, times the steps of its longest section.
 
     Args:
         entry: a line of the ledger.
