@@ -16,7 +16,7 @@ from spectrum.api import Accelerated, denoisers
 from spectrum.bench.generate import sample_report
 from spectrum.config.compose import compose
 from spectrum.config.methods import build_method
-from spectrum.config.reader import choices, group_file, method_file
+from spectrum.config.reader import group_files, method_files
 from spectrum.core.errors import SpectrumError
 from spectrum.core.method import Site, Space, plan_method
 from spectrum.hooks.block_stand_ins import blocks_named
@@ -24,8 +24,8 @@ from spectrum.hooks.discovery import site_modules
 from spectrum.models.plans import cache_bytes
 from spectrum.records.sections import held_bytes, sections
 
-MODELS = [name for name in choices("model") if "tiny" in group_file("model", name)]
-METHODS = [name for name in choices("method") if method_file(name)[0]["forecast"]]
+MODELS = [name for name, own in group_files("model").items() if "tiny" in own]
+METHODS = [name for name, (own, _) in method_files().items() if own["forecast"]]
 PLUGINS = []
 """Packages outside the project that hold the functions of a method by others: `spectrum submit` names them here."""
 TRIES = 16
@@ -55,7 +55,7 @@ def skipping(model, name):
     """The method with a threshold, found by bisection, that runs some steps and skips others on a model's toy."""
     if name == "planned":
         return planned_on(subject_of(model).pipe, subject_of(model).sample, method_of(name))
-    if method_file(name)[0]["drift"] is None:
+    if method_files()[name][0]["drift"] is None:
         return method_of(name)
     low, high = -5.0, 3.0
     for _ in range(TRIES):

@@ -19,10 +19,19 @@ FAST = {
     "given_schedule", "history", "hook_parts", "imports", "latency", "lite0", "lpips", "meancache", "method", "metric",
     "metric_files", "pick_score", "pictures", "planners", "preference", "private_api", "probe", "provenance", "quality",
     "branches", "derive", "positions", "proof", "raft", "refused", "registry", "replaced", "requirements", "sums",
-    "samples", "schedule", "sealed", "seeds", "settings", "signals", "sites", "statistics",
-    "table_parts", "tables", "text", "timing", "vbench", "video",
+    "samples", "schedule", "sealed", "seeds", "settings", "signals", "sites", "statistics", "tables", "text",
+    "timing", "vbench", "video",
 }  # fmt: skip
 """The files whose tests a developer runs at each save; of tests/test_hook.py those on toy FLUX are added."""
+SECONDS = {
+    "comparison": ("test_a_narrow_terminal_shows_two_metrics_and_names_the_others",),
+    "first_user_metrics": ("test_samples_and_timing_survive_an_error_in_a_metric",
+                           "test_three_seeds_give_metrics_of_a_prompt_and_every_reader_of_the_record_copes"),
+    "requirements": ("test_14_every_model_is_pinned_or_known_not_to_be",),
+    "tables": ("test_torch_is_not_imported",
+               "test_check_fails_after_one_digit_of_a_table_is_changed"),
+}  # fmt: skip
+"""Tests of several seconds in those files, which run with the slow ones; so do those of the tables of all records."""
 HOOKS = {"composition", "machines"}
 """Files that run parts of spectrum/hooks which no fast test reaches: compiled, offloaded and parallel denoisers."""
 WHOLE = {
@@ -73,12 +82,22 @@ def covers(given: dict[str, str]) -> bool:
     )
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Leave slow files unread where only fast tests are asked for: reading all of them takes a fifth of that run."""
+    name = collection_path.stem.removeprefix("test_")
+    is_test = collection_path.name.startswith("test_")
+    return True if is_test and config.option.markexpr == "fast" and name not in FAST | {"hook"} else None
+
+
 def pytest_collection_modifyitems(items):
     """Mark tests by their file."""
     for item in items:
         subject = item.path.stem.removeprefix("test_")
         given = item.callspec.params if hasattr(item, "callspec") else {}
-        if subject in FAST or (subject == "hook" and given.get("subject") == "toy"):
+        in_seconds = item.originalname not in SECONDS.get(subject, ())
+        if subject == "tables" and "records" in item.fixturenames:
+            in_seconds = False
+        if (subject in FAST and in_seconds) or (subject == "hook" and given.get("subject") == "toy"):
             item.add_marker(pytest.mark.fast)
         elif subject in MARKED:
             item.add_marker(getattr(pytest.mark, MARKED[subject]))

@@ -12,7 +12,7 @@ from web import empty_machine, serving
 
 from eval.metrics.files import NAMES, metric_item
 from spectrum.config.compose import compose
-from spectrum.config.reader import choices, group_file
+from spectrum.config.reader import group_files
 from spectrum.core.errors import SpectrumError
 from spectrum.models.downloading import check_room, download
 from spectrum.models.sources import Item, WebFile
@@ -263,7 +263,7 @@ def test_14_the_list_has_every_name_with_its_size_and_licence(empty, capsys):
     said = call("fetch", capsys=capsys)
     assert said.code == 0
     rows = {words[0]: " ".join(words[1:]) for line in said.out.splitlines() if (words := line.split())}
-    published = {name for name in choices("model") if not group_file("model", name)["hub"].startswith("embedded")}
+    published = {name for name, own in group_files("model").items() if not own["hub"].startswith("embedded")}
     expected = {*published, "coco", "drawbench", "vbench", *NAMES}
     assert expected <= set(rows) and not {"tiny", "calibration", "development", "heldout", "sealed"} & set(rows)
     assert rows["flux"] == "34 GB FLUX.1 [dev] Non-Commercial License" and rows["lpips"].startswith(

@@ -13,7 +13,7 @@ from eval.tables.comparison import markdown_table, metric_cell, record_cells
 from eval.tables.differences import Comparison, less
 from eval.tables.experiments import Row, find_record, made_on_same_data
 from eval.tables.tables import NONE, worst_cell
-from spectrum.config.reader import choices, group_file, method_file
+from spectrum.config.reader import choices, group_file, method_files
 from spectrum.core.errors import refuse
 from spectrum.records.record import Record
 
@@ -121,7 +121,7 @@ def ranked(
 
 def skips(name: str) -> bool:
     """Whether a method saves anything: it forecasts, or takes fewer steps."""
-    own = method_file(name)[0]
+    own = method_files()[name][0]
     return own["forecast"] is not None or own["steps"] is not None
 
 
