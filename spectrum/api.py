@@ -63,7 +63,7 @@ class Accelerated:
         self.method = method
         self.hooks = attached(self.pipe, method, CacheHook, self._denoiser, **self._options)
         self.pipe.__dict__[_ATTRIBUTE] = self
-        watch(self.pipe, Told(self._call_begins, self._loop_begins, self._call_ends, self._check_denoisers))
+        watch(self.pipe, Told(self._call_begins, self._loop_begins, self._loop_ends, self._call_ends, self._check))
 
     @property
     def layout(self) -> Denoiser | None:
@@ -86,20 +86,19 @@ class Accelerated:
     def report(self) -> dict[str, Any]:
         """What the method did in the latest call of the pipeline, by CFG branch.
 
-        Denoisers that take turns share a branch: their steps follow one another, and its bytes are those of the one
-        that held most, since each frees what it stored when the next one begins. Those that are called at the same
-        steps have branches of their own.
+        Denoisers that take turns share a branch, whose bytes are those of the one that held most, since each frees what
+        it stored when the next one begins. Those that are called at the same steps have branches of their own.
 
-        A pipeline that samples section after section, as FramePack does, sets its scheduler anew for each: the
-        branches of its later sections are named `section 2: ...`, and each section frees what the one before it
-        stored. Where the pipeline has no `check_inputs`, by which calls are told apart, this is its latest section.
+        A pipeline that samples section after section, as FramePack does, frees at each what the one before it stored;
+        the branches of its later sections are named `section 2: ...`. Where the pipeline has no `check_inputs`, by
+        which calls are told apart, this is its latest section.
 
         Returns:
             For each branch `run_steps` (where the blocks ran), `skipped` (the other steps, with `sum w` and `|w|_1`),
             `errors`, `cache_bytes`, and under `samples` the first three for each sample of the batch; one entry if all
             samples do the same.
         """
-        self._check_denoisers()
+        self._check()
         named = [*zip(named_denoisers(self.pipe), (hook.reports() for hook in self.hooks), strict=False)]
         return in_sections(
             merged({name: reports[number] for name, reports in named if number < len(reports)})
@@ -107,21 +106,24 @@ class Accelerated:
         )
 
     def _call_begins(self) -> None:
-        self._check_denoisers()
+        self._check()
         for hook in self.hooks:
-            hook.reset()
-            hook.loops.begin_call()
+            hook.begin_call()
 
     def _loop_begins(self) -> None:
-        self._check_denoisers()
+        self._check()
         for hook in self.hooks:
             hook.close()
 
-    def _call_ends(self) -> None:
+    def _loop_ends(self) -> None:
         for hook in self.hooks:
             hook.reset()
 
-    def _check_denoisers(self) -> None:
+    def _call_ends(self) -> None:
+        for hook in self.hooks:
+            hook.end_call()
+
+    def _check(self) -> None:
         """Refuse a pipeline that has got another denoiser since, which runs without the method.
 
         Raises:

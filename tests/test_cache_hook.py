@@ -10,9 +10,9 @@ from small import LAYOUT, Block, Multiply, Small, latents, method, numbers, put_
 from spectrum import Denoiser, SpectrumError
 from spectrum.core.schedule import always
 from spectrum.hooks.exit_site import ExitSite, FrontExitSite
-from spectrum.hooks.hook import site_of
 from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.output_site import OutputSite
+from spectrum.hooks.site_of_method import site_of
 
 
 @pytest.mark.parametrize(

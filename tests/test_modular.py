@@ -154,10 +154,12 @@ def test_nothing_is_left_on_a_modular_pipeline_and_copies_of_its_blocks_have_not
     handle = accelerate(pipe, "fora")
     watched = pipe.__dict__["_blocks"]
     assert type(watched) is WatchedBlocks and isinstance(watched, type(blocks)) and pipe.doc == blocks.doc
+    watched.note = "of mine"
+    assert repr(watched) == repr(blocks)
     for copy in (pipe.blocks, pickle.loads(pickle.dumps(watched))):
         assert type(copy) is type(blocks)
     handle.restore()
-    assert vars(pipe) == before and pipe.__dict__["_blocks"] is blocks
+    assert vars(pipe) == before and pipe.__dict__["_blocks"] is blocks and blocks.note == "of mine"
 
 
 def test_blocks_and_pipelines_without_their_parts_are_refused_with_what_to_type():

@@ -123,6 +123,10 @@ def test_what_knows_one_loop_alone_refuses_a_second(subject):
     assert torch.equal(subject.sample(), subject.plain)
 
 
+def test_where_the_denoiser_was_not_called_no_blocks_ran():
+    assert block_runs({"runs": {}, "calls": {}}) == 0.0
+
+
 def test_sections_of_fewer_steps_count_for_less():
     runs = in_sections([{"cond": [0, 1, 2], "uncond": [0]}, {"cond": [0]}])
     calls = in_sections([{"cond": 6, "uncond": 2}, {"cond": 2}])

@@ -10,9 +10,9 @@ from torch import nn
 
 from spectrum import Denoiser, SpectrumError
 from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
-from spectrum.hooks.hook import site_of
 from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.output_site import OUTPUT, OutputSite
+from spectrum.hooks.site_of_method import site_of
 from spectrum.hooks.step import DenoiserCall
 
 

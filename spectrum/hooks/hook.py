@@ -14,36 +14,21 @@ from spectrum.hooks import scheduler as schedulers
 from spectrum.hooks.branches import caller, find_branch
 from spectrum.hooks.compiled import compiled_whole, uses_cuda_graphs
 from spectrum.hooks.derive import layout_of_call
-from spectrum.hooks.exit_site import EXIT, ExitSite, FrontExitSite
+from spectrum.hooks.exit_site import EXIT
 from spectrum.hooks.fit_check import check_fit, check_ranks, check_step
 from spectrum.hooks.forecast_errors import note_errors, rows_in
 from spectrum.hooks.layout import Denoiser, Source
-from spectrum.hooks.module_site import ModuleSite
 from spectrum.hooks.others import LayerHooks, is_replaced, refuse_other_cache, refuse_readers, same_random_numbers
-from spectrum.hooks.output_site import OutputSite
 from spectrum.hooks.private_api import uncompiled
 from spectrum.hooks.proof import proved
 from spectrum.hooks.registry import attach, detach
 from spectrum.hooks.samples import SampleSteps, rows_of, split
 from spectrum.hooks.signals import signal_reader, token_grid
 from spectrum.hooks.site import CacheSite, SiteResult, Step
+from spectrum.hooks.site_of_method import site_of
 from spectrum.hooks.step import CurrentStep, DenoiserCall
 from spectrum.hooks.tensors import latents_of, sample_of, time_of
 from spectrum.hooks.trajectory import Branch, Loops, Observation, Trajectory
-
-
-def site_of(model: nn.Module, layout: Denoiser | None, method: Method) -> CacheSite:
-    """The site that a method asks for, on one denoiser.
-
-    Raises:
-        SpectrumError: if the denoiser has nothing at that site, or the method's other settings do not go with it.
-    """
-    if method.site is Site.output:
-        return OutputSite(model, layout, method)
-    assert layout is not None
-    if method.site is Site.modules:
-        return ModuleSite(model, layout, method)
-    return (FrontExitSite if method.front_blocks else ExitSite)(model, layout, method)
 
 
 class CacheHook:
@@ -104,7 +89,7 @@ class CacheHook:
 
     def _put_on(self) -> None:
         refuse_other_cache(self.model, self.method.name)
-        self._plain_forward = attach(self._as_called, self._around, self.reset, self._copied)
+        self._plain_forward = attach(self._as_called, self._around, self.end_call, self._copied)
         try:
             if self.layout is not None or (self.method.site is Site.output and self.method.time_only):
                 self._make_site(self.layout)
@@ -159,6 +144,16 @@ class CacheHook:
         if self._trajectory is not None:
             self.loops.add(self._trajectory.report())
         self._trajectory = None
+
+    def begin_call(self) -> None:
+        """The pipeline is called: a trajectory that is under way is over, and the reports are of this call."""
+        self.reset()
+        self.loops.begin_call()
+
+    def end_call(self) -> None:
+        """The pipeline's call is over, and with it the trajectory."""
+        self.reset()
+        self.loops.end_call()
 
     def at(self, timesteps: Any, step: int) -> bool:
         """Whether a trajectory with these timesteps is under way and its newest step is this one."""

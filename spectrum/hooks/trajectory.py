@@ -212,6 +212,10 @@ class Loops:
         """The pipeline is called anew: the loops from now on are of one call, until it is called again."""
         self._over, self._told = [], True
 
+    def end_call(self) -> None:
+        """The pipeline's call is over: a loop that nobody tells of is of another pipeline with the same denoiser."""
+        self._told = False
+
     def add(self, report: dict[str, Any]) -> None:
         """A loop is over; `report` is its `Trajectory.report`."""
         self._over = [*self._over, report] if self._told else [report]

@@ -2,7 +2,8 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ class Told:
     Attributes:
         call_begins: where a call of the pipeline begins.
         loop_begins: where a loop begins, or a call of a modular pipeline. It may raise an error.
+        loop_ends: where the progress bar of the newest loop is closed, also after an error.
         call_ends: where a call of a modular pipeline ends. At the end of other pipelines' calls diffusers resets the
             hooks itself.
         swapped: when parts of a modular pipeline were replaced. It may raise an error.
@@ -27,12 +29,9 @@ class Told:
 
     call_begins: Callable[[], None]
     loop_begins: Callable[[], None]
+    loop_ends: Callable[[], None]
     call_ends: Callable[[], None]
     swapped: Callable[[], None]
-
-
-def _nothing() -> None:
-    """What is called where nothing is to be done."""
 
 
 class Watch:
@@ -42,20 +41,22 @@ class Watch:
         pipe: the pipeline.
         name: of the method.
         before: called before it.
-        after: called after it.
+        after: given what the method returns; returns what is returned instead.
     """
 
     def __init__(
-        self, pipe: Any, name: str, before: Callable[[], None] = _nothing, after: Callable[[], None] = _nothing
+        self,
+        pipe: Any,
+        name: str,
+        before: Callable[[], None] = lambda: None,
+        after: Callable[[Any], Any] = lambda found: found,
     ) -> None:
         self._pipe, self.name, self._before, self._after = pipe, name, before, after
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Do what the method does, between the two calls."""
         self._before()
-        found = _plain(self._pipe, self.name)(*args, **kwargs)
-        self._after()
-        return found
+        return self._after(_plain(self._pipe, self.name)(*args, **kwargs))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy of the pipeline, which has no method on it, gets its own."""
@@ -69,6 +70,44 @@ class Watch:
 def _plain(pipe: Any, name: str) -> Any:
     """The pipeline's own method; some are static."""
     return inspect.getattr_static(type(pipe), name).__get__(pipe, type(pipe))
+
+
+class WatchedBar:
+    """Takes the place of a loop's progress bar.
+
+    Args:
+        bar: the progress bar.
+        ended: called when it has been closed, or all that it counts has been taken.
+    """
+
+    def __init__(self, bar: Any, ended: Callable[[], None]) -> None:
+        self.watched, self._ended = bar, ended
+
+    def __enter__(self) -> Any:
+        return self.watched.__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        try:
+            return self.watched.__exit__(*error)
+        finally:
+            self._ended()
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self.watched
+        finally:
+            self._ended()
+
+    def __len__(self) -> int:
+        return len(self.watched)
+
+    def close(self) -> None:
+        """Close the bar."""
+        self.watched.close()
+        self._ended()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.watched, name)
 
 
 class WatchedBlocks:
@@ -97,6 +136,15 @@ class WatchedBlocks:
             raise AttributeError(name)
         return getattr(self.watched, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.watched, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.watched, name)
+
+    def __repr__(self) -> str:
+        return repr(self.watched)
+
     @property
     def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The blocks' own, by which diffusers names them."""
@@ -118,10 +166,18 @@ def watch(pipe: Any, told: Told) -> None:
         pipe: the pipeline.
         told: what is called when.
     """
+    loops = itertools.count()
+    newest = next(loops)
+
+    def counted(bar: Any) -> WatchedBar:
+        nonlocal newest
+        newest = own = next(loops)
+        return WatchedBar(bar, lambda: told.loop_ends() if own == newest else None)
+
     for watched in (
         Watch(pipe, CALL, told.call_begins),
-        Watch(pipe, LOOP, told.loop_begins),
-        Watch(pipe, PARTS, after=told.swapped),
+        Watch(pipe, LOOP, told.loop_begins, counted),
+        Watch(pipe, PARTS, after=lambda found: told.swapped()),
     ):
         _put(pipe, watched)
     blocks = vars(pipe).get(BLOCKS)

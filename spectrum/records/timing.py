@@ -98,7 +98,8 @@ def block_runs(entry: Mapping[str, Any]) -> float:
     """Steps at which the blocks ran for one sample: the mean over the CFG branches that were called most often.
 
     A branch that guidance leaves out at some steps says nothing of the whole run. For a pipeline that samples section
-    after section it is the share of all its steps at which the blocks ran, times the steps of its longest section.
+    after section it is the share of all its steps at which the blocks ran, times the steps of its longest section. None
+    where the denoiser was not called.
 
     Args:
         entry: a line of the ledger.
@@ -115,6 +116,8 @@ def block_runs(entry: Mapping[str, Any]) -> float:
         most.append(max((calls[name] for name in section if name in calls), default=1))
         counts = [len(runs) for name, runs in section.items() if calls.get(name, most[-1]) == most[-1]]
         ran.append(sum(counts) / len(counts))
+    if not ran:
+        return 0.0
     return sum(ran) * max(most) / sum(most)
 
 
