@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import defaultdict
 
+import diffusers
 import pytest
 import torch
 import transformers
@@ -190,3 +191,25 @@ def test_parts_may_lie_in_folders_of_another_repository(tmp_path):
     assert loaded.image_encoder.dtype == torch.float16 and loaded.unet.dtype == torch.float32
     assert loaded.feature_extractor.size == pipe.feature_extractor.size
     assert model_identity(model).endswith(f"+{other}@main")
+
+
+@pytest.mark.parametrize("saved", ["fp16", None])
+def test_weights_that_are_marked_are_loaded_and_so_is_a_folder_of_ones_own_without_the_mark(saved, tmp_path):
+    pipe = subject_of("svd").pipe
+    pipe.save_pretrained(tmp_path, variant=saved)
+    words = ["model=svd", f"model.weights={tmp_path}", "model.dtype=float32"]
+    loaded = load_pipeline(compose([*words, "model.variant=fp16"]).model, torch.device("cpu"))
+    assert torch.equal(loaded.unet.conv_in.weight, pipe.unet.conv_in.weight)
+    if saved:
+        with pytest.raises(SpectrumError, match="cannot be loaded"):
+            load_pipeline(compose(words).model, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "random", "tiny"])
+def test_a_pipeline_that_needs_another_package_names_it(weights, monkeypatch):
+    from diffusers.utils import dummy_torch_and_transformers_and_sentencepiece_objects as without_it
+
+    monkeypatch.setattr(diffusers, "KolorsPipeline", without_it.KolorsPipeline)
+    monkeypatch.setattr(diffusers.utils.import_utils, "_sentencepiece_available", False)
+    with pytest.raises(SpectrumError, match=r"model=kolors: KolorsPipeline requires the sentencepiece library.*pip"):
+        load_pipeline(compose(["model=kolors", f"model.weights={weights}"]).model, torch.device("cpu"))

@@ -43,6 +43,7 @@ class ModelConfig:
     frames: int | None = None  # frames of a video, layers of a picture in layers; null for a picture
     fps: int | None = None  # frames per second of a video
     spare: list[str] = field(default_factory=list)  # files of the repository that diffusers does not need
+    variant: str | None = None  # what weight files are marked with, where the repository has no others: fp16
     safetensors: bool = True  # false where the repository has pickled weights; only their tensors are read
     parts: dict[str, dict[str, Any]] = field(
         default_factory=dict

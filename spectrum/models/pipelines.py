@@ -1,6 +1,7 @@
 """Loads a pipeline: the embedded model, a folder, a hub model that is on this machine, or one with drawn weights."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +56,7 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
     import diffusers
 
     cls = getattr(diffusers, model.pipeline, None) or refuse(f"diffusers has no pipeline named {model.pipeline}")
+    _check_packages(cls, model)
     if model.weights in BUILT:
         return _in_pieces(build(model, device), model)
     folder = weights_folder(model)
@@ -70,6 +72,7 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
             torch_dtype={**own, "default": dtype} if own else dtype,
             local_files_only=True,
             use_safetensors=model.safetensors or None,
+            variant=model.variant if folder is None or _has_variant(folder, model.variant) else None,
             **{name: _part(part, own.get(name, dtype)) for name, part in model.parts.items()},
         )
     except Exception as error:
@@ -88,6 +91,26 @@ def _in_pieces(pipe: Any, model: ModelConfig) -> Any:
         switch = getattr(pipe.vae, f"enable_{piece}", None)
         switch() if switch else refuse(f"model.vae={piece} is nothing that {type(pipe.vae).__name__} can do")
     return pipe
+
+
+def _check_packages(cls: Any, model: ModelConfig) -> None:
+    """Refuse a pipeline that diffusers offers only beside a package which is not installed.
+
+    Raises:
+        SpectrumError: with the package.
+    """
+    from diffusers.utils.import_utils import DummyObject
+
+    if isinstance(cls, DummyObject):
+        try:
+            cls()
+        except ImportError as error:
+            refuse(f"model={model.name}: {' '.join(str(error).split())}")
+
+
+def _has_variant(folder: Path, variant: str | None) -> bool:
+    """Whether weight files in a pipeline's folder are marked so: `unet/diffusion_pytorch_model.fp16.safetensors`."""
+    return any(folder.glob(f"*/*.{variant}[.-]*"))
 
 
 def _part(spec: Mapping[str, Any], dtype: torch.dtype) -> Any:

@@ -153,6 +153,7 @@ NO_TOY: Mapping[str, tuple[str, ...]] = {
     "has to be called once more before, to invert a picture": (
         "LEditsPPPipelineStableDiffusion", "LEditsPPPipelineStableDiffusionXL",
     ),
+    "drops the embeddings it is given, and its text encoder is one of its own": ("KolorsImg2ImgPipeline",),
     "needs a published processor of texts and pictures": ("LongCatImageEditPipeline", "QwenImage21Pipeline"),
     "its denoiser is refused, see compatibility.md": ("RFD4ProteinaPipeline",),
     "is a stage of SanaWMPipeline": ("SanaWMLTX2Refiner",),
