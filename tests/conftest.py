@@ -32,7 +32,7 @@ SECONDS = {
                "test_check_fails_after_one_digit_of_a_table_is_changed"),
 }  # fmt: skip
 """Tests of several seconds in those files, which run with the slow ones; so do those of the tables of all records."""
-HOOKS = {"composition", "machines"}
+HOOKS = {"composition", "idle", "machines"}
 """Files that run parts of spectrum/hooks which no fast test reaches: compiled, offloaded and parallel denoisers."""
 WHOLE = {
     "audit": ("test_a_committed_row_is_sampled_again_and_its_pictures_are_the_stored_ones[planned-1]",

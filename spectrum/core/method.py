@@ -285,10 +285,11 @@ def plan_method(
                 refuse(f"method={method.name} cannot skip a step: leave its schedule at schedule=always")
             past = [times[s] for s in own if s < step]
             # asked with unrelated features, whose weights nobody uses, so that bad settings are refused before the run
-            gram = np.eye(len(past)) if method.weights_by_data else None
-            found = checked_weights(method, past, times[step], span, readings=times, gram=gram)
+            gram = np.eye(len(past)) if method.weights_by_data else None  # all features are held then
+            older = 0 if limit is None else max(0, len(past) - limit)
+            found = checked_weights(method, past[older:], times[step], span, readings=times, gram=gram)
             if gram is None:
-                skipped.append(SkippedStep(step, found))
+                skipped.append(SkippedStep(step, [0.0] * older + found))
         runs += own
         held = max(held, len(own) if limit is None else min(limit, len(own)))
     return Plan(steps, runs, skipped, held)

@@ -13,7 +13,7 @@ from spectrum.hooks.layout import Denoiser, Exit
 from spectrum.hooks.site import SiteResult, Step, in_rows
 from spectrum.hooks.stand_ins import StandIn, front_blocks, in_place_of_stacks, no_blocks
 from spectrum.hooks.step import DenoiserCall
-from spectrum.hooks.tensors import argument_at, hidden_states_of, with_argument
+from spectrum.hooks.tensors import argument_at, hidden_states_of, latents_of, with_argument
 
 EXIT = "exit"
 """The slot of the first exit; further ones are `exit 2`, `exit 3`."""
@@ -41,6 +41,7 @@ class ExitSite:
         narrow: whether features are stored in the dtype of the blocks' input. Wan makes them float32 in front of the
             exit, and nothing is lost; where it would be, this is False.
         narrowed: whether the newest feature was converted so.
+        idle: by `kind_of_call` the stand-ins for modules that nothing depends on at a skipped step.
     """
 
     ways: tuple[bool, ...] = (False, True)
@@ -48,6 +49,7 @@ class ExitSite:
     def __init__(self, model: nn.Module, layout: Denoiser, method: Method) -> None:
         self._model, self._layout = model, layout
         self.by_block, self.narrow, self.narrowed = False, True, False
+        self.idle: dict[Any, list[StandIn]] = {}
         names = [EXIT, *(f"{EXIT} {number}" for number in range(2, len(layout.exits) + 1))]
         self._exits = [(names[number if e.same_as is None else e.same_as], e) for number, e in enumerate(layout.exits)]
         self.slots = tuple(dict.fromkeys(slot for slot, _ in self._exits))
@@ -120,7 +122,7 @@ class ExitSite:
         """
         self._whole = whole
         try:
-            with in_place_of_stacks([*self._stand_ins, *self._feeders]):
+            with in_place_of_stacks([*self._stand_ins, *self._feeders, *self.idle.get(kind_of_call(call), ())]):
                 return self._skipped(self._run_forward(call, replacements))
         finally:
             self._whole = False
@@ -213,6 +215,12 @@ class ExitSite:
 def _exit_hook(site: ExitSite, exits: Sequence[tuple[str, Exit]]) -> Any:
     """The hook on one exit module."""
     return lambda module, args, kwargs: site.at_exit(exits, args, kwargs)
+
+
+def kind_of_call(call: DenoiserCall) -> Any:
+    """What has to be alike in two calls for the same modules to be idle in both."""
+    latents = latents_of(call.inputs)
+    return call.kinds, latents.dtype, latents.device
 
 
 class FrontExitSite(ExitSite):

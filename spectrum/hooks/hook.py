@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from spectrum.core.errors import SpectrumError, refuse
-from spectrum.core.method import Method, Site, plan_method
+from spectrum.core.known import KnownWeights
+from spectrum.core.method import Method, Site
 from spectrum.core.sums import prepare
 from spectrum.hooks import scheduler as schedulers
 from spectrum.hooks.branches import caller, find_branch
@@ -80,6 +81,7 @@ class CacheHook:
         self._trajectory: Trajectory | None = None
         self.loops = Loops()
         self._read_signal, self._site = None, None
+        self._weights = KnownWeights(method)
         if compiled_whole(self._as_called) and (method.front_blocks or method.site is Site.modules):
             refuse(
                 f"{method.name} works inside the denoiser, which is compiled whole: compile its blocks alone, "
@@ -267,12 +269,14 @@ class CacheHook:
         times, span = schedulers.readings(scheduler, self.method.clock)
         check_step(self.model, step, len(times))
         check_fit(self.method, scheduler, len(times))
-        plan_method(self.method, len(times), times, span)
+        known = self._weights.on(times, span)
         levels = [] if self.method.time_only else schedulers.levels(scheduler)
         self.on_start(scheduler.timesteps, step)
         self.reset()
         graphs = self._graphs or uses_cuda_graphs(self._as_called)
-        self._trajectory = Trajectory(scheduler.timesteps, times, span, levels, suspect=suspect, overwritten=graphs)
+        self._trajectory = Trajectory(
+            scheduler.timesteps, times, span, levels, suspect=suspect, overwritten=graphs, known=known
+        )
         return self._trajectory
 
     def _branch_of(self, trajectory: Trajectory, name: str | None, call: DenoiserCall, step: int) -> Branch:

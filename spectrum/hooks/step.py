@@ -122,6 +122,16 @@ class CurrentStep:
         """Which rows of the batch skip though the blocks run; None, for here all do the same."""
         return None
 
+    def _weights(self) -> list[float]:
+        """The weights of the stored features, as the plan has them where the same ones are stored."""
+        branch, trajectory = self.branch, self.trajectory
+        stored, weights = trajectory.known.get(branch.last, (None, []))
+        if stored == branch.times:
+            return weights
+        times, target = trajectory.times, trajectory.times[branch.last]
+        gram = branch.inner_products() if self.method.weights_by_data else None
+        return checked_weights(self.method, branch.times, target, trajectory.span, branch.name, times, gram)
+
     def forecast(self, slot: str) -> Tensor:
         """The forecast for one slot of the site. The weights are worked out once a step and shared by all slots.
 
@@ -133,10 +143,7 @@ class CurrentStep:
         """
         branch, step = self.branch, self.branch.last
         if not branch.skipped or branch.skipped[-1].step != step:
-            times, span = self.trajectory.times, self.trajectory.span
-            gram = branch.inner_products() if self.method.weights_by_data else None
-            weights = checked_weights(self.method, branch.times, times[step], span, branch.name, times, gram)
-            branch.skipped.append(SkippedStep(step, weights))
+            branch.skipped.append(SkippedStep(step, self._weights()))
         history = branch.histories[slot]
         forecast = history.combine(branch.skipped[-1].weights)
         if self.method.correct is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spectrum.core.errors import refuse
 from spectrum.core.history import History, to_keep
+from spectrum.core.known import Known
 from spectrum.core.method import DriftContext, SkippedStep
 from spectrum.hooks.finite import FiniteCheck
 from spectrum.hooks.scheduler import Mark
@@ -153,6 +154,7 @@ class Trajectory:
         closed: whether the pipeline has begun another loop since.
         suspect: whether it seems to go on from another one, whose scheduler's state was copied.
         overwritten: whether what the denoiser computes is overwritten at its next call, as in CUDA graphs.
+        known: the weights that are worked out before the run.
     """
 
     timesteps: Any
@@ -167,6 +169,7 @@ class Trajectory:
     closed: bool = False
     suspect: bool = False
     overwritten: bool = False
+    known: Known = field(default_factory=dict)
 
     @property
     def newest(self) -> int:
