@@ -1,6 +1,5 @@
 """The one hook: at each call of a denoiser it runs the blocks, or puts a forecast in their place."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ from spectrum.core.known import KnownWeights
 from spectrum.core.method import Method, Site
 from spectrum.core.sums import prepare
 from spectrum.hooks import scheduler as schedulers
+from spectrum.hooks.arguments import NamedArguments
 from spectrum.hooks.branches import caller, find_branch
 from spectrum.hooks.compiled import compiled_whole, uses_cuda_graphs
 from spectrum.hooks.derive import layout_of_call
@@ -76,7 +76,7 @@ class CacheHook:
         self.method, self.probe, self.observe = method, probe, observe
         self.on_start: Callable[[Any, int], None] = lambda timesteps, step: None
         self._scheduler = scheduler
-        self._signature = inspect.signature(type(self.model).forward)
+        self._arguments = NamedArguments(self.model)
         self._layers, self._graphs = LayerHooks(self.model), uses_cuda_graphs(model)
         self._trajectory: Trajectory | None = None
         self.loops = Loops()
@@ -183,7 +183,7 @@ class CacheHook:
     def _around(self, forward: Callable[..., Any], name: str | None, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Called instead of the denoiser's forward. An error ends the trajectory, so that no state is left."""
         try:
-            inputs = self._signature.bind(self.model, *args, **kwargs).arguments
+            inputs = self._arguments(args, kwargs)
             call = DenoiserCall(forward, self._plain_forward, args, kwargs, inputs, self._layers.on())
             return self._evaluate(call, name)
         except BaseException as error:

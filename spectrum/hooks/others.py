@@ -1,5 +1,7 @@
 """What others do to a hooked denoiser: other caches, and modules that are replaced."""
 
+import itertools
+import operator
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -55,7 +57,8 @@ class LayerHooks:
 
     def on(self) -> tuple[tuple[int, str], ...]:
         """Those that are on now, each by the number of its part and its name."""
-        with_hooks = [n for n, attributes in enumerate(self._parts) if REGISTRY_ATTRIBUTE in attributes]
+        has_hooks = map(operator.contains, self._parts, itertools.repeat(REGISTRY_ATTRIBUTE))
+        with_hooks = itertools.compress(itertools.count(), has_hooks)
         names = ((n, name) for n in with_hooks for name in self._parts[n][REGISTRY_ATTRIBUTE].hooks)
         return tuple((n, name) for n, name in names if not _SAME.search(name))
 
