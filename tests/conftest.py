@@ -28,6 +28,8 @@ SECONDS = {
     "comparison": ("test_a_narrow_terminal_shows_two_metrics_and_names_the_others",),
     "first_user_metrics": ("test_samples_and_timing_survive_an_error_in_a_metric",
                            "test_three_seeds_give_metrics_of_a_prompt_and_every_reader_of_the_record_copes"),
+    "first_user_library": ("test_6_a_fit_does_not_bind_a_schedule_of_time",),
+    "imports": ("test_the_library_is_imported_without_the_bench",),
     "requirements": ("test_14_every_model_is_pinned_or_known_not_to_be",),
     "tables": ("test_torch_is_not_imported",
                "test_check_fails_after_one_digit_of_a_table_is_changed"),
