@@ -33,8 +33,8 @@ def weighted_sum(weights: Sequence[float], features: Sequence[Tensor]) -> Tensor
         return by_additions(weights, features)
     if first.device.type == "cuda" and (kernel := _kernel()) is not None and kernel.serves(features):
         return kernel.weighted_sum(weights, features)
-    large = first.device.type == "cpu" and first.numel() > CHUNK
-    if large and all(f.is_contiguous() and f.shape == first.shape for f in features):
+    whole = all(f.is_contiguous() and f.shape == first.shape for f in features)
+    if whole and first.device.type == "cpu" and first.numel() > CHUNK:
         return in_chunks(weights, features)
     return by_additions(weights, features)
 
@@ -60,13 +60,8 @@ def by_additions(weights: Sequence[float], features: Sequence[Tensor]) -> Tensor
         See there.
     """
     first = features[0]
-    wider = torch.promote_types(first.dtype, torch.float32)
-    if first.dtype == wider and first.is_contiguous():
-        total = first * weights[0]
-    else:
-        total = torch.empty(first.shape, dtype=wider, device=first.device).copy_(first).mul_(weights[0])
-    for weight, feature in zip(weights[1:], features[1:], strict=True):
-        total.add_(feature, alpha=weight)
+    total = _accumulator(first, first.shape)
+    _add_up(total, weights, features)
     return total.to(first.dtype)
 
 
@@ -83,15 +78,24 @@ def in_chunks(weights: Sequence[float], features: Sequence[Tensor]) -> Tensor:
     first = features[0]
     result = torch.empty_like(first)
     rows, out = [feature.view(-1) for feature in features], result.view(-1)
-    scratch = torch.empty(CHUNK, dtype=torch.promote_types(first.dtype, torch.float32))
+    scratch = _accumulator(first, (CHUNK,))
     for begin in range(0, len(out), CHUNK):
         part = slice(begin, begin + CHUNK)
         total = scratch[: len(out[part])]
-        total.copy_(rows[0][part]).mul_(weights[0])
-        for weight, row in zip(weights[1:], rows[1:], strict=True):
-            total.add_(row[part], alpha=weight)
+        _add_up(total, weights, [row[part] for row in rows])
         out[part] = total
     return result
+
+
+def _accumulator(like: Tensor, shape: Sequence[int]) -> Tensor:
+    return torch.empty(shape, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+
+
+def _add_up(total: Tensor, weights: Sequence[float], features: Sequence[Tensor]) -> None:
+    """Overwrite `total` by the weighted sum."""
+    total.copy_(features[0]).mul_(weights[0])
+    for weight, feature in zip(weights[1:], features[1:], strict=True):
+        total.add_(feature, alpha=weight)
 
 
 @functools.cache
