@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from spectrum.core.errors import check_number, refuse
+from spectrum.core.errors import check_number
 from spectrum.core.grid import check_grid
 
 
@@ -26,14 +26,9 @@ def low_band(forecast: Tensor, newest: Tensor, grid: tuple[int, ...] | None, *, 
         The corrected forecast, in the shape and dtype of `forecast`.
 
     Raises:
-        SpectrumError: if the layout of the tokens is not known, or the features are of another kind.
+        SpectrumError: if the layout of the tokens is not known.
     """
     check_number("method.correct.cutoff", cutoff, low=0)
-    if newest.ndim not in (3, 4):
-        refuse(
-            "method=freqca works on features that are rows of tokens, (batch, tokens, width), or pictures, (batch, "
-            f"channels, height, width), and here they are {tuple(newest.shape)}: type another method"
-        )
     spatial = newest.ndim == 4
     sides = tuple(newest.shape[-2:]) if spatial else check_grid(newest.shape[1], grid, "method=freqca")
     gap = (newest.float() - forecast.float()).movedim(1, -1) if spatial else newest.float() - forecast.float()

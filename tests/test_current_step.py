@@ -181,3 +181,13 @@ def test_the_grid_of_the_tokens_is_read_from_coordinates_shapes_or_latents():
     ):
         model = SimpleNamespace(config=SimpleNamespace(**settings))
         assert token_grid(model, {"hidden_states": torch.zeros(2, 16, 8, 8, 12)}) == expected, settings
+
+
+def test_a_correction_refuses_features_in_five_dimensions():
+    trajectory, branch = trajectory_of(), Branch("one", 0, None)
+    branch.store(0.0, {"exit": torch.ones(1, 2, 3, 4, 5)})
+    branch.last = 1
+    call = DenoiserCall(lambda: 0, lambda: 0, (), {}, {})
+    step = CurrentStep(Method("freqca", reuse, correct=lambda *_: None), trajectory, branch, call, None)
+    with pytest.raises(SpectrumError, match=r"method=freqca works on .* \(1, 2, 3, 4, 5\): type another method"):
+        step.forecast("exit")

@@ -12,6 +12,7 @@ from typed import typed
 
 from eval.reports.timing_page import read_pass, timing_page
 from spectrum.bench import machine
+from spectrum.commands.timing import jobs_of
 from spectrum.records.record import read_records, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -155,3 +156,8 @@ def test_a_record_that_its_row_does_not_make_any_more_is_refused(project, tmp_pa
             write_record(tmp_path / "records" / f"{other.id}.json", other)
     code, _, err = run(project, *TIME, f"records={tmp_path / 'records'}")
     assert code == 2 and "fora-0123456789ab is not what its row in mine makes now, which is fora-" in err
+
+
+def test_every_timed_record_is_what_its_row_makes_with_the_code_of_today():
+    """An edit of a method's code asks for its samples anew; `scripts/timing.py` refuses the rows until then."""
+    assert len(jobs_of(["tiny_table", "tiny_baselines"], ROOT / "results" / "records")) > 30

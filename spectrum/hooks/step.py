@@ -148,4 +148,10 @@ class CurrentStep:
         forecast = history.combine(branch.skipped[-1].weights)
         if self.method.correct is None:
             return forecast
+        if forecast.ndim > 4:
+            refuse(
+                f"method={self.method.name} works on features that are rows of tokens, (batch, tokens, width), or "
+                f"pictures, (batch, channels, height, width), and here they are {tuple(forecast.shape)}: type another "
+                "method"
+            )
         return self.method.correct(forecast, history.features[-1], branch.grid)
