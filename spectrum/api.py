@@ -105,10 +105,10 @@ class Accelerated:
             for number in range(max((len(reports) for _, reports in named), default=0))
         )
 
-    def _call_begins(self) -> None:
+    def _call_begins(self, ends: bool) -> None:
         self._check()
         for hook in self.hooks:
-            hook.begin_call()
+            hook.begin_call(ends)
 
     def _loop_begins(self) -> None:
         self._check()
@@ -241,8 +241,8 @@ def accelerate(
         plan: the file of a plan, for the method `"planned"`; with `runs` in its place that of the plan which is kept
             beside the pipeline's weights.
         force: apply the plan to a pipeline that it was not made for.
-        check: prove the layout at the first run step: with the stored features put back, all of the denoiser's output
-            must come out bit for bit, and no block may be called. Costs one call without blocks.
+        check: prove the layout at the first run step: with the stored features put back all output must come out bit
+            for bit, with no block called. Costs a call without blocks, and one for each module beside them.
 
     Returns:
         A handle with `plan`, `report` and `restore`, which is also a context manager.

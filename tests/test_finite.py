@@ -24,6 +24,12 @@ class Elsewhere(torch.Tensor):
     device = torch.device("cuda")
 
 
+def test_on_an_accelerator_no_graph_is_held():
+    check = FiniteCheck()
+    check.check(0, True, torch.ones(2, requires_grad=True).as_subclass(Elsewhere) * 2, last=False)
+    assert [flag.requires_grad for _, _, flag in check._pending] == [False]
+
+
 def test_on_an_accelerator_the_first_bad_step_is_named_at_the_end():
     check = FiniteCheck()
     for step, value in enumerate([1.0, float("inf"), float("nan")]):

@@ -136,7 +136,40 @@ def test_a_step_at_which_something_depends_on_an_idle_module_ends_with_an_error(
 def test_without_a_proof_nothing_is_idle():
     model = Looped(only_blocks)
     model.norm_out = Scale()
-    assert idle_stand_ins(model, LAYOUT, lambda: False) == []
+    assert idle_stand_ins(model, LAYOUT, lambda: False) == {}
+
+
+def test_a_proof_that_fails_leaves_all_modules_to_run():
+    def fails():
+        raise RuntimeError
+
+    assert idle_stand_ins(Looped(only_blocks), LAYOUT, fails) == {}
+
+
+def test_a_module_with_a_hook_on_it_runs_at_every_step():
+    model, seen = Looped(only_blocks), []
+    model.embed, model.norm_out = Notes(lambda x: 2 * x), Scale()
+    model.embed.register_forward_hook(lambda *_: seen.append(None))
+    _, scheduler = put_on(model, method(), LAYOUT)
+    for scheduler.step_index in range(2):
+        seen.clear()
+        model(latents(1.0))
+        assert seen
+
+
+def test_what_was_idle_before_is_tried_together_and_what_is_not_any_more_alone():
+    model, names = Looped(only_blocks), ["embed", "other"]
+    model.other = Notes(lambda x: x)
+
+    def replay():
+        made = model.other(model.embed(torch.ones(2)))
+        tried.append(None)
+        return fine(made)
+
+    for fine, calls in ((lambda made: True, 1 + 3), (lambda made: type(model.other) is Notes, 1 + 1 + 2 + 3)):
+        tried = []
+        found = idle_stand_ins(model, LAYOUT, replay, names)
+        assert len(tried) == calls and [*found] == (names if calls == 4 else ["embed"])
 
 
 def test_another_dtype_is_another_kind_of_call():

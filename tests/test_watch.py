@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from spectrum import accelerate
+from spectrum.hooks.trajectory import Loops
 from spectrum.models.toy_pipelines import toy_pipelines
 from spectrum.models.watch import WatchedBar
 
@@ -89,6 +90,36 @@ def test_a_watched_bar_is_as_the_bar_and_tells_once_it_is_over():
     next(taken)
     del taken  # as after an error in the loop
     assert len(ends) == 4
+
+
+def test_an_inner_bar_ends_nothing():
+    toy = TOYS["FluxPipeline"]
+    pipe = toy.build()
+    with accelerate(pipe, "fora") as handle:
+
+        def inner(pipe, step, timestep, found):
+            for _ in pipe.progress_bar([1, 2]):
+                assert handle.hooks[0].running
+            assert handle.hooks[0].running
+            return found
+
+        called(toy, pipe, callback_on_step_end=inner)
+        assert list(handle.report()) == ["cond"] and handle.report()["cond"]["run_steps"] == [0, 3, 7]
+        assert not handle.hooks[0].running
+
+
+def test_hooks_that_are_reset_in_mid_call_end_the_call_where_nobody_tells_its_end_alone():
+    """Modular Cosmos 3 resets them before each chunk of a video."""
+    for ends, sections in ((True, 2), (False, 1)):
+        loops = Loops()
+        loops.begin_call(ends)
+        loops.add({"cond": 1})
+        loops.end_call(by_reset=True)
+        loops.add({"cond": 2})
+        assert len(loops.reports(None)) == sections
+        loops.end_call()
+        loops.add({"cond": 3})
+        assert loops.reports(None) == [{"cond": 3}]
 
 
 def test_the_bar_of_an_earlier_loop_that_is_closed_late_ends_nothing():

@@ -66,7 +66,9 @@ class Side:
 
 
 def time_call(pipe: Any, side: Side, batch: list[Sample]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Time one call of a pipeline, as it is when its layout has been proved by an earlier call.
+    """Time one call of a pipeline, as it is when an earlier call has proved its layout.
+
+    What begins after the first step, such as Wan 2.2's second expert, is proved in the timed call.
 
     Args:
         pipe: a diffusers pipeline.

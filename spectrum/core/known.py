@@ -40,7 +40,7 @@ def known_weights(method: Method, plan: Plan, times: Sequence[float]) -> Known:
 
 
 def is_plain(function: Callable[..., Any]) -> bool:
-    """Whether what a function returns follows from its arguments alone, as far as can be told from what it is.
+    """Whether a function is known to return the same whenever it is asked: one of this project, parameters bound or not.
 
     Example:
         >>> is_plain(known_weights), is_plain(functools.partial(known_weights)), is_plain([].append)
@@ -48,14 +48,15 @@ def is_plain(function: Callable[..., Any]) -> bool:
     """
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.isfunction(function) and function.__closure__ is None
+    own = str(getattr(function, "__module__", "")).partition(".")[0] in ("spectrum", "baselines")
+    return own and inspect.isfunction(function) and function.__closure__ is None
 
 
 class KnownWeights:
     """The weights that a method is known to use, run after run.
 
     Args:
-        method: the method.
+        method: the method. Schedules and forecasts of others are asked anew at each step.
     """
 
     def __init__(self, method: Method) -> None:
@@ -73,7 +74,10 @@ class KnownWeights:
         Raises:
             SpectrumError: for every setting that the run itself would refuse.
         """
-        if not self._plain or self._latest is None or self._latest[:2] != (times, span):
+        if not self._plain:
+            plan_method(self._method, len(times), times, span)
+            return {}
+        if self._latest is None or self._latest[:2] != (times, span):
             plan = plan_method(self._method, len(times), times, span)
             self._latest = times, span, known_weights(self._method, plan, times)
         return self._latest[2]

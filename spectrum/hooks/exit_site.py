@@ -41,7 +41,7 @@ class ExitSite:
         narrow: whether features are stored in the dtype of the blocks' input. Wan makes them float32 in front of the
             exit, and nothing is lost; where it would be, this is False.
         narrowed: whether the newest feature was converted so.
-        idle: by `kind_of_call` the stand-ins for modules that nothing depends on at a skipped step.
+        idle: by `kind_of_call` the stand-ins, by name, for modules that nothing depends on at a skipped step.
     """
 
     ways: tuple[bool, ...] = (False, True)
@@ -49,7 +49,7 @@ class ExitSite:
     def __init__(self, model: nn.Module, layout: Denoiser, method: Method) -> None:
         self._model, self._layout = model, layout
         self.by_block, self.narrow, self.narrowed = False, True, False
-        self.idle: dict[Any, list[StandIn]] = {}
+        self.idle: dict[Any, dict[str, StandIn]] = {}
         names = [EXIT, *(f"{EXIT} {number}" for number in range(2, len(layout.exits) + 1))]
         self._exits = [(names[number if e.same_as is None else e.same_as], e) for number, e in enumerate(layout.exits)]
         self.slots = tuple(dict.fromkeys(slot for slot, _ in self._exits))
@@ -122,7 +122,8 @@ class ExitSite:
         """
         self._whole = whole
         try:
-            with in_place_of_stacks([*self._stand_ins, *self._feeders, *self.idle.get(kind_of_call(call), ())]):
+            idle = self.idle.get(kind_of_call(call), {})
+            with in_place_of_stacks([*self._stand_ins, *self._feeders, *idle.values()]):
                 return self._skipped(self._run_forward(call, replacements))
         finally:
             self._whole = False

@@ -26,16 +26,16 @@ class FiniteCheck:
         Raises:
             SpectrumError: for NaN or infinite values, naming the first step that gave them.
         """
-        cpu = output.device.type == "cpu"
+        output, cpu = output.detach(), output.device.type == "cpu"
         if cpu and math.isfinite(output.sum().item()):
             return
-        self._pending.append((step, ran, _total(output)))
+        self._pending.append((step, ran, _all_finite(output)))
         if not last and not cpu:
             return
         pending, self._pending = self._pending, []
-        totals = torch.stack([total for _, _, total in pending]).tolist()
-        for (at, computed, _), total in zip(pending, totals, strict=True):
-            if not math.isfinite(total):
+        fine = torch.stack([flag for _, _, flag in pending]).tolist()
+        for (at, computed, _), all_finite in zip(pending, fine, strict=True):
+            if not all_finite:
                 who = "the denoiser gave" if computed else "with the forecast feature the denoiser gave"
                 refuse(
                     f"{who} NaN or infinite values at step {at}: type another dtype, for example model.dtype=bfloat16 "
@@ -43,6 +43,8 @@ class FiniteCheck:
                 )
 
 
-def _total(output: Tensor) -> Tensor:
-    """The sum of all values: one pass over them, and finite only if they are. In float64 it does not overflow."""
-    return output.sum(dtype=torch.float32 if output.device.type == "mps" else torch.float64)
+def _all_finite(output: Tensor) -> Tensor:
+    """Whether all values are finite. Their sum is one pass over them, and in float64 it does not overflow."""
+    if output.device.type in ("cpu", "cuda"):
+        return output.sum(dtype=torch.float64).isfinite()
+    return output.isfinite().all()

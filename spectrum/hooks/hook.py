@@ -91,7 +91,7 @@ class CacheHook:
 
     def _put_on(self) -> None:
         refuse_other_cache(self.model, self.method.name)
-        self._plain_forward = attach(self._as_called, self._around, self.end_call, self._copied)
+        self._plain_forward = attach(self._as_called, self._around, lambda: self.end_call(True), self._copied)
         try:
             if self.layout is not None or (self.method.site is Site.output and self.method.time_only):
                 self._make_site(self.layout)
@@ -147,15 +147,15 @@ class CacheHook:
             self.loops.add(self._trajectory.report())
         self._trajectory = None
 
-    def begin_call(self) -> None:
-        """The pipeline is called: a trajectory that is under way is over, and the reports are of this call."""
+    def begin_call(self, ends: bool) -> None:
+        """The pipeline is called: a trajectory that is under way is over. See `Loops.begin_call`."""
         self.reset()
-        self.loops.begin_call()
+        self.loops.begin_call(ends)
 
-    def end_call(self) -> None:
-        """The pipeline's call is over, and with it the trajectory."""
+    def end_call(self, by_reset: bool = False) -> None:
+        """The trajectory is over, and with it the pipeline's call. See `Loops.end_call`."""
         self.reset()
-        self.loops.end_call()
+        self.loops.end_call(by_reset)
 
     def at(self, timesteps: Any, step: int) -> bool:
         """Whether a trajectory with these timesteps is under way and its newest step is this one."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spectrum.hooks.block_stand_ins import BlockStandIn
 from spectrum.hooks.layout import Denoiser
+from spectrum.hooks.private_api import context_parallel_config, count_of_hooks, hook_names
 from spectrum.hooks.stand_ins import StandIn, in_place_of_stacks, place_of
 
 FILLS = math.nan, 1.0, -1.0
@@ -33,37 +34,47 @@ class IdleStandIn(BlockStandIn):
         return self._output
 
 
-def idle_stand_ins(model: nn.Module, layout: Denoiser, replay: Callable[[], bool]) -> list[StandIn]:
-    """Stand-ins for the modules of a denoiser that need not run at a skipped step.
+def idle_stand_ins(
+    model: nn.Module, layout: Denoiser, replay: Callable[[], bool], known: Sequence[str] = ()
+) -> dict[str, StandIn]:
+    """Stand-ins, by name, for the modules of a denoiser that need not run at a skipped step.
 
     Each module outside of the stacks and the exits is tried: where the output stays as it was, bit for bit, with NaN
     and with ones of both signs in the place of what the module returns, nothing depends on it. From then on NaN stands
-    in for it, so that a step at which something does depend on it ends with an error.
+    in for it, so that a step at which something does depend on it usually ends with an error. A module that somebody
+    has put a hook on is left to run, and so is all of a denoiser whose tokens are split over ranks, which have to do
+    the same.
 
     Args:
         model: the denoiser.
         layout: its layout, which was proved for a call.
         replay: makes that call as at a skipped step, with the true features put back, and says whether all that came of
             it is as it was. It may fail.
+        known: those that were idle in calls of another kind, which are tried first, all together.
     """
+    if context_parallel_config(model) is not None:
+        return {}
     named = (*layout.stacks, *layout.feeders, *(e.module for e in layout.exits))
-    outputs = _outputs(dict(_outside(model, named)), replay)
+    free = {n: part for n, part in _outside(model, named) if not count_of_hooks(part) and not hook_names(part)}
+    outputs = _outputs(free, replay)
 
-    def stands(names: Sequence[str], fill: float) -> list[StandIn]:
-        return [
-            StandIn(*place_of(model, name), IdleStandIn(model.get_submodule(name), outputs[name], fill))
-            for name in names
-        ]
+    def stands(names: Sequence[str], fill: float) -> dict[str, StandIn]:
+        made = {name: IdleStandIn(model.get_submodule(name), outputs[name], fill) for name in names}
+        return {name: StandIn(*place_of(model, name), module) for name, module in made.items()}
 
     def as_it_was(names: Sequence[str], fill: float) -> bool:
         try:
-            with in_place_of_stacks(stands(names, fill)):
+            with in_place_of_stacks([*stands(names, fill).values()]):
                 return replay()
         except Exception:  # what a forward does with such a tensor is not known
             return False
 
-    idle = [name for name in outputs if as_it_was([name], FILLS[0])]
-    return stands(idle, FILLS[0]) if idle and all(as_it_was(idle, fill) for fill in FILLS) else []
+    again = [name for name in known if name in outputs]
+    for search in (lambda: again, lambda: [name for name in outputs if as_it_was([name], FILLS[0])]):
+        idle = search()
+        if idle and all(as_it_was(idle, fill) for fill in FILLS):
+            return stands(idle, FILLS[0])
+    return {}
 
 
 def _outside(module: nn.Module, named: Sequence[str], owner: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -88,6 +99,8 @@ def _outputs(modules: dict[str, nn.Module], replay: Callable[[], bool]) -> dict[
     ]
     try:
         fine = replay()
+    except Exception:  # without the outputs nothing is tried
+        fine = False
     finally:
         for handle in handles:
             handle.remove()
@@ -106,4 +119,5 @@ def _kind(output: Any) -> Any:
 def _filled(output: Any, fill: float) -> Any:
     if isinstance(output, tuple):
         return tuple(_filled(part, fill) for part in output)
-    return torch.full((), fill, dtype=output.dtype, device=output.device).expand(output.shape)
+    with torch.inference_mode(False):  # later calls may be made with gradients
+        return torch.full((), fill, dtype=output.dtype, device=output.device).expand(output.shape)

@@ -114,7 +114,8 @@ def proved(
         result = prove(site, model, layout, call, result)
         if not isinstance(site, FrontExitSite):
             replay = functools.partial(_replays, site, call, result)
-            site.idle[kind_of_call(call)] = idle_stand_ins(model, layout, replay)
+            known = next(reversed(site.idle.values()), {})
+            site.idle[kind_of_call(call)] = idle_stand_ins(model, layout, replay, [*known])
         return result
     plain, before = dataclasses.replace(call, forward=call.plain_forward), (site.narrow, site.by_block)
     prove(site, model, layout, plain, site.run_blocks(plain.copied()))

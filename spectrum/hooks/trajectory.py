@@ -209,15 +209,23 @@ class Loops:
 
     def __init__(self) -> None:
         self._over: list[dict[str, Any]] = []
-        self._told = False
+        self._told = self._ends = False
 
-    def begin_call(self) -> None:
-        """The pipeline is called anew: the loops from now on are of one call, until it is called again."""
-        self._over, self._told = [], True
+    def begin_call(self, ends: bool) -> None:
+        """The pipeline is called anew: the loops from now on are of one call.
 
-    def end_call(self) -> None:
-        """The pipeline's call is over: a loop that nobody tells of is of another pipeline with the same denoiser."""
-        self._told = False
+        Args:
+            ends: whether its end is told; else diffusers resets the hooks there.
+        """
+        self._over, self._told, self._ends = [], True, ends
+
+    def end_call(self, by_reset: bool = False) -> None:
+        """The pipeline's call is over: a loop that nobody tells of is of another pipeline with the same denoiser.
+
+        Args:
+            by_reset: whether diffusers has reset the hooks, as it also does before each chunk of Cosmos 3's video.
+        """
+        self._told = self._told and by_reset and self._ends
 
     def add(self, report: dict[str, Any]) -> None:
         """A loop is over; `report` is its `Trajectory.report`."""

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,8 @@ class Told:
     """What is called when, as far as a pipeline tells.
 
     Attributes:
-        call_begins: where a call of the pipeline begins.
+        call_begins: where a call of the pipeline begins; with True if `call_ends` will be called, and nothing before
+            that means its end.
         loop_begins: where a loop begins, or a call of a modular pipeline. It may raise an error.
         loop_ends: where the progress bar of the newest loop is closed, also after an error.
         call_ends: where a call of a modular pipeline ends. At the end of other pipelines' calls diffusers resets the
@@ -27,7 +27,7 @@ class Told:
         swapped: when parts of a modular pipeline were replaced. It may raise an error.
     """
 
-    call_begins: Callable[[], None]
+    call_begins: Callable[[bool], None]
     loop_begins: Callable[[], None]
     loop_ends: Callable[[], None]
     call_ends: Callable[[], None]
@@ -72,6 +72,37 @@ def _plain(pipe: Any, name: str) -> Any:
     return inspect.getattr_static(type(pipe), name).__get__(pipe, type(pipe))
 
 
+class Bars:
+    """The progress bars of a pipeline's call that are open: the outermost one is that of its loop.
+
+    Args:
+        told: `loop_ends` is called where that one is closed.
+    """
+
+    def __init__(self, told: Told) -> None:
+        self._told, self._open = told, list[object]()
+
+    def call_begins(self) -> None:
+        """A call of the pipeline begins: what is open was left open by an earlier one."""
+        self._open.clear()
+        self._told.call_begins(False)
+
+    def opened(self, bar: Any) -> Any:
+        """A progress bar was made; what takes its place."""
+        if not hasattr(bar, "close"):
+            return bar
+        own = object()
+        self._open.append(own)
+        return WatchedBar(bar, lambda: self._closed(own))
+
+    def _closed(self, own: object) -> None:
+        if own in self._open[1:]:
+            self._open.remove(own)
+        elif own in self._open:
+            self._open.clear()
+            self._told.loop_ends()
+
+
 class WatchedBar:
     """Takes the place of a loop's progress bar.
 
@@ -81,7 +112,7 @@ class WatchedBar:
     """
 
     def __init__(self, bar: Any, ended: Callable[[], None]) -> None:
-        self.watched, self._ended = bar, ended
+        vars(self).update(watched=bar, _ended=ended)
 
     def __enter__(self) -> Any:
         return self.watched.__enter__()
@@ -100,6 +131,9 @@ class WatchedBar:
 
     def __len__(self) -> int:
         return len(self.watched)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.watched, name, value)
 
     def close(self) -> None:
         """Close the bar."""
@@ -124,7 +158,7 @@ class WatchedBlocks:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the blocks, between the calls."""
-        self.told.call_begins()
+        self.told.call_begins(True)
         self.told.loop_begins()
         try:
             return self.watched(*args, **kwargs)
@@ -166,17 +200,10 @@ def watch(pipe: Any, told: Told) -> None:
         pipe: the pipeline.
         told: what is called when.
     """
-    loops = itertools.count()
-    newest = next(loops)
-
-    def counted(bar: Any) -> WatchedBar:
-        nonlocal newest
-        newest = own = next(loops)
-        return WatchedBar(bar, lambda: told.loop_ends() if own == newest else None)
-
+    bars = Bars(told)
     for watched in (
-        Watch(pipe, CALL, told.call_begins),
-        Watch(pipe, LOOP, told.loop_begins, counted),
+        Watch(pipe, CALL, bars.call_begins),
+        Watch(pipe, LOOP, told.loop_begins, bars.opened),
         Watch(pipe, PARTS, after=lambda found: told.swapped()),
     ):
         _put(pipe, watched)
