@@ -17,7 +17,7 @@ FAST = {
     "arguments", "audit_parts", "baselines", "cache_hook", "calibrate", "code", "comparison", "current_step",
     "differences", "distribution", "dmd", "examples", "fidelity", "finite", "first_user_library",
     "first_user_metrics", "forecast",
-    "given_schedule", "history", "hook_parts", "imports", "latency", "lite0", "lpips", "meancache", "method", "metric",
+    "given_schedule", "history", "hook_parts", "imports", "known", "latency", "lite0", "lpips", "meancache", "method", "metric",
     "metric_files", "pick_score", "pictures", "planners", "preference", "private_api", "probe", "provenance", "quality",
     "branches", "derive", "positions", "proof", "raft", "refused", "registry", "replaced", "requirements", "sums",
     "samples", "schedule", "sealed", "seeds", "settings", "signals", "sites", "statistics", "tables", "text",

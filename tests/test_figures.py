@@ -1,5 +1,6 @@
 """What figures show: text as it was typed, lines that can be told apart, labels that do not overlap."""
 
+import dataclasses
 import itertools
 import re
 import subprocess
@@ -16,7 +17,8 @@ from eval.figures import figures, sheets
 from eval.figures.plotting import drawable, pyplot, save, set_heading, set_legend, spread
 from eval.figures.styles import METHODS, line_styles
 from eval.tables.experiments import load_experiment
-from eval.tables.tables import match_rows
+from eval.tables.tables import ExperimentTable, match_rows
+from spectrum.commands.figures import draw_experiment
 from spectrum.config.reader import choices, compose_raw, group_file, group_files, method_file, method_files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,6 +170,19 @@ def test_10_labels_of_seventeen_lines_do_not_overlap(baselines, tmp_path):
         other = next(a for a in figure.axes if a is not axis)
         assert not [box for box in boxes if other.get_window_extent().overlaps(box)]
     pyplot().close(figure)
+
+
+def test_what_was_not_timed_has_no_panel_of_speed_ups(baselines):
+    untimed = [dataclasses.replace(record, timing=None) for record in baselines]
+    assert [len(figures.quality_figure(own, "psnr", "").axes) for own in (baselines, untimed)] == [2, 1]
+
+
+def test_an_experiment_without_rows_of_14_runs_has_the_figure_of_quality_alone(baselines, tmp_path):
+    experiment = load_experiment("tiny_baselines")
+    few = [record for record in baselines if record.name == "none" or abs(record.nfe - 10) <= 0.5]
+    matched = [({}, record) for record in few]
+    draw_experiment("mine", ExperimentTable(experiment, matched, [], None), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.png", "mine.svg"]
 
 
 def test_10_the_errors_of_each_method_have_a_panel_of_their_own(baselines):

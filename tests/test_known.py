@@ -6,6 +6,7 @@ import pytest
 
 from spectrum import Method
 from spectrum.core import forecast, schedule
+from spectrum.core.given_schedule import given_schedule
 from spectrum.core.known import KnownWeights, known_weights
 from spectrum.core.method import plan_method
 
@@ -16,7 +17,7 @@ def of_another(times, target, span):
     return forecast.newton(times, target, span)
 
 
-@pytest.mark.parametrize("own", [forecast.newton, functools.partial(forecast.spectrum, ridge=0.1), forecast.reuse])
+@pytest.mark.parametrize("own", [forecast.newton, functools.partial(forecast.spectrum, degree=2), forecast.reuse])
 def test_they_are_those_that_the_run_would_work_out(own):
     method = Method("mine", own, schedule.fixed_interval)
     known = KnownWeights(method).on(TIMES, SPAN)
@@ -41,7 +42,7 @@ def test_a_run_on_the_same_clock_is_not_planned_again_and_one_on_another_clock_i
     "made",
     [
         Method("mine", of_another, schedule.fixed_interval),
-        Method("mine", forecast.newton, lambda step, steps, runs: step % 4 == 0),
+        Method("mine", forecast.newton, given_schedule(lambda step, steps, runs: step % 4 == 0)),
     ],
 )
 def test_functions_of_others_are_asked_at_each_step(made):
@@ -50,4 +51,6 @@ def test_functions_of_others_are_asked_at_each_step(made):
 
 def test_where_branches_or_data_decide_nothing_is_known():
     by_branch = Method("mine", forecast.newton, schedule.fixed_interval, by_branch=True)
-    assert known_weights(by_branch, plan_method(Method("mine", forecast.newton, schedule.fixed_interval), 12), TIMES) == {}
+    assert (
+        known_weights(by_branch, plan_method(Method("mine", forecast.newton, schedule.fixed_interval), 12), TIMES) == {}
+    )

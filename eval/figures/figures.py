@@ -34,13 +34,16 @@ def quality_figure(records: Records, metric: str, title: str) -> Any:
     """A metric against block runs, and against the measured speed-up: a line for each method, with 95 % intervals.
 
     Args:
-        records: records of one reference.
+        records: records of one reference; where none of them was timed, there is no panel of speed-ups.
         metric: the metric's name.
         title: heading.
     """
-    figure, axes = pyplot().subplots(1, 2, figsize=(12.5, 5), sharey=True, layout="constrained")
-    labels = [_draw_quality(axis, records, metric, cost) for axis, cost in zip(axes, ("runs", "speedup"), strict=True)]
-    axes[1].set_ylabel("")
+    costs = ("runs", "speedup") if any(record.timing for record in records) else ("runs",)
+    size = {"figsize": (6.25 * len(costs), 5), "squeeze": False}
+    figure, ((*axes,),) = pyplot().subplots(1, len(costs), sharey=True, layout="constrained", **size)
+    labels = [_draw_quality(axis, records, metric, cost) for axis, cost in zip(axes, costs, strict=True)]
+    for axis in axes[1:]:
+        axis.set_ylabel("")
     set_heading(figure, title)
     for axis, (ends, names, styles) in zip(axes, labels, strict=True):
         label_line_ends(figure, axis, ends, names, styles)

@@ -37,7 +37,7 @@ def save_in_both_formats(figure: Any, to: Path, name: str) -> None:
 
 
 def draw_experiment(name: str, table: ExperimentTable, to: Path) -> None:
-    """Draw an ablation's figure, or a comparison's: quality against cost, errors, timelines and weights.
+    """Draw an ablation's figure, or a comparison's: quality against cost, and at 14 runs errors, timelines and weights.
 
     Args:
         name: of the experiment, and of the files.
@@ -51,9 +51,9 @@ def draw_experiment(name: str, table: ExperimentTable, to: Path) -> None:
     records = table.records
     on = f"{table.experiment.title}: {records[0].model_kind}, {records[0].samples} samples"
     save_in_both_formats(figures.quality_figure(records, "psnr", on), to, name)
-    if len({round(r.nfe) for r in records if r.name != "none"}) > 2:
-        return
     few = [r for r in records if abs(r.nfe - 14) <= 0.5]
+    if not few or len({round(r.nfe) for r in records if r.name != "none"}) > 2:
+        return
     cached = [r for r in few if r.caches]
     weighted = [r for r in records if r.weights and r.name.startswith("spectrum")]
     parts = {

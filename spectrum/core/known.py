@@ -40,7 +40,7 @@ def known_weights(method: Method, plan: Plan, times: Sequence[float]) -> Known:
 
 
 def is_plain(function: Callable[..., Any]) -> bool:
-    """Whether a function is known to return the same whenever it is asked: one of this project, parameters bound or not.
+    """Whether a function is known to return the same whenever it is asked: it is of this project, or a partial of one.
 
     Example:
         >>> is_plain(known_weights), is_plain(functools.partial(known_weights)), is_plain([].append)

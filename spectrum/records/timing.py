@@ -98,8 +98,8 @@ def block_runs(entry: Mapping[str, Any]) -> float:
     """Steps at which the blocks ran for one sample: the mean over the CFG branches that were called most often.
 
     A branch that guidance leaves out at some steps says nothing of the whole run. For a pipeline that samples section
-    after section it is the share of all its steps at which the blocks ran, times the steps of its longest section. It is 0
-    where the denoiser was not called.
+    after section it is the share of all its steps at which the blocks ran, times the steps of its longest section.
+    It is 0 where the denoiser was not called.
 
     Args:
         entry: a line of the ledger.
