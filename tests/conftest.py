@@ -14,14 +14,13 @@ from spectrum.config.schema import ModelConfig
 from spectrum.models.pipelines import load_pipeline
 
 FAST = {
-    "arguments", "audit_parts", "baselines", "cache_hook", "calibrate", "code", "comparison", "current_step",
-    "differences", "distribution", "dmd", "examples", "fidelity", "finite", "first_user_library",
-    "first_user_metrics", "forecast",
-    "given_schedule", "history", "hook_parts", "imports", "known", "latency", "lite0", "lpips", "meancache", "method",
-    "metric", "metric_files", "pick_score", "pictures", "planners", "preference", "private_api", "probe", "provenance", "quality",
-    "branches", "derive", "positions", "proof", "raft", "refused", "registry", "replaced", "requirements", "sums",
-    "samples", "schedule", "sealed", "seeds", "settings", "signals", "sites", "statistics", "tables", "text",
-    "timing", "vbench", "video",
+    "arguments", "audit_parts", "baselines", "branches", "cache_hook", "calibrate", "code", "comparison",
+    "current_step", "derive", "differences", "distribution", "dmd", "examples", "fidelity", "finite",
+    "first_user_library", "first_user_metrics", "forecast", "given_schedule", "history", "hook_parts", "imports",
+    "known", "latency", "lite0", "lpips", "meancache", "method", "metric", "metric_files", "pick_score", "pictures",
+    "planners", "positions", "preference", "private_api", "probe", "proof", "provenance", "quality", "raft",
+    "refused", "registry", "replaced", "requirements", "samples", "schedule", "sealed", "seeds", "settings",
+    "signals", "sites", "statistics", "sums", "tables", "text", "timing", "vbench", "video",
 }  # fmt: skip
 """The files whose tests a developer runs at each save; of tests/test_hook.py those on toy FLUX are added."""
 SECONDS = {

@@ -27,13 +27,13 @@ class FiniteCheck:
             SpectrumError: for NaN or infinite values, naming the first step that gave them.
         """
         output, cpu = output.detach(), output.device.type == "cpu"
-        if cpu and math.isfinite(output.sum().item()):
+        if cpu and math.isfinite(output.sum().float().numpy()):
             return
         self._pending.append((step, ran, _all_finite(output)))
         if not last and not cpu:
             return
         pending, self._pending = self._pending, []
-        fine = torch.stack([flag for _, _, flag in pending]).tolist()
+        fine = torch.stack([flag for _, _, flag in pending]).cpu().numpy()
         for (at, computed, _), all_finite in zip(pending, fine, strict=True):
             if not all_finite:
                 who = "the denoiser gave" if computed else "with the forecast feature the denoiser gave"
