@@ -85,7 +85,7 @@ def covers(given: dict[str, str]) -> bool:
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Leave slow files unread where only fast tests are asked for: reading all of them takes a fifth of that run."""
+    """Leave slow files unread where only fast tests are asked for, which spares each process seconds."""
     name = collection_path.stem.removeprefix("test_")
     is_test = collection_path.name.startswith("test_")
     return True if is_test and config.option.markexpr == "fast" and name not in FAST | {"hook"} else None
@@ -96,10 +96,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         subject = item.path.stem.removeprefix("test_")
         given = item.callspec.params if hasattr(item, "callspec") else {}
-        in_seconds = item.originalname not in SECONDS.get(subject, ())
-        if subject == "tables" and "records" in item.fixturenames:
-            in_seconds = False
-        if (subject in FAST and in_seconds) or (subject == "hook" and given.get("subject") == "toy"):
+        of_all_records = subject == "tables" and "records" in item.fixturenames
+        slow = of_all_records or item.originalname in SECONDS.get(subject, ())
+        if (subject in FAST and not slow) or (subject == "hook" and given.get("subject") == "toy"):
             item.add_marker(pytest.mark.fast)
         elif subject in MARKED:
             item.add_marker(getattr(pytest.mark, MARKED[subject]))

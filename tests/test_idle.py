@@ -88,9 +88,6 @@ def test_a_module_runs_at_a_skipped_step_if_something_depends_on_it(case):
     model, plain = Looped(forward), Looped(forward)
     for own in (model, plain):
         own.embed, own.norm_out = Notes(function), Scale()
-    settings = (
-        {**settings, "signal": "front_residual", "drift": lambda c: 0.0} if "front_blocks" in settings else settings
-    )
     hook, scheduler = put_on(model, method(**settings), LAYOUT)
     other, unchecked = put_on(plain, method(**settings), LAYOUT, check=False)
     for step in range(2):
@@ -146,10 +143,11 @@ def test_a_proof_that_fails_leaves_all_modules_to_run():
     assert idle_stand_ins(Looped(only_blocks), LAYOUT, fails) == {}
 
 
-def test_a_module_with_a_hook_on_it_runs_at_every_step():
+@pytest.mark.parametrize("part", ["embed", "embed.0"])
+def test_a_module_with_a_hook_on_it_or_in_it_runs_at_every_step(part):
     model, seen = Looped(only_blocks), []
-    model.embed, model.norm_out = Notes(lambda x: 2 * x), Scale()
-    model.embed.register_forward_hook(lambda *_: seen.append(None))
+    model.embed, model.norm_out = nn.Sequential(Notes(lambda x: 2 * x)), Scale()
+    model.get_submodule(part).register_forward_hook(lambda *_: seen.append(None))
     _, scheduler = put_on(model, method(), LAYOUT)
     for scheduler.step_index in range(2):
         seen.clear()

@@ -41,9 +41,9 @@ def idle_stand_ins(
 
     Each module outside of the stacks and the exits is tried: where the output stays as it was, bit for bit, with NaN
     and with ones of both signs in the place of what the module returns, nothing depends on it. From then on NaN stands
-    in for it, so that a step at which something does depend on it usually ends with an error. A module that somebody
-    has put a hook on is left to run, and so is all of a denoiser whose tokens are split over ranks, which have to do
-    the same.
+    in for it, so that a step at which something does depend on it usually ends with an error. A module with a hook on
+    it or in it is left to run, and so is every module of a denoiser whose tokens are split over ranks: all ranks have
+    to run the same ones.
 
     Args:
         model: the denoiser.
@@ -55,8 +55,7 @@ def idle_stand_ins(
     if context_parallel_config(model) is not None:
         return {}
     named = (*layout.stacks, *layout.feeders, *(e.module for e in layout.exits))
-    free = {n: part for n, part in _outside(model, named) if not count_of_hooks(part) and not hook_names(part)}
-    outputs = _outputs(free, replay)
+    outputs = _outputs({name: part for name, part in _outside(model, named) if not _is_hooked(part)}, replay)
 
     def stands(names: Sequence[str], fill: float) -> dict[str, StandIn]:
         made = {name: IdleStandIn(model.get_submodule(name), outputs[name], fill) for name in names}
@@ -75,6 +74,10 @@ def idle_stand_ins(
         if idle and all(as_it_was(idle, fill) for fill in FILLS):
             return stands(idle, FILLS[0])
     return {}
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return any(count_of_hooks(part) or hook_names(part) for part in module.modules())
 
 
 def _outside(module: nn.Module, named: Sequence[str], owner: str = "") -> Iterator[tuple[str, nn.Module]]:

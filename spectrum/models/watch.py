@@ -21,7 +21,7 @@ class Told:
         call_begins: where a call of the pipeline begins; with True if `call_ends` will be called, and nothing before
             that means its end.
         loop_begins: where a loop begins, or a call of a modular pipeline. It may raise an error.
-        loop_ends: where the progress bar of the newest loop is closed, also after an error.
+        loop_ends: where a loop's progress bar is closed, also after an error.
         call_ends: where a call of a modular pipeline ends. At the end of other pipelines' calls diffusers resets the
             hooks itself.
         swapped: when parts of a modular pipeline were replaced. It may raise an error.
@@ -72,6 +72,31 @@ def _plain(pipe: Any, name: str) -> Any:
     return inspect.getattr_static(type(pipe), name).__get__(pipe, type(pipe))
 
 
+class _StandIn:
+    """Takes the place of an object, whose attributes are read and set through it.
+
+    Args:
+        watched: the object.
+    """
+
+    def __init__(self, watched: Any, **own: Any) -> None:
+        vars(self).update(watched=watched, **own)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "watched":
+            raise AttributeError(name)
+        return getattr(self.watched, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.watched, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.watched, name)
+
+    def __repr__(self) -> str:
+        return repr(self.watched)
+
+
 class Bars:
     """The progress bars of a pipeline's call that are open: the outermost one is that of its loop.
 
@@ -103,7 +128,7 @@ class Bars:
             self._told.loop_ends()
 
 
-class WatchedBar:
+class WatchedBar(_StandIn):
     """Takes the place of a loop's progress bar.
 
     Args:
@@ -112,7 +137,7 @@ class WatchedBar:
     """
 
     def __init__(self, bar: Any, ended: Callable[[], None]) -> None:
-        vars(self).update(watched=bar, _ended=ended)
+        super().__init__(bar, _ended=ended)
 
     def __enter__(self) -> Any:
         return self.watched.__enter__()
@@ -132,19 +157,13 @@ class WatchedBar:
     def __len__(self) -> int:
         return len(self.watched)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.watched, name, value)
-
     def close(self) -> None:
         """Close the bar."""
         self.watched.close()
         self._ended()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.watched, name)
 
-
-class WatchedBlocks:
+class WatchedBlocks(_StandIn):
     """Takes the place of the blocks of one modular pipeline, whose loops other pipelines may share.
 
     Args:
@@ -154,7 +173,7 @@ class WatchedBlocks:
     """
 
     def __init__(self, blocks: Any, told: Told) -> None:
-        vars(self).update(watched=blocks, told=told)
+        super().__init__(blocks, told=told)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the blocks, between the calls."""
@@ -164,20 +183,6 @@ class WatchedBlocks:
             return self.watched(*args, **kwargs)
         finally:
             self.told.call_ends()
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "watched":
-            raise AttributeError(name)
-        return getattr(self.watched, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.watched, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        delattr(self.watched, name)
-
-    def __repr__(self) -> str:
-        return repr(self.watched)
 
     @property
     def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
