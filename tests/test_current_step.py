@@ -127,7 +127,7 @@ def test_a_forecast_has_its_weights_worked_out_once_a_step_for_all_slots():
 
 def test_weights_that_are_known_are_used_where_the_features_are_those_that_they_are_for():
     trajectory, branch = trajectory_of(), Branch("one", 0, None)
-    trajectory.known = {3: ([0.0, 2.0], [0.25, 0.75]), 4: ([0.0, 1.0], [1.0, 1.0])}
+    trajectory.known = {3: ([0.0, 2.0], [0.25, 0.75]), 4: ([0.0, 1.0], [5.0, 5.0])}
     for time in (0.0, 2.0):
         branch.store(time, {"exit": torch.full((2,), time)})
     step = CurrentStep(Method("mine", reuse), trajectory, branch, DenoiserCall(lambda: 0, lambda: 0, (), {}, {}), None)
