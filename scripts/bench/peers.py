@@ -44,12 +44,35 @@ def _magcache(pipe: Any) -> AbstractContextManager[None]:
     return _of_diffusers(pipe, MagCacheConfig(mag_ratios=FLUX_MAG_RATIOS, **given))
 
 
-def cache_dit(run_steps: list[int], steps: int) -> Peer:
+def _faster_cache(pipe: Any) -> AbstractContextManager[None]:
+    from diffusers import FasterCacheConfig
+
+    seen: dict[str, Any] = {"timestep": 1000}
+
+    def now(module: Any, args: Any, kwargs: Any) -> None:
+        seen["timestep"] = float(kwargs["timestep"].flatten()[0]) * 1000
+
+    @contextmanager
+    def put() -> Iterator[None]:
+        handle = pipe.transformer.register_forward_pre_hook(now, with_kwargs=True)
+        given = {"attention_weight_callback": lambda _: 0.3, "current_timestep_callback": lambda: seen["timestep"]}
+        try:
+            # Its part for CFG needs both branches in one batch, which FLUX's pipeline calls one after the other.
+            with _of_diffusers(pipe, FasterCacheConfig(tensor_format="BFCHW", is_guidance_distilled=True, **given)):
+                yield
+        finally:
+            handle.remove()
+
+    return put()
+
+
+def cache_dit(run_steps: list[int], steps: int, calls: int = 1) -> Peer:
     """cache-dit's DBCache with TaylorSeer on a steps mask.
 
     Args:
         run_steps: the steps at which all blocks run.
         steps: of the sampler.
+        calls: of the denoiser at a step: two where guidance calls it apart.
     """
 
     @contextmanager
@@ -62,6 +85,7 @@ def cache_dit(run_steps: list[int], steps: int) -> Peer:
             cache_config=peer.DBCacheConfig(
                 Fn_compute_blocks=1, Bn_compute_blocks=0, max_warmup_steps=0, residual_diff_threshold=100.0,
                 num_inference_steps=steps, steps_computation_mask=mask, steps_computation_policy="static",
+                enable_separate_cfg=calls == 2,
             ),
             calibrator_config=peer.TaylorSeerCalibratorConfig(taylorseer_order=1),
         )  # fmt: skip
@@ -79,7 +103,10 @@ PEERS: dict[str, Peer] = {
     "diffusers FirstBlockCache": _first_block(0.1),
     "diffusers MagCache": _magcache,
 }
-"""The caches of diffusers by name, each put on a pipeline by a `with` block."""
+"""The caches of diffusers that forecast whole steps, by name, each put on a pipeline by a `with` block."""
+
+FASTER_CACHE: Peer = _faster_cache
+"""FasterCache, which reuses attention alone."""
 
 ALWAYS_SKIPS = _first_block(1e9)
 """First-Block-Cache that skips every step after the first: to time its skipped steps."""

@@ -81,20 +81,23 @@ def milliseconds(work: Callable[[], Any], cuda: bool, repeats: int) -> float:
     return statistics.median(spans[2:] if len(spans) > 4 else spans)
 
 
-def measured(device: torch.device, small: bool, repeats: int = 25) -> Iterator[dict[str, Any]]:
+def measured(
+    device: torch.device, small: bool, repeats: int = 25, sizes: Sequence[str] = tuple(SIZES)
+) -> Iterator[dict[str, Any]]:
     """Time every way at every size and count of features.
 
     Args:
         device: where.
         small: at toy sizes, to try it.
         repeats: timed calls of each.
+        sizes: the names of the sizes.
 
     Yields:
         A row for each size, count and way: `ms`, `of_copy` (the rate of useful bytes over that of a copy), `error_ulp`
         (the largest difference from the float64 sum in units of the last place of the result).
     """
     cuda = device.type == "cuda"
-    for size, full in SIZES.items():
+    for size, full in ((name, SIZES[name]) for name in sizes):
         for count in COUNTS:
             shape = (16, 32) if small else full
             generator = torch.Generator(device).manual_seed(count)

@@ -3,13 +3,13 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from eval.timing import summary
+from eval.timing import PARTS, summary
 from spectrum.api import Accelerated, denoisers
 from spectrum.bench.generate import runs_of_samples
 from spectrum.bench.prompts import Sample
@@ -27,10 +27,15 @@ class _Stopwatch:
     Where a pipeline steps its scheduler twice at a step (Cosmos 1), the first of the two ends it.
 
     Of a pipeline that samples section after section it is the sum over them, without what is done between two.
+
+    Args:
+        pipe: a diffusers pipeline.
+        clock: what the seconds are of: the time that passes, or that of the process on the CPU's cores.
     """
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: Any, clock: Callable[[], float]) -> None:
         self._began = self._ended = self._seconds = 0.0
+        self._clock = clock
         self._handles = [model.register_forward_pre_hook(self._called) for model in denoisers(pipe)]
         self._device, self._pipe, self._timesteps = pipe.device, pipe, None
 
@@ -44,7 +49,7 @@ class _Stopwatch:
         """The time once the device has finished what was asked of it."""
         if self._device.type != "cpu":
             torch.accelerator.synchronize(self._device)
-        return time.perf_counter()
+        return self._clock()
 
     def step(self) -> None:
         """A step ended."""
@@ -59,10 +64,17 @@ class _Stopwatch:
 
 @dataclass(frozen=True)
 class Side:
-    """What is timed: a method, and how the pipeline is called with it."""
+    """What is timed.
 
-    method: Method
+    Attributes:
+        method: the method on the pipeline; None leaves the pipeline without a hook.
+        sampling: how the pipeline is called.
+        around: a context that the calls are made in, given the pipeline: a cache of others.
+    """
+
+    method: Method | None
     sampling: Sampling
+    around: Callable[[Any], AbstractContextManager[Any]] = nullcontext
 
 
 def time_call(pipe: Any, side: Side, batch: list[Sample]) -> tuple[dict[str, float], dict[str, Any]]:
@@ -76,20 +88,32 @@ def time_call(pipe: Any, side: Side, batch: list[Sample]) -> tuple[dict[str, flo
         batch: the samples to make.
 
     Returns:
-        Seconds, `denoise`, from the first denoiser call to the end of the last step, and `total`, from the prompt to
-        the pixels; and the report of the call, see `Accelerated.report`.
+        Seconds, `denoise`, from the first denoiser call to the end of the last step, `total`, from the prompt to the
+        pixels, and `cpu`, those that the cores spent on `denoise` together; and the report of the call, see
+        `Accelerated.report`, which is empty without a method.
     """
     pipe = with_solver(pipe, side.sampling.solver)
-    with Accelerated(pipe, side.method) as handle:
+    with side.around(pipe), on_pipe(pipe, side.method) as handle:
         _prove(pipe, side, batch)
-        watch = _Stopwatch(pipe)
+        watch, cores = _Stopwatch(pipe, time.perf_counter), _Stopwatch(pipe, time.process_time)
+
+        def step() -> None:
+            watch.step()
+            cores.step()
+
         try:
             began = watch.now()
-            sample_batch(pipe, batch, side.sampling, watch.step)
+            sample_batch(pipe, batch, side.sampling, step)
             ended = watch.now()
         finally:
-            seconds = watch.close()
-        return {"denoise": seconds, "total": ended - began}, handle.report()
+            seconds, busy = watch.close(), cores.close()
+        report = {} if handle is None else handle.report()
+        return {"denoise": seconds, "total": ended - began, "cpu": busy}, report
+
+
+def on_pipe(pipe: Any, method: Method | None) -> AbstractContextManager[Accelerated | None]:
+    """A method on a pipeline, taken off when the context ends; None leaves it as it is."""
+    return nullcontext() if method is None else Accelerated(pipe, method)
 
 
 class _ProvedError(Exception):
@@ -134,6 +158,7 @@ def timed_rounds(
     candidates: Sequence[Side],
     batches: Sequence[list[Sample]],
     on_call: Callable[[int], None] = lambda count: None,
+    parts: Sequence[str] = PARTS,
 ) -> list[list[TimedRound]]:
     """Time methods in turn, each between two uncached runs of the same samples.
 
@@ -148,6 +173,7 @@ def timed_rounds(
         batches: the samples of the warm-up, in which each side is called once and which is thrown away, and then those
             of each round.
         on_call: told after each call of how many steps of a sample it was.
+        parts: which seconds of `time_call` a round has.
 
     Returns:
         For each method its rounds, without the warm-up.
@@ -155,9 +181,9 @@ def timed_rounds(
     found: list[list[TimedRound]] = [[] for _ in candidates]
 
     def call(side: Side, batch: list[Sample]) -> tuple[dict[str, float], dict[str, Any]]:
-        timed = time_call(pipe, side, batch)
+        seconds, report = time_call(pipe, side, batch)
         on_call(len(batch) * side.sampling.steps)
-        return timed
+        return {part: seconds[part] for part in parts}, report
 
     for side in (reference, *candidates):
         call(side, batches[0])

@@ -11,7 +11,7 @@ Whatever a record says is worked out again from its raw values first, and a reco
 import re
 from pathlib import Path
 
-from eval.tables import formats, gpu, gpu_lines, inner_score, plan_studies
+from eval.tables import cpu, formats, gpu, gpu_lines, inner_score, plan_studies
 from eval.tables.experiments import load_experiment
 from eval.tables.leaderboard import MAIN, leaderboard, read_authors
 from eval.tables.tables import match_rows
@@ -64,6 +64,11 @@ def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
     if parts := gpu_lines.read_parts(RESULTS / "gpu"):
         texts |= {to / "gpu.md": gpu.page(parts), to / "gpu.csv": gpu.csv_table(parts)}
         front = _filled(front, "gpu", gpu.short(parts))
+    if parts := cpu.read_parts(RESULTS / "cpu"):
+        texts[to / "cpu.md"] = cpu.page(parts)
+        if "embedded" in parts:
+            texts[to / "cpu.csv"] = cpu.csv_table(parts)
+            front = _filled(front, "cpu", cpu.short(parts))
     if readme is None:
         return texts
     page = leaderboard(found, read_authors(RESULTS / "submissions.csv"), load_experiment(MAIN).data)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 1 << 18
-"""Elements that a CPU sums at a time: as float32 one MiB, which stays in the cache of a core."""
+"""Elements that a thread of a CPU sums at a time: as float32 one MiB, which stays in the caches of its core."""
 
 
 def weighted_sum(weights: Sequence[float], features: Sequence[Tensor]) -> Tensor:
@@ -33,8 +33,8 @@ def weighted_sum(weights: Sequence[float], features: Sequence[Tensor]) -> Tensor
         return by_additions(weights, features)
     if first.device.type == "cuda" and (kernel := _kernel()) is not None and kernel.serves(features):
         return kernel.weighted_sum(weights, features)
-    whole = all(f.is_contiguous() and f.shape == first.shape for f in features)
-    if whole and first.device.type == "cpu" and first.numel() > CHUNK:
+    large = first.device.type == "cpu" and first.numel() > CHUNK
+    if large and all(f.is_contiguous() and f.shape == first.shape for f in features):
         return in_chunks(weights, features)
     return by_additions(weights, features)
 
@@ -60,13 +60,17 @@ def by_additions(weights: Sequence[float], features: Sequence[Tensor]) -> Tensor
         See there.
     """
     first = features[0]
+    if first.dtype == torch.promote_types(first.dtype, torch.float32) and first.is_contiguous():
+        total = first * weights[0]
+        _add_to(total, weights[1:], features[1:])
+        return total
     total = _accumulator(first, first.shape)
     _add_up(total, weights, features)
     return total.to(first.dtype)
 
 
 def in_chunks(weights: Sequence[float], features: Sequence[Tensor]) -> Tensor:
-    """`weighted_sum` of contiguous features, `CHUNK` elements at a time: no temporary is larger.
+    """`weighted_sum` of contiguous features, `CHUNK` elements at a time for each thread: no temporary is larger.
 
     Args:
         weights: see `weighted_sum`.
@@ -78,9 +82,10 @@ def in_chunks(weights: Sequence[float], features: Sequence[Tensor]) -> Tensor:
     first = features[0]
     result = torch.empty_like(first)
     rows, out = [feature.view(-1) for feature in features], result.view(-1)
-    scratch = _accumulator(first, (CHUNK,))
-    for begin in range(0, len(out), CHUNK):
-        part = slice(begin, begin + CHUNK)
+    size = CHUNK * torch.get_num_threads()
+    scratch = _accumulator(first, (size,))
+    for begin in range(0, len(out), size):
+        part = slice(begin, begin + size)
         total = scratch[: len(out[part])]
         _add_up(total, weights, [row[part] for row in rows])
         out[part] = total
@@ -94,7 +99,11 @@ def _accumulator(like: Tensor, shape: Sequence[int]) -> Tensor:
 def _add_up(total: Tensor, weights: Sequence[float], features: Sequence[Tensor]) -> None:
     """Overwrite `total` by the weighted sum."""
     total.copy_(features[0]).mul_(weights[0])
-    for weight, feature in zip(weights[1:], features[1:], strict=True):
+    _add_to(total, weights[1:], features[1:])
+
+
+def _add_to(total: Tensor, weights: Sequence[float], features: Sequence[Tensor]) -> None:
+    for weight, feature in zip(weights, features, strict=True):
         total.add_(feature, alpha=weight)
 
 

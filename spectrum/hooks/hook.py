@@ -196,8 +196,9 @@ class CacheHook:
         """Find the step, let the site run or skip it, store what it gives; the denoiser's output."""
         if self.layout is not None and self.layout.only_fills(call.inputs):
             return call.run()
-        mark = self._mark(call)
-        trajectory, index = self._trajectory_at(mark.step, call), mark.step
+        scheduler = self._scheduler()
+        mark = self._mark(scheduler, call)
+        trajectory, index = self._trajectory_at(scheduler, mark.step, call), mark.step
         trajectory.mark = mark
         branch = self._branch_of(trajectory, name, call, index)
         spare = call.copied() if self._check and branch.last < 0 and call.kinds not in self._proved else None
@@ -249,14 +250,14 @@ class CacheHook:
             inputs = {key: value for key, value in call.inputs.items() if key != "self"}
             self.observe(Observation(branch.name, branch.last, inputs, result.entry, result.features[EXIT], velocity))
 
-    def _mark(self, call: DenoiserCall) -> schedulers.Mark:
-        scheduler, current = self._scheduler(), self._trajectory
+    def _mark(self, scheduler: Any, call: DenoiserCall) -> schedulers.Mark:
+        current = self._trajectory
         last = current.mark if current is not None and current.timesteps is scheduler.timesteps else None
         return schedulers.position(scheduler, time_of(call.inputs), last)
 
-    def _trajectory_at(self, step: int, call: DenoiserCall) -> Trajectory:
+    def _trajectory_at(self, scheduler: Any, step: int, call: DenoiserCall) -> Trajectory:
         """The trajectory that a call belongs to: the current one, or a new one if the scheduler was set anew."""
-        scheduler, current = self._scheduler(), self._trajectory
+        current = self._trajectory
         same = current is not None and current.timesteps is scheduler.timesteps
         if current is not None and same and step >= current.newest:
             return current
