@@ -101,6 +101,7 @@ def build_method(
         space=method.space,
         site=method.site,
         clock=method.clock,
+        keep=method.keep,
         signal=method.signal,
         accumulate=method.accumulate,
         shared_decision=method.shared_decision,

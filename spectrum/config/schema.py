@@ -10,8 +10,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from spectrum.core.choices import Keep, Signal, Site, Space
 from spectrum.core.clock import Clock
-from spectrum.core.method import Signal, Site, Space
 
 PARTS = ("samples", "metrics", "timing")
 TOY_BATCH = 8
@@ -64,6 +64,9 @@ class MethodConfig:
     correct: dict[str, Any] | None = None  # changes a forecast before it is used
     space: Space = Space.feature  # feature or residual: what is stored
     site: Site = Site.exit  # exit, output or modules: where it is stored
+    keep: Keep = (
+        Keep.features
+    )  # features, bfloat16, float8, or sums: a few weighted sums that suffice for all forecasts
     clock: Clock = Clock.step  # step, timestep or sigma: the time variable of the forecast
     signal: Signal = Signal.teacache  # what drift is computed from: teacache, modulated_input, front_residual, latents
     accumulate: bool = True  # sum drifts since the last run step; false: only the newest counts
@@ -151,7 +154,7 @@ def method_from(changed: Mapping[str, Any]) -> MethodConfig:
     Raises:
         TypeError, ValueError: for settings that are no method's.
     """
-    kinds = {"space": Space, "site": Site, "clock": Clock, "signal": Signal}
+    kinds = {"space": Space, "site": Site, "clock": Clock, "signal": Signal, "keep": Keep}
     return MethodConfig(**{key: kinds[key](value) if key in kinds else value for key, value in changed.items()})
 
 

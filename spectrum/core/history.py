@@ -58,18 +58,28 @@ class History:
         Raises:
             SpectrumError: for another shape, dtype or device than the features have that it is to be summed with.
         """
-        if self.features and self.max_features != 1:
-            before = self.features[-1]
-            was, now = ((tuple(f.shape), str(f.dtype), str(f.device)) for f in (before, feature))
-            if was != now:
-                refuse(
-                    f"what is stored changed from {_described(was)} to {_described(now)} in the middle of a run "
-                    "(guidance that ends early, tokens that are dropped): call the pipeline with one batch and size"
-                )
+        self.check_kind(self.features[-1] if self.features and self.max_features != 1 else None, feature)
         self.times.append(time)
         self.features.append(to_keep(feature))
         if self.max_features is not None and len(self.times) > self.max_features:
             del self.times[0], self.features[0]
+
+    @staticmethod
+    def check_kind(before: Tensor | None, feature: Tensor) -> None:
+        """Refuse a feature of another shape, dtype or device than the one before, with which it is to be summed.
+
+        Args:
+            before: the newest one; None if there is none.
+            feature: the feature.
+        """
+        if before is None:
+            return
+        was, now = ((tuple(f.shape), str(f.dtype), str(f.device)) for f in (before, feature))
+        if was != now:
+            refuse(
+                f"what is stored changed from {_described(was)} to {_described(now)} in the middle of a run "
+                "(guidance that ends early, tokens that are dropped): call the pipeline with one batch and size"
+            )
 
     def combine(self, weights: Sequence[float]) -> Tensor:
         """The forecast `sum_i weights[i] * features[i]`.

@@ -8,18 +8,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from spectrum.core.choices import Keep, Signal, Site, Space
 from spectrum.core.clock import Clock
 from spectrum.core.errors import check_number, refuse
 from spectrum.core.forecast import Forecast
 from spectrum.core.memory import features_used
 from spectrum.core.schedule import Schedule, always, check_schedule, needs_drift, plan
+from spectrum.core.spans import tensors_needed
 from spectrum.core.weights import checked_weights
 
 if TYPE_CHECKING:
@@ -48,43 +49,6 @@ class DriftContext:
 
 Drift = Callable[[DriftContext], float]
 Correction = Callable[["Tensor", "Tensor", "tuple[int, ...] | None"], "Tensor"]
-
-
-class Signal(StrEnum):
-    """The tensor by which a data-dependent method decides.
-
-    Attributes:
-        teacache: TeaCache's: an embedding of the timestep in some families, the modulated input in the others.
-        modulated_input: the input of the first block's first attention, after AdaLN, in every family.
-        front_residual: the residual of the front blocks (output minus input), which then run at every step.
-        latents: the latents that the denoiser is given.
-    """
-
-    teacache = "teacache"
-    modulated_input = "modulated_input"
-    front_residual = "front_residual"
-    latents = "latents"
-
-
-class Space(StrEnum):
-    """What is stored and forecast: the site's output, or that minus the site's input."""
-
-    feature = "feature"
-    residual = "residual"
-
-
-class Site(StrEnum):
-    """Where it is stored.
-
-    Attributes:
-        exit: the output of the last block, before the final norm and projection.
-        output: the denoiser's output; nothing of the denoiser runs on a skipped step.
-        modules: the output of every attention and MLP; everything between them runs on a skipped step.
-    """
-
-    exit = "exit"
-    output = "output"
-    modules = "modules"
 
 
 def refuse_without_drift(name: str) -> NoReturn:
@@ -120,6 +84,7 @@ class Method:
             methods that have no plan, and for a plan that is to run on any grid.
         memory: how many of the newest features the forecast uses, where it is known; None to find out.
         by_branch: whether the forecast has weights of its own for each CFG branch, which it is told as `branch`.
+        keep: what is kept of the features.
 
     Raises:
         SpectrumError: if the fields contradict one another, for example a schedule that needs drift without a `drift`.
@@ -148,9 +113,11 @@ class Method:
     memory: int | None = None
     by_branch: bool = False
     batch_decision: bool = False
+    keep: Keep = Keep.features
 
     def __post_init__(self) -> None:
-        for field, kind in (("space", Space), ("site", Site), ("clock", Clock), ("signal", Signal)):
+        kinds = {"space": Space, "site": Site, "clock": Clock, "signal": Signal, "keep": Keep}
+        for field, kind in kinds.items():
             value = getattr(self, field)
             if value not in list(kind):
                 refuse(f"method.{field}={value} is unknown: type one of {', '.join(kind)}")
@@ -161,6 +128,15 @@ class Method:
             refuse(f"{self.name} looks at the residual of the front blocks, so some must run: method.front_blocks=1")
         if needs_drift(self.schedule) and self.drift is None:
             refuse_without_drift(self.name)
+        if self.keep is not Keep.features and (self.correct is not None or self.weights_by_data):
+            refuse(f"{self.name} looks at the features themselves, so they are kept: type method.keep=features")
+        if self.keep is not Keep.features and self.by_sample:
+            refuse(f"method.keep={self.keep} keeps a batch together: type method.batch_decision=true with {self.name}")
+        if self.keep is Keep.sums and not (self.time_only and self.forecast is not None and not self.by_branch):
+            refuse(
+                f"method.keep=sums needs weights that are known before the run, the same in every CFG branch, and "
+                f"{self.name} has none: type method.keep=features"
+            )
 
     @cached_property
     def max_features(self) -> int | None:
@@ -227,7 +203,7 @@ class Plan:
         steps: number of denoising steps.
         runs: the steps at which the blocks run; None where only the data will tell.
         skipped: the other steps with their weights; empty where only the data will tell either.
-        features_held: features stored at once per CFG branch, at most.
+        features_held: tensors of a feature's size that are stored at once per CFG branch, at most.
     """
 
     steps: int
@@ -291,5 +267,7 @@ def plan_method(
             if gram is None:
                 skipped.append(SkippedStep(step, [0.0] * older + found))
         runs += own
-        held = max(held, len(own) if limit is None else min(limit, len(own)))
+        kept = [s.weights for s in skipped if s.step >= start] if method.keep is Keep.sums else None
+        most = len(own) if limit is None else min(limit, len(own))
+        held = max(held, most if kept is None else tensors_needed(len(own), kept))
     return Plan(steps, runs, skipped, held)

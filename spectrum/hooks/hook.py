@@ -18,6 +18,7 @@ from spectrum.hooks.derive import layout_of_call
 from spectrum.hooks.exit_site import EXIT
 from spectrum.hooks.fit_check import check_fit, check_ranks, check_step
 from spectrum.hooks.forecast_errors import note_errors, rows_in
+from spectrum.hooks.keeping import keeping
 from spectrum.hooks.layout import Denoiser, Source
 from spectrum.hooks.others import LayerHooks, is_replaced, refuse_other_cache, refuse_readers, same_random_numbers
 from spectrum.hooks.private_api import uncompiled
@@ -293,5 +294,6 @@ class CacheHook:
             needs_grid = self.method.correct is not None or not self.method.time_only
             grid = token_grid(self.model, inputs) if needs_grid else None
             branch = Branch(label, step, self.method.max_features, who.name, who.condition, who.kinds, grid)
+            branch.keeping = keeping(self.method, trajectory, step)
             trajectory.branches.append(branch)
         return branch

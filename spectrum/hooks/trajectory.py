@@ -1,6 +1,6 @@
 """The state of one sampling run: its CFG branches, each with its own stored features, run steps and drift."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,7 @@ class Branch:
         rows: the rows of the batch that it is about; None for all of them.
         samples: a branch for each sample, where a method decides for each by itself; empty where all samples do the
             same, None until that is known.
+        keeping: makes a history that keeps other things than the features; None for these.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Branch:
     gram: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     rows: slice | None = None
     samples: list["Branch"] | None = None
+    keeping: Callable[[], History] | None = None
 
     @property
     def parts(self) -> list["Branch"]:
@@ -108,7 +110,9 @@ class Branch:
     def store(self, time: float, values: dict[str, Tensor]) -> None:
         """Store what a site gives at a run step, by slot."""
         for slot, value in values.items():
-            self.histories.setdefault(slot, History(self.max_features)).add(time, value)
+            if slot not in self.histories:
+                self.histories[slot] = self.keeping() if self.keeping else History(self.max_features)
+            self.histories[slot].add(time, value)
 
     def inner_products(self) -> NDArray[np.float64]:
         """(features, features) inner products of the stored features, summed over the slots; all features are held."""
