@@ -101,14 +101,13 @@ class Beside:
             side: the side.
             full: the same of the uncached run; None for that itself.
         """
-        ran = [0]
-        held = 0
+        ran, before, held = [0], _alive_bytes(), 0
 
         def step() -> None:
             nonlocal held
             ran.append(0)
             if len(ran) > self.sampling.steps:
-                held = _alive_bytes()
+                held = _alive_bytes() - before
                 ran.pop()
 
         def attention(*_: Any) -> None:
