@@ -10,7 +10,7 @@ from eval.statistics import median_interval
 from eval.tables.comparison import csv_text, markdown_table
 from eval.timing import hardware_text
 
-PARTS = ("embedded", "host", "sums")
+PARTS = ("embedded", "memory", "host", "sums")
 
 
 def read_parts(folder: Path) -> dict[str, dict[str, Any]]:
@@ -67,6 +67,15 @@ def _embedded(part: Mapping[str, Any]) -> str:
     return markdown_table(heads, [_row(name, side, part) for name, side in part["sides"].items()])
 
 
+def _memory(part: Mapping[str, Any]) -> str:
+    rows = []
+    for row in part["rows"]:
+        foreseen = "" if row["foreseen"] is None else f"{row['foreseen'] / 2**20:.3f}"
+        held = f"{row['held'] / 2**20:.3f}"
+        rows.append([row["side"], f"`{row['keep']}`", foreseen, held, f"{statistics.fmean(row['psnr']):.2f}"])
+    return markdown_table(["", "`method.keep=`", "foreseen (MiB)", "held (MiB)", "PSNR (dB)"], rows)
+
+
 def _host(part: Mapping[str, Any]) -> str:
     rows = [
         [name, f"{statistics.median(values):.0f}", f"{min(values):.0f} to {max(values):.0f}"]
@@ -118,6 +127,15 @@ def page(parts: Mapping[str, Any]) -> str:
             "pictures of one batch of development prompts, to the uncached run: it says what each cache gave at this "
             "speed here, and nothing finer.",
             _embedded(part),
+        ]
+    if part := parts.get("memory"):
+        texts += [
+            "## What is kept",
+            f"{_about(part)}. Bytes of a call of {part['batch']} samples, two CFG branches: what was worked out before "
+            "the call, and the tensors alive after its last step beyond those of the uncached run. `sums` are in "
+            "float32, like the features here; for features in bfloat16 a sum takes twice their bytes, so that it pays "
+            "from more than ten runs on. PSNR as above.",
+            _memory(part),
         ]
     if part := parts.get("host"):
         texts += [

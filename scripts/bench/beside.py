@@ -18,6 +18,7 @@ from spectrum.bench.sampling import in_8_bits, sample_batch
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
 from spectrum.models.pipelines import load_pipeline
+from spectrum.models.plans import cache_bytes, plan_of
 
 _AT_OUTPUT = "method.site=output"
 OURS = {
@@ -31,6 +32,8 @@ OURS = {
     "planned 10 at the output": ("method=planned", "runs=10"),
 }
 """Our sides by name, as one would type them."""
+KEPT = {name: OURS[name] for name in ("spectrum 14", "spectrum 10", "spectrum 14 at the output", "taylorseer 14")}
+"""The sides whose features are kept in other ways too."""
 PARTS = ("denoise", "total", "cpu")
 _FRONT = ("method.front_blocks=1", "method.space=residual")
 _ALSO = {(): "", (_AT_OUTPUT,): " at the output", _FRONT: " behind the first block"}
@@ -55,6 +58,11 @@ class Beside:
     def ours(self, *words: str) -> timing.Side:
         """One of our methods, by the words of a command line."""
         return timing.Side(resolve(compose([*self._words, *words]))[1], self.sampling)
+
+    def foreseen(self, *words: str) -> int | None:
+        """The bytes that a call of one of our methods will store, worked out before it."""
+        config, method = resolve(compose([*self._words, *words]))
+        return cache_bytes(config, plan_of(config, method), self.batch)
 
     def peer(self, put: peers.Peer) -> timing.Side:
         """Somebody else's cache on the pipeline, which has no hook of ours."""

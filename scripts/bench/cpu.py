@@ -1,11 +1,12 @@
 """Benchmark on this machine's CPU: the embedded model beside the caches of others, a skipped step, the weighted sum.
 
-python scripts/bench/cpu.py [parts=sums,host,embedded] [rounds=7] [batch=8] [to=outputs/cpu] [force=true]
+python scripts/bench/cpu.py [parts=sums,host,memory,embedded] [rounds=7] [batch=8] [to=outputs/cpu] [force=true]
 
 `embedded` times our methods and the caches of diffusers (and cache-dit, where it is installed: pip install '.[peers]')
 on the trained model that ships here: each between two uncached calls, in wall time and in CPU time, with the PSNR of
 the pictures and the bytes that are held. `host` takes what a skipped step costs at toy width, where it is Python alone.
-`sums` takes the weighted sum at FLUX's feature size against a copy of the same bytes. Each part writes its own file.
+`sums` takes the weighted sum at FLUX's feature size against a copy of the same bytes. `memory` compares what
+method.keep= keeps: bytes before the run and in it, and PSNR. Each part writes its own file.
 About half an hour in all. A loaded machine is refused; with force=true the files say that it was loaded.
 """
 
@@ -30,8 +31,10 @@ from spectrum.commands.guard import guarded, options, wants_help
 from spectrum.core.errors import refuse
 from spectrum.records.files import write_json
 
-PARTS = "sums", "host", "embedded"
-USAGE = "python scripts/bench/cpu.py [parts=sums,host,embedded] [rounds=7] [batch=8] [to=outputs/cpu] [force=true]"
+PARTS = "sums", "host", "memory", "embedded"
+USAGE = (
+    "python scripts/bench/cpu.py [parts=sums,host,memory,embedded] [rounds=7] [batch=8] [to=outputs/cpu] [force=true]"
+)
 OPTIONS = {
     "parts": "names with commas between them; all by default",
     "rounds": "of each side; 7 by default",
@@ -79,6 +82,24 @@ def _skipped_us(row: dict[str, Any]) -> float:
     """The median over the skipped steps of the time of the denoiser's call."""
     spent = [1000 * ms for step, ms in enumerate(row["ms"]["denoiser"]) if step not in row["run_steps"]]
     return round(statistics.median(spent), 2)
+
+
+def memory_part(given: dict[str, int]) -> dict[str, Any]:
+    """What `method.keep=` keeps: the bytes that are foreseen and those that are held, and the pictures."""
+    from beside import KEPT, Beside
+
+    from spectrum.core.choices import Keep
+
+    model = Beside(given["batch"])
+    full = model.observed(model.plain)
+    rows = []
+    for name, words in KEPT.items():
+        for keep in Keep:
+            side = model.ours(*words, f"method.keep={keep}")
+            seen = model.observed(side, full)
+            foreseen = model.foreseen(*words, f"method.keep={keep}")
+            rows.append({"side": name, "keep": str(keep), "foreseen": foreseen, "held": seen.held, "psnr": seen.psnr})
+    return {"batch": model.batch, "rows": rows}
 
 
 def embedded_part(given: dict[str, int]) -> dict[str, Any]:
@@ -139,7 +160,7 @@ def main() -> int:
         check_idle(load, "force=true")
     warnings.filterwarnings("ignore", category=FutureWarning)
     folder = Path(given.get("to", "outputs/cpu"))
-    work = {"sums": sums_part, "host": host_part, "embedded": embedded_part}
+    work = {"sums": sums_part, "host": host_part, "memory": memory_part, "embedded": embedded_part}
     for part in chosen:
         began = time.monotonic()
         found = work[part](numbers)

@@ -1,7 +1,11 @@
-"""How many stored features a forecast needs."""
+"""How many stored features a forecast needs, and the bytes that each takes."""
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from spectrum.core.choices import Keep
 from spectrum.core.forecast import Forecast
 
 
@@ -35,3 +39,19 @@ def features_used(forecast: Forecast, most: int = 16) -> int | None:
         if len(few) != depth or not np.allclose(full[-depth:], few, rtol=1e-9, atol=1e-12):
             return None
     return depth
+
+
+def packed_bytes(keep: Keep, shape: Sequence[int], own: int) -> int:
+    """Bytes of one feature as it is kept.
+
+    Args:
+        keep: what is kept.
+        shape: the feature's, the channels last.
+        own: bytes of one of its elements as it comes.
+
+    Example:
+        >>> packed_bytes(Keep.float8, (4096, 3072), 2), packed_bytes(Keep.sums, (2, 3), 2)
+        (12595200, 24)
+    """
+    each = {Keep.features: own, Keep.bfloat16: 2, Keep.float8: 1, Keep.sums: max(4, own)}[keep]
+    return math.prod(shape) * each + (4 * shape[-1] if keep is Keep.float8 else 0)

@@ -1,6 +1,5 @@
 """Keeps the features in fewer bits than they have."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -96,19 +95,3 @@ class PackedHistory(History):
     def nbytes(self) -> int:
         """Bytes that the stored features and their scales take."""
         return super().nbytes + sum(scale.nbytes for scale in self._scales if scale is not None)
-
-
-def packed_bytes(keep: Keep, shape: Sequence[int], own: int) -> int:
-    """Bytes of one feature as it is kept.
-
-    Args:
-        keep: what is kept.
-        shape: the feature's, the channels last.
-        own: bytes of one of its elements as it comes.
-
-    Example:
-        >>> packed_bytes(Keep.float8, (4096, 3072), 2), packed_bytes(Keep.sums, (2, 3), 2)
-        (12595200, 24)
-    """
-    each = {Keep.features: own, Keep.bfloat16: 2, Keep.float8: 1, Keep.sums: max(4, own)}[keep]
-    return math.prod(shape) * each + (4 * shape[-1] if keep is Keep.float8 else 0)
