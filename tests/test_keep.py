@@ -12,8 +12,8 @@ from spectrum.config.methods import build_method
 from spectrum.core import packed, running_sums
 from spectrum.core.choices import Keep
 from spectrum.core.history import History
-from spectrum.core.method import plan_method
 from spectrum.core.memory import packed_bytes
+from spectrum.core.method import plan_method
 from spectrum.core.packed import PackedHistory
 from spectrum.core.running_sums import RunningSums
 from spectrum.core.spans import bases, tensors_needed

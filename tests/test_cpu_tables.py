@@ -1,0 +1,110 @@
+"""The page of a CPU's benchmark follows from the raw values, and the benchmark runs."""
+
+import json
+
+import pytest
+import torch
+from typed import typed
+
+from eval.tables import cpu
+from spectrum.config.reader import RESULTS
+
+UNCACHED = {"calls": [2] * 50}
+
+
+def a_round(before, candidate, after):
+    return {key: {"denoise": value, "cpu": 2 * value} for key, value in
+            (("before", before), ("candidate", candidate), ("after", after))}  # fmt: skip
+
+
+def a_side(*rounds, calls=(2,) * 10 + (0,) * 40, held=3 << 20, psnr=(30.0, 32.0)):
+    return {"calls": list(calls), "held": held, "psnr": list(psnr), "rounds": [a_round(*one) for one in rounds]}
+
+
+def about():
+    return {
+        "environment": {"hardware": {"device": "cpu", "cpu": "a CPU", "threads": 2},
+                        "packages": {"torch": "2", "diffusers": "0"}},
+        "conditions": {"date": "2026-01-02T03:04:05+00:00", "git": {"commit": "c0ffee1234"}, "forced": False},
+    }  # fmt: skip
+
+
+def embedded(**sides):
+    return {**about(), "steps": 50, "batch": 8, "uncached": UNCACHED, "sides": sides}
+
+
+def test_a_side_stands_between_two_uncached_calls():
+    side = a_side((4.0, 1.0, 6.0), (4.0, 2.0, 4.0), (6.0, 2.0, 6.0))
+    assert cpu.speedup(side, "denoise") == (3.0, 2.0, 5.0)
+    side["rounds"][0]["candidate"]["cpu"] = 5.0
+    assert cpu.speedup(side, "cpu")[0] == 2.0, "in the time of the cores"
+
+
+def test_nfe_counts_calls_over_those_of_a_step():
+    assert cpu.nfe(a_side(), UNCACHED) == 10.0
+    assert cpu.nfe(a_side(calls=(2, 1, 0)), UNCACHED) == 1.5
+
+
+def test_the_page_has_each_side_with_its_share_of_the_ideal():
+    text = cpu.page({"embedded": embedded(mine=a_side((4.0, 1.0, 5.0), (4.0, 1.0, 5.0)))})
+    assert "| mine | 10 | 4.50x [4.50, 4.50] | 90.0 % | 4.50x [4.50, 4.50] | 90.0 % | 3.00 | 31.0 |" in text
+    assert "a CPU with 2 threads" in text and "2026-01-02, commit `c0ffee123`" in text and "loaded" not in text
+    assert "What is kept" not in text
+
+
+def test_a_loaded_machine_is_shown():
+    part = embedded(mine=a_side((1.0, 1.0, 1.0)))
+    part["conditions"]["forced"] = True
+    assert "**the machine was loaded: do not quote these figures**" in cpu.page({"embedded": part})
+
+
+def test_what_is_kept_is_shown_beside_what_was_foreseen():
+    rows = [{"side": "spectrum 14", "keep": "sums", "foreseen": 1 << 20, "held": 1 << 21, "psnr": [30.0, 31.0]},
+            {"side": "other", "keep": "features", "foreseen": None, "held": 1 << 20, "psnr": [1.0]}]  # fmt: skip
+    text = cpu.page({"memory": {**about(), "batch": 8, "rows": rows}})
+    assert "| spectrum 14 | `sums` | 1.000 | 2.000 | 30.50 |" in text and "| other | `features` |  | 1.000 |" in text
+
+
+def test_the_other_parts_have_their_tables():
+    host = {**about(), "microseconds": {"fora": [90.0, 110.0, 100.0]}}
+    row = {"features": 4, "way": "chosen", "ms": 12.34, "of_copy": 0.5, "error_ulp": 0.5}
+    copy = {"features": 4, "way": "copy", "ms": 6.0}
+    text = cpu.page({"host": host, "sums": {**about(), "rows": [copy, row]}})
+    assert "| fora | 100 | 90 to 110 |" in text
+    assert "| 4 | copy | 6.0 |  |  |" in text and "| 4 | chosen | 12.3 | 0.50 | 0.50 |" in text
+
+
+def test_the_csv_has_every_side():
+    lines = cpu.csv_table({"embedded": embedded(mine=a_side((4.0, 1.0, 5.0)))}).splitlines()
+    assert lines[1] == "mine,10,4.5,4.5,4.5,4.5,4.5,4.5,3145728,31"
+
+
+def test_the_committed_page_is_that_of_the_committed_values():
+    parts = cpu.read_parts(RESULTS / "cpu")
+    if not parts:
+        pytest.skip("nothing was measured yet")
+    assert (RESULTS / "tables" / "cpu.md").read_text() == cpu.page(parts)
+    assert not any(part["conditions"]["forced"] or part["environment"]["git"]["dirty"] for part in parts.values())
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("parts=all", "parts=all is unknown: type parts= with some of sums,host,memory,embedded"),
+        ("rounds=0", "rounds=0 is no number of at least 1: type rounds=7"),
+        ("force=yes", "force=yes is unknown: type force=true or leave it out"),
+    ],
+)
+def test_bad_input_is_refused_with_a_line(word, message):
+    told = typed("scripts/bench/cpu.py", word)
+    assert told.code == 2 and message in told.err and "Traceback" not in told.err
+
+
+def test_a_part_is_measured_and_written(tmp_path):
+    told = typed("scripts/bench/cpu.py", "parts=host", "rounds=1", "force=true", f"to={tmp_path}")
+    assert told.code == 0, told.err
+    found = json.loads((tmp_path / "host.json").read_text())
+    assert {"spectrum", "fora at the output", "diffusers MagCache"} < set(found["microseconds"])
+    assert all(0 < value < 1e6 for (value,) in found["microseconds"].values())
+    assert found["asked"] == {"rounds": 1, "batch": 8} and found["conditions"]["threads"] == torch.get_num_threads()
+    assert "µs a skipped call" in cpu.page(cpu.read_parts(tmp_path))
