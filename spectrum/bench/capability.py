@@ -123,7 +123,7 @@ def _steps(pipe: Any, side: Side, batch: list[Sample], stop: int) -> list[float]
     with contextlib.ExitStack() as stack:
         if side.method.forecast is not None:
             stack.enter_context(Accelerated(pipe, side.method))
-            prove(pipe, side, batch)
+        prove(pipe, side, batch)
         with watch.on():
             sample_batch(pipe, batch, side.sampling)
     return watch.milliseconds()["step"]

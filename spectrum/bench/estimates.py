@@ -1,5 +1,6 @@
 """Estimates the seconds of a sample from its operations and from what this machine was measured to do."""
 
+import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,8 @@ def estimate(name: str, words: Sequence[str], rates: Rates) -> dict[str, Any]:
     if rates.tflops.get(config.model.dtype) is None:
         return {"model": name, "size": size, "reason": f"this machine has no products of {config.model.dtype} matrices"}
     try:
-        built = config if config.model.architecture is None else _built(name)
+        described = (config.model.architecture or {}).get("components")
+        built = _built(name) if described else config
         step = step_flops(without_weights(built.model), Sampling.of(built))
     except SpectrumError as error:
         return {"model": name, "size": size, "reason": str(error)}
@@ -108,8 +110,13 @@ def estimate(name: str, words: Sequence[str], rates: Rates) -> dict[str, Any]:
     found: dict[str, Any] = {"model": name, "size": size, "dtype": dtype, "steps": steps, "tflop": step.total / 1e12}
     found["full"] = seconds_of(step, steps, steps, 0, dtype, rates)
     for runs in RUNS:
-        stored = _stored(name, words, runs)
-        found[str(runs)] = None if stored is None else seconds_of(step, steps, runs, stored, dtype, rates)
+        planned = _planned(name, words, runs)
+        if planned is None:
+            found[str(runs)] = None
+            continue
+        site, stored = planned
+        own = step if site is Site.exit else dataclasses.replace(step, outside=0)
+        found[str(runs)] = seconds_of(own, steps, runs, stored, dtype, rates)
     return found
 
 
@@ -118,11 +125,14 @@ def _built(name: str) -> RunConfig:
     return compose([f"model={name}", "model.weights=random", "method=none", "batch=1"])
 
 
-def _stored(name: str, words: Sequence[str], runs: int) -> float | None:
-    """The bytes of a skipped step's forecast; None where the method has no schedule of so many runs."""
+def _planned(name: str, words: Sequence[str], runs: int) -> tuple[Site, float] | None:
+    """Where a method stores, and the bytes of a skipped step's forecast; None where it has no schedule of so many runs.
+
+    What is stored at the output is as small as the latents, and counted as nothing.
+    """
     try:
         config, method = resolve(compose([f"model={name}", *words, f"runs={runs}", "batch=1"]))
     except SpectrumError:
         return None
-    plan = plan_of(config, method)
-    return (plan.features_held + 1) * config.model.branches * feature_bytes(config)
+    held = plan_of(config, method).features_held + 1
+    return method.site, held * config.model.branches * feature_bytes(config) if method.site is Site.exit else 0.0

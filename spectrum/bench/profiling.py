@@ -72,10 +72,10 @@ class Profiled:
 
     def __init__(self, handle: Accelerated, side: Side, batch: list[Sample]) -> None:
         self._pipe, self._side, self._batch = handle.pipe, side, batch
-        self._marks = Marks(handle)
+        self.marks = Marks(handle)
 
     def _sample(self, watch: Watch) -> None:
-        with watch.on(), self._marks.on(watch):
+        with watch.on(), self.marks.on(watch):
             sample_batch(self._pipe, self._batch, self._side.sampling)
 
     def watched(self) -> tuple[list[str], list[dict[str, float]]]:
@@ -84,10 +84,10 @@ class Profiled:
         Returns:
             (what each step was, for each step its milliseconds by part).
         """
-        watch = Watch(self._pipe, self._side.sampling.steps, parts=self._marks.parts, whole=WHOLE)
+        watch = Watch(self._pipe, self._side.sampling.steps, parts=self.marks.parts, whole=WHOLE)
         self._sample(watch)
         steps = watch.own_milliseconds()
-        return [self._marks.kind(number) for number in range(len(steps))], steps
+        return [self.marks.kind(number) for number in range(len(steps))], steps
 
     def traced(self, steps: range, kinds: Sequence[str], to: Path) -> Calls:
         """Sample the batch with the profiler on at some steps, and write its trace.
@@ -111,7 +111,7 @@ class Profiled:
         def named(step: int) -> str:
             return f"step {step} {kinds[step]}" if step < len(kinds) else "after the last step"
 
-        sampling, parts = self._side.sampling, self._marks.parts
+        sampling, parts = self._side.sampling, self.marks.parts
         self._sample(Watch(self._pipe, sampling.steps, steps.stop, parts, whole=WHOLE, named=named, before_step=before))
         profiler.export_chrome_trace(str(to))
         labels = {name.partition(" ")[0] for name in parts} | FIRST.keys() | REST.keys()

@@ -52,7 +52,7 @@ def main(words: list[str]) -> int:
     if given.get("format") == "json":
         print(json.dumps(found, indent=1))
     else:
-        _print(found, Console(width=min(80, Console().width)))
+        print_bench(found, Console(width=min(80, Console().width)))
     return 0
 
 
@@ -109,7 +109,13 @@ def _measure(asked: list[str] | None, method: str, device_name: str) -> dict[str
     }
 
 
-def _print(found: Mapping[str, Any], console: Console) -> None:
+def print_bench(found: Mapping[str, Any], console: Console) -> None:
+    """Print what was measured and what is estimated.
+
+    Args:
+        found: what `format=json` prints.
+        console: where its tables go.
+    """
     measured, machine = found["measured"], found["machine"]
     hardware = machine["hardware"]
     what = hardware.get("gpu") or hardware["cpu"]
@@ -170,6 +176,8 @@ def _print_estimates(estimated: Mapping[str, Any], embedded: Mapping[str, Any], 
             for row in whole
         ]  # fmt: skip
         _table(heads, rows, console)
+        if any(row[key] is None for row in whole for key in runs):
+            _line(f"-: {estimated['method']} has no schedule of so many runs for so many steps.")
     for row in (row for row in models if "reason" in row):
         _line(f"{row['model']}: {row['reason']}", "  ")
     if not models:
