@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
-from accelerate.utils import send_to_device
+from accelerate.utils import recursively_apply, send_to_device
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from spectrum.api import denoisers
@@ -55,7 +54,7 @@ class _OnMeta(ModelHook):
         return send_to_device(args, META), send_to_device(kwargs, META)
 
     def post_forward(self, module: nn.Module, output: Any) -> Any:
-        return tree_map(lambda part: _zeros(part) if isinstance(part, Tensor) else part, output)
+        return recursively_apply(_zeros, output)
 
 
 def _zeros(like: Tensor) -> Tensor:
