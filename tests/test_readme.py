@@ -90,6 +90,7 @@ RULES = [
     ),
     Rule("python scripts/plan.py"),
     Rule("python scripts/bench/gpu.py", how="help", reason="tests/test_gpu_tables.py runs it at toy width"),
+    Rule("python scripts/bench.py", {"models": "sd15"}),
     Rule("python scripts/plans.py", how="help", reason="tests/test_plan_studies.py measures a study of its own"),
     Rule(
         "python scripts/calibrate.py",

@@ -5,12 +5,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from watch import Watch
 
 from spectrum.api import Accelerated, denoisers
+from spectrum.bench.marks import parts_of, stacks_of
 from spectrum.bench.prompts import Sample
 from spectrum.bench.resolve import resolve
 from spectrum.bench.sampling import call_arguments
+from spectrum.bench.watch import Watch
 from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import RunConfig
@@ -137,6 +138,5 @@ class Model:
     def _parts(self, handle: Accelerated | None) -> dict[str, Any]:
         """The denoiser's modules outside of its stacks, by name."""
         (model, *_) = denoisers(self.pipe)
-        layout = None if handle is None else handle.hooks[0].layout
-        stacks = set() if layout is None else {name.partition(".")[0] for name in layout.stacks}
-        return {name: module for name, module in model.named_children() if name not in stacks}
+        parts = parts_of(model, stacks_of(model, None if handle is None else handle.layout))
+        return {name: module for name, module in parts.items() if not name.startswith("blocks ")}

@@ -17,6 +17,8 @@ import torch
 from model import Model, without_kernel
 
 from spectrum.api import denoisers
+from spectrum.bench.profiling import activities
+from spectrum.bench.rates import copy_bytes_per_second, matmul_tflops
 from spectrum.hooks.private_api import COMPILED_CALL
 
 MAIN = {"full": None, "spectrum 14": ("method=spectrum", "runs=14"), "spectrum 10": ("method=spectrum", "runs=10")}
@@ -100,13 +102,8 @@ class Parts:
 
     def _ceilings(self, found: Found, keep: Keep) -> None:
         cuda = self.device.type == "cuda"
-        side = 8192 if cuda else 256
-        a, b = (torch.randn(side, side, device=self.device, dtype=torch.bfloat16) for _ in range(2))
-        spent = sums.milliseconds(lambda: a @ b, cuda, 20)
-        found["matmul_tflops"] = 2 * side**3 / spent / 1e9
-        source = torch.empty((2 << 30) if cuda else 1 << 20, dtype=torch.uint8, device=self.device).random_()
-        target = torch.empty_like(source)
-        found["copy_bytes_per_second"] = 2000 * len(source) / sums.milliseconds(lambda: target.copy_(source), cuda, 20)
+        found["matmul_tflops"] = matmul_tflops(8192 if cuda else 256, torch.bfloat16, self.device)
+        found["copy_bytes_per_second"] = copy_bytes_per_second((2 << 30) if cuda else 1 << 20, self.device)
         print({key: found[key] for key in ("matmul_tflops", "copy_bytes_per_second")}, flush=True)
 
     def _sums(self, found: Found, keep: Keep) -> None:
@@ -204,9 +201,7 @@ class Parts:
     def _kernels(self, model: Model) -> str:
         """The profiler's table of a cached call's first 14 steps."""
         method = model.method("method=spectrum", "runs=14")
-        kinds = [torch.profiler.ProfilerActivity.CPU]
-        kinds += [torch.profiler.ProfilerActivity.CUDA] if self.device.type == "cuda" else []
-        with torch.profiler.profile(activities=kinds) as profile:
+        with torch.profiler.profile(activities=activities(self.device)) as profile:
             model.timed(method, stop=14)
         order = "self_cuda_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
         return profile.key_averages().table(sort_by=order, row_limit=40, max_name_column_width=70)

@@ -1,14 +1,13 @@
 """The weighted sum of stored features alone: our ways and the obvious ones, against a copy of the same bytes."""
 
 import functools
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from spectrum.bench.rates import milliseconds
 from spectrum.core import sums
 
 SIZES = {"FLUX.1 1024": (4096, 3072), "Wan2.1-14B 480p": (32760, 5120), "HunyuanVideo 544p": (32640, 3072)}
@@ -52,33 +51,6 @@ def ways() -> dict[str, Callable[[Sequence[float], Sequence[Tensor]], Tensor]]:
         "foreach": _foreach,
         "compiled": _compiled(),
     }
-
-
-def milliseconds(work: Callable[[], Any], cuda: bool, repeats: int) -> float:
-    """The median time of some work.
-
-    Args:
-        work: what is timed.
-        cuda: whether it runs on a GPU, and events are read.
-        repeats: how often.
-
-    Returns:
-        Milliseconds.
-    """
-    spans = []
-    for _ in range(repeats):
-        if cuda:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            work()
-            end.record()
-            end.synchronize()
-            spans.append(start.elapsed_time(end))
-        else:
-            began = time.perf_counter()
-            work()
-            spans.append(1000 * (time.perf_counter() - began))
-    return statistics.median(spans[2:] if len(spans) > 4 else spans)
 
 
 def measured(

@@ -26,6 +26,7 @@ from spectrum.bench.job import Job
 from spectrum.bench.ledger import Entry, whole_ledger
 from spectrum.bench.loggers import logger_of
 from spectrum.bench.machine import check_shared_timing, conditions, load_before_timing, note_start, shareable
+from spectrum.bench.profile_stage import print_profile, profile_of
 from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import Sample, check_length
 from spectrum.bench.provenance import environment, hardware
@@ -73,14 +74,18 @@ def run(config: RunConfig, group: str | None = None) -> Path:
     with FileLock(job.folder.parent / f".{job.folder.name}.job.lock"):
         record = _stored_record(job, console)
         check_shared_timing(config, record)
+        loaded = functools.cache(lambda: pipeline_of(job, console))
         if record is None or not _complete(job, record):
-            record = _do_what_lacks(job, record, console)
+            record = _do_what_lacks(job, record, console, loaded)
         else:
             _write(job, record)
             _draw_missing(job, record)
+        profiled = profile_of(loaded, job, console) if config.profile else None
     if logger is not None:
         logger.run(record, job.folder, group)
     print_table([record], console)
+    if profiled is not None:
+        print_profile(profiled, console)
     console.print(f"pictures, sheet, timeline and record: {job.folder}", highlight=False, soft_wrap=True)
     return job.folder
 
@@ -197,10 +202,9 @@ def _draw_missing(job: Job, record: Record) -> None:
         draw_pictures(job, record)
 
 
-def _do_what_lacks(job: Job, record: Record | None, console: Console) -> Record:
+def _do_what_lacks(job: Job, record: Record | None, console: Console, loaded: Callable[[], Any]) -> Record:
     """Sample, time and measure what is lacking; the record, written."""
     config, sampling = job.config, Sampling.of(job.config)
-    loaded = functools.cache(lambda: pipeline_of(job, console))
     with Progress(console) as progress:
         base = _sample(progress, "reference", loaded, job.uncached, Sampling.of(job.base), job.samples, job.base_folder)
         check_reference(job)

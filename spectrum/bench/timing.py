@@ -94,7 +94,7 @@ def time_call(pipe: Any, side: Side, batch: list[Sample]) -> tuple[dict[str, flo
     """
     pipe = with_solver(pipe, side.sampling.solver)
     with side.around(pipe), on_pipe(pipe, side.method) as handle:
-        _prove(pipe, side, batch)
+        prove(pipe, side, batch)
         watch, cores = _Stopwatch(pipe, time.perf_counter), _Stopwatch(pipe, time.process_time)
 
         def step() -> None:
@@ -120,7 +120,7 @@ class _ProvedError(Exception):
     """Ends a call after its first step."""
 
 
-def _prove(pipe: Any, side: Side, batch: list[Sample]) -> None:
+def prove(pipe: Any, side: Side, batch: list[Sample]) -> None:
     """Make the first step of a call, at which the hook finds and proves what later calls go by."""
 
     def stop() -> None:

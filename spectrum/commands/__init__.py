@@ -15,6 +15,7 @@ COMMANDS = {
     "trace": "keep every step of one full run",
     "replay": "score forecasts and schedules on a trace",
     "study": "error against distance, and ablations, from a trace",
+    "bench": "measure this machine, and estimate what models would take on it",
     "timing": "time all rows of tables together, into their records",
     "tables": "make the tables from records",
     "figures": "draw the figures from records",

@@ -222,6 +222,7 @@ def quiet() -> None:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler
     warnings.filterwarnings("ignore")
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

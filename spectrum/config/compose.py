@@ -195,6 +195,8 @@ def _check_lists(config: RunConfig) -> None:
     for part in config.redo:
         if part not in PARTS:
             refuse(f"redo={part} is unknown: type any of {', '.join(PARTS)}, for example redo=[timing]")
+    if "profile" in config.redo and not config.profile:
+        refuse("redo=[profile] makes a profile again: type profile=true beside it")
     for package in config.plugins:
         _check_plugin(package)
 

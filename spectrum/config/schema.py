@@ -13,7 +13,7 @@ from omegaconf import MISSING
 from spectrum.core.choices import Keep, Signal, Site, Space
 from spectrum.core.clock import Clock
 
-PARTS = ("samples", "metrics", "timing")
+PARTS = ("samples", "metrics", "timing", "profile")
 TOY_BATCH = 8
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """The dtypes that a model can be loaded in, with the bytes of one element."""
@@ -121,7 +121,8 @@ class RunConfig:
     records: str | None = None  # a folder that also gets the record, for example results/records
     probe: int = 4  # samples whose forecasts are compared with the true features; 0 leaves that out
     timing: int = 3  # repeats of the timing pass; 0 leaves it out
-    redo: Any = field(default_factory=list)  # parts of a stored record to make again: metrics, timing, samples
+    profile: bool = False  # also write where the time of a step goes, and a trace of torch's profiler
+    redo: Any = field(default_factory=list)  # parts of a stored run to make again: metrics, timing, samples, profile
     plugins: Any = field(default_factory=list)  # packages outside the project whose functions configs may name
     experiment: ExperimentConfig | None = None
     logger: dict[str, Any] | None = None

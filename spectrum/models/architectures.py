@@ -178,6 +178,8 @@ def randomise(module: nn.Module, seed: int = SEED) -> nn.Module:
     """
     generators: dict[torch.device, torch.Generator] = {}
     for name, parameter in module.named_parameters():
+        if parameter.is_meta:  # shapes alone: there is nothing to draw
+            continue
         generator = generators.setdefault(parameter.device, torch.Generator(parameter.device).manual_seed(seed))
         flat = parameter.ndim < 2
         parameter.normal_(0, 0.1 if flat else parameter[0].numel() ** -0.5, generator=generator)

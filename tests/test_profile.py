@@ -1,0 +1,317 @@
+"""`profile=true`: the ledger of a batch's time by part, and the trace of the profiler."""
+
+import gzip
+import json
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from cases import method_of
+from command import call, error_line
+from rich.console import Console
+from subjects import PROMPTS, STEPS, subject_of
+from torch import nn
+
+from spectrum.api import Accelerated
+from spectrum.bench import profiling
+from spectrum.bench.marks import REST, WHOLE, parts_of, stacks_of
+from spectrum.bench.profile_stage import print_profile
+from spectrum.bench.profiling import Profiled, stored, window_of
+from spectrum.bench.sampling import sample_batch
+from spectrum.bench.time_ledger import Ledger, conclusion, heads_and_rows
+from spectrum.bench.timing import Side, prove
+from spectrum.bench.watch import Watch
+from spectrum.config.sampling import Sampling
+from spectrum.records.record import read_record
+
+WORDS = ("method=fora", "schedule.interval=3", "model.steps=9", "batch=2", "prompts.limit=2", "timing=0", "probe=0",
+         "profile=true")  # fmt: skip
+ABOUT = 0.01
+"""The share of a step's time by which its parts may be off from it: they are rounded."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of a profiled run of the embedded model."""
+    out = tmp_path_factory.mktemp("out")
+    assert call("run", *WORDS, f"out={out}").code == 0
+    (found,) = (path.parent for path in out.rglob("ledger.json"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def ledger(folder):
+    return json.loads((folder / "ledger.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def events(folder):
+    with gzip.open(folder / "trace.json.gz", "rt") as file:
+        return [event for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
+
+
+def within(events, name, around):
+    """The events of a name that lie in one of the ranges."""
+    spans = [(e["ts"], e["ts"] + e["dur"]) for e in around]
+    return [e for e in events if e["name"] == name and any(a <= e["ts"] < b for a, b in spans)]
+
+
+def test_as_many_steps_ran_as_the_record_says(folder, ledger):
+    kinds = ledger["kinds"]
+    assert set(kinds) == {"run", "skipped"} and len(ledger["step_ms"]) == 9
+    assert sorted(kinds["run"]["steps"] + kinds["skipped"]["steps"]) == list(range(9))
+    assert len(kinds["run"]["steps"]) == read_record(folder / "record.json").nfe
+
+
+def test_the_parts_add_up_to_the_step(ledger):
+    for kind in ledger["kinds"].values():
+        parts = [part["ms"] for part in kind["parts"].values()]
+        assert sum(parts) == pytest.approx(kind["ms"], rel=ABOUT) and min(parts) >= 0
+        assert kind["parts"]["loop"]["ms"] < kind["ms"] / 2
+        own = [ledger["step_ms"][step] for step in kind["steps"]]
+        assert sum(own) / len(own) == pytest.approx(kind["ms"], rel=ABOUT)
+    full = ledger["kinds"]["run"]
+    assert full["parts"]["blocks"]["share_of_a_run_step"] == pytest.approx(
+        full["parts"]["blocks"]["ms"] / full["ms"], abs=1e-4
+    )
+
+
+def test_skipped_steps_have_no_time_in_the_blocks(ledger):
+    run, skipped = (ledger["kinds"][kind]["parts"] for kind in ("run", "skipped"))
+    assert run["blocks"]["ms"] > ledger["kinds"]["run"]["ms"] / 2 and run["blocks"]["operators"] > 100
+    assert "blocks" not in skipped and "forecast" in skipped and "forecast" not in run
+    assert "x_embedder" in run and "x_embedder" not in skipped, "nothing depends on it at a skipped step"
+    assert {"norm_out", "proj_out", "scheduler", "loop", "denoiser", "forward"} <= run.keys() & skipped.keys()
+    assert "store" in run and "store" not in skipped
+
+
+def test_the_trace_opens_and_has_the_denoiser(events, ledger):
+    kinds = {number: kind for kind, own in ledger["kinds"].items() for number in own["steps"]}
+    steps = {e["name"]: e for e in events if e["name"].startswith("step ")}
+    assert set(steps) == {f"step {number} {kind}" for number, kind in kinds.items()}, "so few steps are there whole"
+    assert ledger["trace"]["steps"] == [0, 8]
+    run, skipped = ([e for name, e in steps.items() if name.endswith(kind)] for kind in ("run", "skipped"))
+    assert len(within(events, "denoiser", run)) == 2 * len(run), "two CFG branches"
+    assert within(events, "blocks", run) and within(events, "norm_out", skipped)
+    assert not within(events, "blocks", skipped) and not within(events, "forecast", run)
+    assert len(within(events, "forecast", skipped)) == 2 * len(skipped)
+    assert len(within(events, "aten::addmm", run)) > 20 * len(within(events, "aten::addmm", skipped)) / len(skipped)
+
+
+def test_what_follows_is_said(ledger):
+    kinds, total = ledger["kinds"], sum(ledger["step_ms"])
+    runs = len(kinds["run"]["steps"])
+    assert ledger["limit"] == pytest.approx(9 / runs, abs=1e-3)
+    assert ledger["speedup"] == pytest.approx(9 * kinds["run"]["ms"] / total, rel=ABOUT)
+    assert ledger["efficiency"] == pytest.approx(ledger["speedup"] / ledger["limit"], rel=ABOUT)
+    text = conclusion(ledger)
+    assert f"Of 9 steps {runs} ran: at most {9 / runs:.3f}x" in text
+    assert f"{100 * ledger['efficiency']:.1f} % of that" in text
+
+
+def test_the_table_fits_a_terminal_and_the_page_has_the_same_figures(folder, ledger, capsys):
+    print_profile(ledger, Console(width=80))
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    page = (folder / "ledger.md").read_text()
+    for row in heads_and_rows(ledger)[1]:
+        assert all(cell in out for cell in row) and f"| {' | '.join(row)} |" in page
+    for text in (out, page):
+        assert "neither it nor the profiled call is one of the timed ones" in " ".join(text.split())
+        assert "trace.json.gz" in text and "perfetto" in text
+
+
+def test_it_is_no_part_of_the_identity_and_is_made_once(folder, capsys):
+    out, before = folder.parent.parent, {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    plain = [word for word in WORDS if word != "profile=true"]
+    assert call("run", *plain, f"out={out}").code == 0
+    again = call("run", *WORDS, f"out={out}", capsys=capsys)
+    assert again.code == 0 and "ms in a step" in again.out and "profiling" not in again.out
+    kept = ("ledger.json", "ledger.md", "trace.json.gz")
+    assert {name: (folder / name).stat().st_mtime_ns for name in kept} == {name: before[name] for name in kept}
+    assert [path.name for path in out.glob("*/fora-*")] == [folder.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("ledger.json", "{}"), ("ledger.json", "no"), ("trace.json.gz", None), ("ledger.md", None)]
+)
+def test_a_profile_that_is_not_whole_counts_for_nothing(folder, tmp_path, name, content):
+    for kept in ("ledger.json", "ledger.md", "trace.json.gz"):
+        (tmp_path / kept).write_bytes((folder / kept).read_bytes())
+    assert stored(tmp_path) is not None
+    (tmp_path / name).unlink() if content is None else (tmp_path / name).write_text(content)
+    assert stored(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["profile=maybe"], "profile"),
+        (["redo=[profile]"], "type profile=true beside it"),
+        (["redo=[profil]", "profile=true"], "redo=profil is unknown: type any of samples, metrics, timing, profile"),
+    ],
+)
+def test_a_bad_setting_is_refused_with_one_line(words, says, capsys, tmp_path):
+    assert says in error_line(call("run", *words, f"out={tmp_path}", capsys=capsys))
+    assert not list(tmp_path.iterdir())
+
+
+def profiled_toy(name, method, *words):
+    """The ledger of a toy, and the report of the same call without marks."""
+    subject = subject_of(name)
+    side, batch = Side(method_of(method, *words), Sampling.of(subject.config)), PROMPTS[: subject.batch]
+    with Accelerated(subject.pipe, side.method) as handle:
+        sample_batch(subject.pipe, batch, side.sampling)
+        report = handle.report()
+        kinds, steps = Profiled(handle, side, batch).watched()
+    return Ledger(kinds, steps, {}), report
+
+
+@pytest.mark.parametrize("name", ["flux", "wan22_a14b", "sdxl", "cosmos_video"])
+def test_the_kinds_of_steps_are_those_of_the_report(name):
+    """Wan 2.2 has two experts, SDXL a UNet, and Cosmos 1 steps its scheduler twice at each step."""
+    ledger, report = profiled_toy(name, "fora")
+    runs = {step for branch in report.values() for step in branch["run_steps"]}
+    assert [n for n, kind in enumerate(ledger.kinds) if kind == "run"] == sorted(runs) and len(ledger.kinds) == STEPS
+    run, skipped = ledger.parts("run"), ledger.parts("skipped")
+    assert run["blocks"] > 0 and "blocks" not in skipped and skipped["forecast"] > 0
+    for own in ledger.steps:
+        assert min(own.values()) > -1e-3 and own["scheduler"] > 0
+
+
+def test_where_nothing_of_the_denoiser_runs_only_the_hook_takes_time():
+    ledger, _ = profiled_toy("flux", "fora", "method.site=output")
+    assert set(ledger.parts("skipped")) == {"forecast", "decision", "denoiser", "scheduler", "loop"}
+
+
+def test_methods_inside_the_blocks_have_time_there_at_skipped_steps():
+    ledger, _ = profiled_toy("flux", "fora_modules")
+    assert ledger.parts("skipped")["blocks"] > 0 and ledger.parts("skipped")["forecast"] > 0
+
+
+def test_reading_a_signal_is_part_of_the_decision():
+    ledger, _ = profiled_toy("flux", "teacache", "schedule.threshold=0.0001")
+    assert set(ledger.kinds) == {"run"} and len(ledger.kinds) == STEPS
+    read, alone = ledger.steps[3], profiled_toy("flux", "fora")[0].steps[0]
+    assert read["decision"] > 2 * alone["decision"] and "time_text_embed" in read
+
+
+def test_sections_are_all_there_and_what_is_between_them_is_in_none(monkeypatch):
+    subject = subject_of("framepack")
+    decode, decoded = subject.pipe.vae.decode, []
+
+    def slow(*args, **kwargs):
+        time.sleep(1)
+        decoded.append(None)
+        return decode(*args, **kwargs)
+
+    monkeypatch.setattr(subject.pipe.vae, "decode", slow)
+    ledger, report = profiled_toy("framepack", "fora")
+    assert decoded and len(report) == 2 and len(ledger.kinds) == 2 * STEPS
+    assert max(sum(own.values()) for own in ledger.steps) < 1000
+
+
+def test_nothing_is_left_behind_and_the_samples_are_the_same():
+    subject = subject_of("flux")
+    side, batch = Side(method_of("fora"), Sampling.of(subject.config)), PROMPTS[:2]
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in subject.pipe.transformer.modules()]
+    step = vars(subject.pipe.scheduler).get("step")
+    with Accelerated(subject.pipe, side.method) as handle:
+        prove(subject.pipe, side, batch)
+        alone = sample_batch(subject.pipe, batch, side.sampling)
+        profiled = Profiled(handle, side, batch)
+        watch = Watch(subject.pipe, STEPS, parts=profiled.marks.parts, whole=WHOLE)
+        with watch.on(), profiled.marks.on(watch):
+            assert torch.equal(sample_batch(subject.pipe, batch, side.sampling), alone)
+        assert not {"store", "step_of"} & vars(handle.hooks[0]).keys()
+    now = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in subject.pipe.transformer.modules()]
+    assert now == hooks and vars(subject.pipe.scheduler).get("step") is step
+    assert torch.equal(subject.sample(), subject.plain)
+
+
+def test_a_watchs_own_times_add_up_to_what_it_says_of_steps_and_of_the_whole():
+    subject = subject_of("flux")
+    with Accelerated(subject.pipe, method_of("fora")) as handle:
+        sample_batch(subject.pipe, PROMPTS[:2], Sampling.of(subject.config))
+        profiled = Profiled(handle, Side(method_of("fora"), Sampling.of(subject.config)), PROMPTS[:2])
+        watch = Watch(subject.pipe, STEPS, parts=profiled.marks.parts, whole=WHOLE)
+        with watch.on(), profiled.marks.on(watch):
+            subject.sample()
+    told, own = watch.milliseconds(), watch.own_milliseconds()
+    assert [sum(step.values()) for step in own] == pytest.approx(told["step"], abs=1e-3)
+    assert sum(told["step"]) == pytest.approx(1000 * watch.seconds, rel=0.05)
+    inner = [sum(v for k, v in step.items() if k not in ("scheduler", "loop")) for step in own]
+    assert inner == pytest.approx(told["denoiser"], abs=1e-2)
+
+
+def test_a_large_trace_has_some_steps_of_each_kind(tmp_path, monkeypatch):
+    monkeypatch.setattr(profiling, "MOST", 1)
+    monkeypatch.setattr(profiling, "label", lambda config: "mine")
+    subject = subject_of("flux")
+    job = SimpleNamespace(config=subject.config, method=method_of("fora"), samples=PROMPTS[:2], folder=tmp_path)
+    content = profiling.profile(subject.pipe, job)
+    first, last = content["trace"]["steps"]
+    with gzip.open(tmp_path / "trace.json.gz", "rt") as file:
+        names = {e["name"] for e in json.load(file)["traceEvents"] if e.get("name", "").startswith("step ")}
+    assert first > 0 and len(names) == last - first + 1 < STEPS
+    assert {name.split()[2] for name in names} == {"run", "skipped"}
+    assert f"the steps {first} to {last}" in (tmp_path / "ledger.md").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.json", "ledger.md", "trace.json.gz"]
+
+
+R, S, M = "run", "skipped", "mixed"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "found"),
+    [
+        ([R] * 5, range(1, 3)),
+        ([R, S], range(0, 2)),
+        ([R, R, S, R, S, S, R], range(1, 5)),
+        ([R, S, S, S, R, S, S, R, R], range(4, 8)),
+        ([R, R, R, S, M, S, R], range(1, 6)),
+    ],
+)
+def test_the_window_is_the_shortest_that_has_two_of_each(kinds, found):
+    assert window_of(kinds) == found
+
+
+class Nested(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.transformer_blocks = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+        self.embedders = nn.ModuleList([nn.Linear(2, 2)])
+        self.scheduler, self.norm_out = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2))
+
+
+def test_parts_are_the_blocks_and_the_outermost_other_modules():
+    model = Nested()
+    assert stacks_of(model) == ("transformer_blocks",)
+    labels = [name.partition(" ")[0] for name in parts_of(model, stacks_of(model))]
+    assert labels == ["blocks", "blocks", "embedders", "scheduler_", "norm_out"]
+    assert not {"scheduler_", "norm_out"} & REST.keys()
+    assert stacks_of(nn.Sequential(nn.Linear(2, 2))) == ()
+
+
+def test_a_ledger_by_hand():
+    kinds = [R, S, R, M]
+    steps = [{"blocks": 8.0, "loop": 2.0}, {"forecast": 1.0, "loop": 1.0}, {"blocks": 10.0, "loop": 4.0},
+             {"blocks": 3.0, "loop": 1.0}]  # fmt: skip
+    ledger = Ledger(kinds, steps, {R: {"blocks": {"operators": 3.0, "kernels": 5.0}}})
+    assert ledger.milliseconds(R) == 12.0 and ledger.parts(R) == {"blocks": 9.0, "loop": 3.0}
+    assert ledger.limit == pytest.approx(4 / 3) and ledger.speedup == pytest.approx(4 * 12 / 30)
+    content = ledger.content()
+    heads, rows = heads_and_rows(content)
+    assert heads == [
+        "ms in a step",
+        *["ran", "share", "calls"],
+        *["skipped", "share", "calls"],
+        "mixed",
+        "share",
+        "calls",
+    ]
+    assert rows[0][:5] == ["blocks", "9.000", "75.0 %", "3/5", "-"] and rows[-1][1:4] == ["12.0", "100.0 %", "3/5"]
+    assert "1 were mixed" in conclusion(content)
+    assert "calls" not in heads_and_rows(content, most=2)[0]
+    assert "nothing was skipped" in conclusion(Ledger([R], steps[:1], {}).content())
