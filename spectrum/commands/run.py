@@ -106,7 +106,7 @@ def _job(composed: DictConfig, errors: list[Exception]) -> str:
     """
     from spectrum.bench.comparison import FAILED
     from spectrum.bench.run import run
-    from spectrum.bench.workers import ALONE, worker_of
+    from spectrum.bench.workers import ALONE, launched_worker, worker_of
     from spectrum.commands.guard import quiet
     from spectrum.config.compose import parse
 
@@ -114,10 +114,12 @@ def _job(composed: DictConfig, errors: list[Exception]) -> str:
     config = HydraConfig.get()
     multirun = config.mode == RunMode.MULTIRUN
     group = Path(config.sweep.dir).name if multirun else None
+    launcher = config.launcher._target_ if multirun else ""
     worker = ALONE
     try:
+        worker = launched_worker(launcher)
         parsed = parse(composed, config.overrides.task)
-        worker = worker_of(parsed, config.launcher._target_ if multirun else "", multirun)
+        worker = worker_of(parsed, launcher, multirun)
         return str(run(parsed, group, worker))
     except Exception as error:
         line = bad_input(error)
