@@ -51,6 +51,8 @@ WHOLE = {
     "generate": ("test_case_20_killed_for_real",),
     "launchers": ("test_a_sweep_ends_with_one_comparison[ray]",
                   "test_a_sweep_ends_with_one_comparison[submitit_local]"),
+    "sharded": ("test_workers_that_were_killed_are_followed_by_another_number_of_them[1]",
+                "test_accelerate_launches_workers"),
     "submit": ("test_a_method_that_meets_every_rule_is_checked_and_then_added",),
     "inner_score": ("test_the_script_scores_what_it_samples",),
     "replay": ("test_a_study_has_every_distance_and_ablation",),

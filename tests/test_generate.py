@@ -15,13 +15,15 @@ from filelock import FileLock
 from typed import typed
 
 from spectrum.bench import generate as g
+from spectrum.bench import saving
 from spectrum.bench.identity import sample_id, settings_id
-from spectrum.bench.ledger import append, whole_ledger
+from spectrum.bench.ledger import PARTS, Ledger, whole_ledger
 from spectrum.bench.prompts import Sample, numbered_samples
 from spectrum.bench.sampling import sample_batch
 from spectrum.config.compose import compose
 from spectrum.config.methods import build_method
 from spectrum.config.sampling import Sampling
+from spectrum.core.errors import SpectrumError
 from spectrum.models.solvers import with_solver
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +70,7 @@ def test_case_20_a_broken_run_resumes_byte_equal(_tiny, tmp_path, monkeypatch, s
     method, sampling = job()
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     g.generate(_tiny, method, todo(), sampling, whole)
-    real, count = g.write_bytes, {"n": 0}
+    real, count = saving.write_bytes, {"n": 0}
 
     def dies(path, data):
         count["n"] += path.suffix == ".png"
@@ -78,7 +80,7 @@ def test_case_20_a_broken_run_resumes_byte_equal(_tiny, tmp_path, monkeypatch, s
             raise KeyboardInterrupt
         real(path, data)
 
-    monkeypatch.setattr(g, "write_bytes", dies)
+    monkeypatch.setattr(saving, "write_bytes", dies)
     if stage == "ledger":
         g.generate(_tiny, method, todo(2), sampling, broken)
         (broken / "samples.jsonl").write_text('{"index": 0, "seed"')
@@ -113,7 +115,7 @@ def test_processes_share_the_batches_of_a_folder(_tiny, tmp_path, monkeypatch, o
             if other_ends:
                 for entry in ledger[2:4]:
                     (shared / "images" / entry["file"]).write_bytes((whole / "images" / entry["file"]).read_bytes())
-                append(shared, ledger[2:4])
+                Ledger(shared).add(ledger[2:4])
 
     held = threading.Event()
     thread = threading.Thread(target=other, args=[FileLock(shared / g.CLAIMS / f"{todo()[2].file}.lock")])
@@ -126,14 +128,53 @@ def test_processes_share_the_batches_of_a_folder(_tiny, tmp_path, monkeypatch, o
     assert tree(shared) == tree(whole)
 
 
-def test_what_a_killed_process_wrote_of_a_line_is_cut_off(_tiny, tmp_path):
+def test_what_a_killed_process_wrote_of_a_line_does_not_count(_tiny, tmp_path):
     method, sampling = job()
     ledger = g.generate(_tiny, method, todo(2), sampling, tmp_path)
-    with (tmp_path / "samples.jsonl").open("a") as file:
-        file.write('{"index": 7, "se')
-    append(tmp_path, ledger[:1])
-    lines = (tmp_path / "samples.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [*ledger, ledger[0]]
+    (tmp_path / "samples.jsonl").unlink()
+    killed, other, reader = (Ledger(tmp_path) for _ in range(3))
+    killed.add(ledger[:1])
+    other.add(ledger[1:])
+    (torn,) = [path for path in (tmp_path / PARTS).iterdir() if ledger[0]["file"] in path.read_text()]
+    whole = torn.read_text()
+    torn.write_text(whole[: len(whole) // 2])
+    reader.follow()
+    assert list(reader.done) == [ledger[1]["file"]] and whole_ledger(tmp_path, todo(2)) is None
+    torn.write_text(whole)
+    reader.follow()
+    assert reader.entries(todo(2)) == ledger == whole_ledger(tmp_path, todo(2))
+
+
+def test_an_error_while_a_batch_is_saved_is_raised_and_the_batches_before_it_are_kept(_tiny, tmp_path, monkeypatch):
+    method, sampling = job()
+    real, sampled = saving.write_bytes, []
+
+    def full(path, data):
+        if path.name == todo()[2].file:
+            raise OSError(28, "No space left on device", str(path))
+        real(path, data)
+
+    def counting(pipe, batch, *args):
+        sampled.append(batch[0].index)
+        return sample_batch(pipe, batch, *args)
+
+    monkeypatch.setattr(saving, "write_bytes", full)
+    monkeypatch.setattr(g, "sample_batch", counting)
+    with pytest.raises(OSError, match="No space left"):
+        g.generate(_tiny, method, todo(), sampling, tmp_path)
+    assert whole_ledger(tmp_path, todo(2)) is not None and whole_ledger(tmp_path, todo()) is None
+    monkeypatch.setattr(saving, "write_bytes", real)
+    sampled.clear()
+    g.generate(_tiny, method, todo(), sampling, tmp_path)
+    assert sampled == [2, 4] and whole_ledger(tmp_path, todo()) is not None
+
+
+def test_pictures_whose_last_bits_could_differ_are_not_mixed(_tiny, tmp_path, monkeypatch):
+    method, sampling = job()
+    here = g.kernels_of(_tiny.device)
+    Ledger(tmp_path, made_on={**here, "threads": 3}).add([])
+    with pytest.raises(SpectrumError, match=r"begun with threads=3, .* type OMP_NUM_THREADS=3, or delete"):
+        g.generate(_tiny, method, todo(), sampling, tmp_path)
 
 
 def test_case_20_a_damaged_picture_is_made_again(_tiny, tmp_path):

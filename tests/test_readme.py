@@ -91,6 +91,27 @@ RULES = [
     Rule("python scripts/plan.py"),
     Rule("python scripts/bench/gpu.py", how="help", reason="tests/test_gpu_tables.py runs it at toy width"),
     Rule("python scripts/bench.py", {"models": "sd15"}),
+    Rule(
+        "python scripts/bench/scale.py",
+        how="help",
+        reason="minutes; tests/test_bench_scripts.py runs it at a small size",
+    ),
+    Rule("python scripts/bench/throughput.py", how="help", reason="minutes; so does it this one"),
+    Rule("torchrun", how="files", reason="tests/test_sharded.py starts workers"),
+    Rule("accelerate launch", how="files", reason="tests/test_sharded.py starts workers"),
+    Rule(
+        "srun", how="files", reason="Slurm is not on every machine; tests/test_sharded.py gives workers its variables"
+    ),
+    Rule(
+        "python run.py --multirun method=fora,spectrum runs=14,10 timing=0 hydra/launcher=submitit_slurm",
+        {**SMALL, "runs": None, "hydra/launcher": None, "hydra.launcher.gpus_per_node": None},
+        "Slurm is not on every machine",
+    ),
+    Rule(
+        "python run.py --multirun worker=0,1,2,3",
+        {**SMALL, "hydra/launcher": None},
+        "tests/test_launchers.py starts the launchers' processes",
+    ),
     Rule("python scripts/plans.py", how="help", reason="tests/test_plan_studies.py measures a study of its own"),
     Rule(
         "python scripts/calibrate.py",

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 
 from eval.metrics.columns import METRICS
 from eval.tables.comparison import shown_metrics
-from eval.tables.differences import orders
 from eval.tables.tables import ExperimentTable, is_video
 from eval.timing import hardware_text
 from spectrum.records.record import Record
@@ -73,7 +72,7 @@ def _timed_on(first: Record, timings: Sequence[Timing]) -> str:
 def remarks(table: ExperimentTable) -> list[str]:
     """What holds for the table as a whole: whether its order is firm, and how it was timed. A sentence each."""
     records = table.records
-    kept = [f"of the {rows} rows at {runs} runs in {100 * share:.0f} %" for runs, rows, share in orders(table.rows)]
+    kept = [f"of the {rows} rows at {runs} runs in {100 * share:.0f} %" for runs, rows, share in table.orders]
     found = [f"When the prompts are resampled, the whole order by PSNR comes back: {', '.join(kept)}."] if kept else []
     passes = len({timing.process for timing in timings_of(records)})
     if passes > 1:

@@ -4,10 +4,18 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from eval.metrics.columns import METRICS
 from eval.tables.comparison import column_titles, record_cells, shown_metrics, with_half
-from eval.tables.differences import Comparison, clip_cell, has_values, psnr_differences, psnr_of_mean_error
+from eval.tables.differences import (
+    Comparison,
+    clip_cell,
+    has_values,
+    orders,
+    psnr_differences,
+    psnr_of_mean_error,
+)
 from eval.tables.experiments import Experiment, Row, find_record, made_on_same_data
 from eval.tables.latency import same_latency_cell
 from spectrum.core.errors import refuse
@@ -49,6 +57,11 @@ class ExperimentTable:
     def differences(self) -> Mapping[str, Comparison]:
         """Of each record that has a rival, its PSNR less the rival's, by the record's id."""
         return psnr_differences(self.rows, self.experiment.against)
+
+    @functools.cached_property
+    def orders(self) -> list[tuple[Any, int, float]]:
+        """How often the order of the rows comes back, by number of runs: see `eval.tables.differences.orders`."""
+        return orders(self.rows)
 
     @functools.cached_property
     def compares_clip(self) -> bool:

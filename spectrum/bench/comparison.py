@@ -17,6 +17,7 @@ from eval.figures import sheets
 from eval.tables.comparison import comparison_csv, comparison_markdown, comparison_order, print_table
 from spectrum.bench.loggers import logger_of
 from spectrum.bench.prompts import numbered_samples
+from spectrum.bench.workers import Worker, launched_worker
 from spectrum.config.compose import as_list
 from spectrum.records.files import identity, write_bytes, write_json
 from spectrum.records.record import Record, read_record
@@ -46,17 +47,19 @@ class SweepEnd(BaseException):
 class ComparisonCallback(Callback):
     """Collects what each job of a multirun left, and shows it together when the last one has ended.
 
-    A job that failed is shown with its reason.
+    A job that failed is shown with its reason. Where several workers do the same jobs, the first one does this alone.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Forget the jobs of an earlier multirun in the same folder."""
+        if not _worker(config).first:
+            return
         for note in (sweep_folder(config) / "jobs").glob("*.json"):
             note.unlink()
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         """Leave a line for a job in the sweep's folder: the folder of its samples, or why it failed."""
-        if not str(config.hydra.mode).endswith("MULTIRUN"):
+        if not str(config.hydra.mode).endswith("MULTIRUN") or not _worker(config).first:
             return
         note = sweep_folder(config) / "jobs" / f"{config.hydra.job.num}.json"
         words = " ".join(config.hydra.overrides.task)
@@ -74,12 +77,19 @@ class ComparisonCallback(Callback):
         Raises:
             SweepEnd: if a job or a comparison failed.
         """
+        if not _worker(config).first:
+            return
         try:
             failed = _compare_jobs(config)
         except Exception as error:
             raise SweepEnd(error) from None
         if failed:
             raise SweepEnd
+
+
+def _worker(config: DictConfig) -> Worker:
+    """Which of the processes that do the same jobs this is."""
+    return launched_worker(str(config.hydra.launcher._target_))
 
 
 def _compare_jobs(config: DictConfig) -> int:

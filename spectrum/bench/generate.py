@@ -1,28 +1,27 @@
-"""Samples prompts x seeds into numbered pictures, with a line for each in `samples.jsonl`; goes on where it broke off.
+"""Samples prompts x seeds into numbered pictures, with a line for each in the ledger; goes on where it broke off.
 
 The unit of resuming is a batch. Batches lie on a fixed grid, so a picture is made with the same neighbours, by the same
-kernels, whether the run was broken off or not, and comes out byte-equal.
+kernels, whether the run was broken off or not and however many processes share it, and comes out byte-equal.
 """
 
-import contextlib
-import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-from torch import Tensor
-
 from spectrum.api import Accelerated
-from spectrum.bench.ledger import Entry, append, finished_samples, lock_of, whole_ledger, write_ledger
+from spectrum.bench.ledger import Entry, Ledger
+from spectrum.bench.locks import held
 from spectrum.bench.prompts import Sample
-from spectrum.bench.sampling import encoded, sample_batch
+from spectrum.bench.provenance import kernels_of
+from spectrum.bench.sampling import sample_batch
+from spectrum.bench.saving import Saving
+from spectrum.bench.workers import ALONE, Worker, in_turn
 from spectrum.config.sampling import Sampling
 from spectrum.core.method import Method
 from spectrum.models.solvers import with_solver
-from spectrum.records.files import write_bytes
 
 CLAIMS = ".claims"
 """The folder of the locks that processes hold on the batches which they are making."""
@@ -37,11 +36,12 @@ def generate(
     sampling: Sampling,
     folder: Path,
     on_step: Callable[[int], None] = lambda count: None,
+    worker: Worker = ALONE,
 ) -> list[Entry]:
     """Sample what a folder still lacks.
 
-    Writes `images/NNNNN-sS.png`, and appends to `samples.jsonl` only when a whole batch is on disk. Several processes
-    may work on one folder: each claims a batch that nobody else is making, and in the end waits for the others'.
+    Writes `images/NNNNN-sS.png`, and notes a batch in the ledger only when all of it is on disk. Several processes may
+    work on one folder: each claims a batch that nobody else is making, and in the end waits for the others'.
 
     Args:
         pipe: a diffusers pipeline.
@@ -49,70 +49,57 @@ def generate(
         samples: the samples to make.
         sampling: how the pipeline is called.
         folder: where they go.
-        on_step: told after each denoising step how many samples advanced by one.
+        on_step: told after each denoising step how many samples advanced by one, also of those that others made.
+        worker: which process this is, which says where it begins.
 
     Returns:
         The ledger: the entry of each sample, in their order.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(folder, {s.file for s in samples}, kernels_of(pipe.device))
     grid = [samples[i : i + sampling.batch] for i in range(0, len(samples), sampling.batch)]
-    with lock_of(folder):
-        write_ledger(folder, list(finished_samples(folder).values()))
+    todo = in_turn(grid, worker)
+    told = 0
     pipe = with_solver(pipe, sampling.solver)
-    made: dict[str, Entry] = {}
-    with Accelerated(pipe, method) as handle:
-        while lacking := [batch for batch in grid if batch[0].file not in made]:
-            known = len(made)
-            for batch in lacking:
-                with _claimed(folder, batch) as mine:
-                    entries = whole_ledger(folder, batch)
-                    if entries is not None:
-                        on_step(len(batch) * sampling.steps)
-                    elif mine:
-                        images = sample_batch(pipe, batch, sampling, _counting(on_step, len(batch)))
-                        entries = _store(folder, batch, images, handle.report(), sampling.fps)
-                        append(folder, entries)
-                made |= {entry["file"]: entry for entry in entries or []}
-            if len(made) == known:
+    with Accelerated(pipe, method) as handle, Saving(folder, ledger, sampling.fps) as saving:
+        while todo:
+            known = len(todo)
+            for batch in todo:
+                ledger.follow()
+                on_step((ledger.found - told) * sampling.steps)
+                told = ledger.found
+                if ledger.entries(batch) is None:
+                    _make(handle, batch, sampling, folder, on_step, ledger, saving)
+            saving.settle()
+            todo = [batch for batch in todo if ledger.entries(batch) is None]
+            if len(todo) == known:
                 time.sleep(WAIT)
-    with lock_of(folder):
-        ledger = [made[s.file] for s in samples]
-        write_ledger(folder, ledger)
-        for draft in (folder / "images").glob(".draft-*"):
-            draft.unlink(missing_ok=True)
-        shutil.rmtree(folder / CLAIMS, ignore_errors=True)
-    return ledger
+    on_step((ledger.found - told) * sampling.steps)
+    for draft in (folder / "images").glob(".draft-*"):
+        draft.unlink(missing_ok=True)
+    found = ledger.end(samples)
+    shutil.rmtree(folder / CLAIMS, ignore_errors=True)
+    return found
 
 
-@contextlib.contextmanager
-def _claimed(folder: Path, batch: list[Sample]) -> Iterator[bool]:
-    """Claim a batch while it is made; whether it is claimed now, for another process may be at it."""
-    claim = FileLock(folder / CLAIMS / f"{batch[0].file}.lock")
-    try:
-        claim.acquire(timeout=0)
-    except (Timeout, FileNotFoundError):  # the process that ends last deletes the folder of the claims
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        claim.release()
-
-
-def _counting(on_step: Callable[[int], None], count: int) -> Callable[[], None]:
-    return lambda: on_step(count)
-
-
-def _store(
-    folder: Path, batch: list[Sample], images: Tensor, report: dict[str, Any], fps: int | None
-) -> list[dict[str, Any]]:
-    entries = []
-    for sample, image, done in zip(batch, images, runs_of_samples(report, len(batch)), strict=True):
-        content = encoded(image, fps)
-        write_bytes(folder / "images" / sample.file, content)
-        entry = {"index": sample.index, "seed": sample.seed, "prompt": sample.prompt, "file": sample.file}
-        entries.append({**entry, "sha256": hashlib.sha256(content).hexdigest(), **done})
-    return entries
+def _make(
+    handle: Accelerated,
+    batch: list[Sample],
+    sampling: Sampling,
+    folder: Path,
+    on_step: Callable[[int], None],
+    ledger: Ledger,
+    saving: Saving,
+) -> None:
+    """Sample a batch and hand it to be saved, unless another process is at it or has just made it."""
+    with ExitStack() as stack:
+        if not stack.enter_context(held(folder / CLAIMS / f"{batch[0].file}.lock", wait=False)):
+            return
+        ledger.follow()
+        if ledger.entries(batch) is None:
+            images = sample_batch(handle.pipe, batch, sampling, lambda: on_step(len(batch)))
+            done = runs_of_samples(handle.report(), len(batch))
+            saving.save(batch, images, done, stack.pop_all())
 
 
 def sample_report(report: Mapping[str, Any], number: int, count: int) -> dict[str, Any]:

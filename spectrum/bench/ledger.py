@@ -1,28 +1,176 @@
-"""`samples.jsonl`: a line for each sample of a folder whose picture is there whole, in the order of the samples."""
+"""`samples.jsonl`: a line for each sample of a folder whose picture is there whole, in the order of the samples.
 
+It is written when all samples are there. Until then each process adds lines to a file of its own in the folder's
+`.parts`, so that no two processes ever write to one file, and follows the files of the others. Nothing here needs a
+lock; a line counts if its picture has the SHA-256 that it names.
+"""
+
+import functools
 import hashlib
 import json
+import math
 import os
-from collections.abc import Collection, Sequence
+import shutil
+import uuid
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock
+from typing import Any, BinaryIO
 
 from spectrum.bench.prompts import Sample
+from spectrum.core.errors import refuse
 from spectrum.records.files import write_bytes
 
 Entry = dict[str, Any]
 """Of a sample: `index`, `seed`, `prompt`, `file`, `sha256`, and by CFG branch its run steps and its calls."""
+PARTS = ".parts"
+"""The folder of the processes' own files, which is deleted when `samples.jsonl` is written."""
+MADE_ON = "made_on"
+"""The key of the first line of such a file: what the pictures' last bits depend on."""
 
 
-def lock_of(folder: Path) -> FileLock:
-    """What a process holds while it changes the ledger of a folder."""
-    return FileLock(folder.parent / f".{folder.name}.lock")
+class Ledger:
+    """The samples of a folder that are there whole, followed while this and other processes make more.
+
+    Args:
+        folder: of the samples.
+        files: the pictures to look for; all of them by default.
+        made_on: what the last bits of this process's pictures depend on; None for a reader.
+
+    Attributes:
+        done: by file name, the entries whose picture is there whole.
+        found: how many of them this process did not add itself.
+    """
+
+    def __init__(
+        self, folder: Path, files: Collection[str] | None = None, made_on: Mapping[str, Any] | None = None
+    ) -> None:
+        self.done: dict[str, Entry] = {}
+        self.found = 0
+        self._folder, self._files, self._made_on = folder, files, made_on
+        self._read_to: dict[str, float] = {}  # by name of a part; infinite behind a damaged line
+        self._seen: tuple[int, int, int] | None = None  # inode, size and time of samples.jsonl when it was read
+        self._unproved: dict[str, Entry] = {}
+        self._own: tuple[Path, BinaryIO] | None = None
+
+    def follow(self) -> None:
+        """Read what was written since the last time.
+
+        Raises:
+            SpectrumError: if another process adds pictures whose last bits could differ from those of this one.
+        """
+        parts = self._folder / PARTS
+        names = sorted(path.name for path in parts.glob("*.jsonl")) if parts.is_dir() else []
+        for name in names:
+            if self._own is None or name != self._own[0].name:
+                self._follow_part(parts / name)
+        try:
+            with (self._folder / "samples.jsonl").open("rb") as file:
+                state = os.fstat(file.fileno())
+                seen = state.st_ino, state.st_size, state.st_mtime_ns
+                if seen != self._seen:
+                    self._seen = seen
+                    self._take(file.read())
+        except FileNotFoundError:
+            self._seen = None
+
+    def _follow_part(self, path: Path) -> None:
+        """Read the lines that a process has added; the rest of one that it has not ended is read when it has."""
+        start = self._read_to.get(path.name, 0)
+        if start == math.inf:
+            return
+        try:
+            with path.open("rb") as file:
+                file.seek(int(start))
+                content = file.read()
+        except FileNotFoundError:
+            return
+        whole = content[: content.rfind(b"\n") + 1]
+        self._read_to[path.name] = start + len(whole) if self._take(whole, path) else math.inf
+
+    def _take(self, content: bytes, path: Path | None = None) -> bool:
+        """Take over lines, up to one that is damaged; whether none is."""
+        for line in content.split(b"\n")[:-1]:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                return False
+            if path is not None and isinstance(entry, dict) and MADE_ON in entry:
+                self._check_made_on(entry[MADE_ON])
+                continue
+            if not _is_entry(entry):
+                return False
+            if self._files is None or entry["file"] in self._files:
+                self._unproved[entry["file"]] = entry
+                self._prove(entry["file"])
+        return True
+
+    def _check_made_on(self, other: Any) -> None:
+        own = self._made_on
+        if own is None or other == own:
+            return
+        other = other if isinstance(other, dict) else {}
+        key = next(key for key in (*own, *other) if own.get(key) != other.get(key))
+        mend = f"type OMP_NUM_THREADS={other.get(key)}" if key == "threads" else "go on with what it was begun with"
+        refuse(
+            f"{self._folder} was begun with {key}={other.get(key)}, and this process has {key}={own.get(key)}: the "
+            f"last bits of pictures could differ; {mend}, or delete {self._folder}"
+        )
+
+    def _prove(self, name: str) -> None:
+        """Count a sample as done if its picture is there whole."""
+        entry = self._unproved[name]
+        if _sha256_of(self._folder / "images" / Path(name).name) == entry["sha256"]:
+            self.found += name not in self.done
+            self.done[name] = self._unproved.pop(name)
+
+    def entries(self, samples: Sequence[Sample]) -> list[Entry] | None:
+        """The lines of some samples, in their order; None unless all their pictures are there whole."""
+        for name in (s.file for s in samples):
+            if name not in self.done and name in self._unproved:  # on a network file system a picture may come late
+                self._prove(name)
+        return [self.done[s.file] for s in samples] if all(s.file in self.done for s in samples) else None
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Add the lines of samples whose pictures are there whole.
+
+        Raises:
+            FileNotFoundError: if another process has written `samples.jsonl` since, with these samples in it.
+        """
+        if self._own is None:
+            path = self._folder / PARTS / f"{uuid.uuid4().hex}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._own = path, path.open("ab")
+            self._own[1].write(_lines([{MADE_ON: self._made_on}] if self._made_on is not None else []))
+        file = self._own[1]
+        file.write(_lines(entries))
+        file.flush()
+        os.fsync(file.fileno())
+        self.done |= {entry["file"]: entry for entry in entries}
+
+    def end(self, samples: Sequence[Sample]) -> list[Entry]:
+        """Write `samples.jsonl`, once all samples are there, and delete the files of the processes.
+
+        Args:
+            samples: all samples of the folder, in their order.
+
+        Returns:
+            Their lines.
+        """
+        self.close()
+        found = [self.done[s.file] for s in samples]
+        write_ledger(self._folder, found)
+        shutil.rmtree(self._folder / PARTS, ignore_errors=True)
+        return found
+
+    def close(self) -> None:
+        """Close this process's own file."""
+        if self._own is not None:
+            self._own[1].close()
+            self._own = None
 
 
 def finished_samples(folder: Path, files: Collection[str] | None = None) -> dict[str, Entry]:
-    """The lines of `samples.jsonl` whose picture is there whole, by file name.
+    """The samples of a folder whose picture is there whole, by file name.
 
     What stands behind a damaged line is dropped: those samples are made again.
 
@@ -30,23 +178,22 @@ def finished_samples(folder: Path, files: Collection[str] | None = None) -> dict
         folder: of the samples.
         files: the pictures to look for; all of them by default.
     """
-    found: dict[str, Entry] = {}
+    ledger = Ledger(folder, files)
+    ledger.follow()
+    return ledger.done
+
+
+def whole_ledger(folder: Path, samples: Sequence[Sample]) -> list[Entry] | None:
+    """The lines of all `samples`, in their order; None unless all their pictures are there whole."""
+    have = finished_samples(folder, {s.file for s in samples})
+    return [have[s.file] for s in samples] if all(s.file in have for s in samples) else None
+
+
+def write_ledger(folder: Path, entries: Sequence[Entry]) -> None:
+    """Let `samples.jsonl` hold these lines and no others; it is not touched if it does."""
     ledger = folder / "samples.jsonl"
-    if not ledger.exists():
-        return found
-    for line in ledger.read_text(errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            break
-        if not _is_entry(entry):
-            break
-        if files is not None and entry["file"] not in files:
-            continue
-        picture = folder / "images" / Path(entry["file"]).name
-        if picture.exists() and hashlib.sha256(picture.read_bytes()).hexdigest() == entry["sha256"]:
-            found[entry["file"]] = entry
-    return found
+    if not ledger.exists() or ledger.read_bytes() != _lines(entries):
+        write_bytes(ledger, _lines(entries))
 
 
 def _is_entry(entry: Any) -> bool:
@@ -57,27 +204,20 @@ def _is_entry(entry: Any) -> bool:
     return all(isinstance(runs, list) for runs in entry["runs"].values())
 
 
-def whole_ledger(folder: Path, samples: Sequence[Sample]) -> list[Entry] | None:
-    """The lines of all `samples`, in their order; None unless all their pictures are there whole."""
-    have = finished_samples(folder, {s.file for s in samples})
-    return [have[s.file] for s in samples] if all(s.file in have for s in samples) else None
+def _sha256_of(picture: Path) -> str | None:
+    """The SHA-256 of a file; None if there is none."""
+    try:
+        state = picture.stat()
+        return _sha256(picture, state.st_ino, state.st_size, state.st_mtime_ns)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
-def write_ledger(folder: Path, entries: Sequence[Entry]) -> None:
-    """Let the ledger hold these lines and no others; it is not touched if it does."""
-    ledger = folder / "samples.jsonl"
-    if not ledger.exists() or ledger.read_bytes() != _lines(entries):
-        write_bytes(ledger, _lines(entries))
-
-
-def append(folder: Path, entries: Sequence[Entry]) -> None:
-    """Add lines behind those that are there whole; what a killed process wrote of a line is cut off."""
-    with lock_of(folder), (folder / "samples.jsonl").open("a+b") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(_lines(entries))
-        file.flush()
-        os.fsync(file.fileno())
+@functools.lru_cache(maxsize=1 << 18)
+def _sha256(picture: Path, inode: int, size: int, changed_ns: int) -> str:
+    """The SHA-256 of a file, read once for each time that it was changed."""
+    with picture.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _lines(entries: Sequence[Entry]) -> bytes:

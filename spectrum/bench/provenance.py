@@ -77,6 +77,13 @@ def hardware(device: torch.device) -> dict[str, Any]:
     return about
 
 
+def kernels_of(device: torch.device) -> dict[str, Any]:
+    """What a picture's last bits depend on: version of torch and device, on a CPU its kernels and threads."""
+    about = hardware(device)
+    named = ("device", "gpu") if device.type == "cuda" else ("device", "kernels", "threads")
+    return {"torch": torch.__version__, **{key: about[key] for key in named if key in about}}
+
+
 def _kernels() -> str:
     """The CPU instructions of torch's kernels, and those of oneDNN's where they are limited to others."""
     own, most = torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from spectrum.bench.describe import describe, fits
 from spectrum.bench.job import Job
 from spectrum.bench.ledger import whole_ledger
+from spectrum.bench.locks import held
 from spectrum.bench.provenance import environment
 from spectrum.core.errors import refuse
 from spectrum.models.pipelines import device_of
@@ -52,11 +51,10 @@ def keep_reference(job: Job) -> None:
     shared, ledger = base.shared_record_path, whole_ledger(job.base_folder, job.samples)
     if shared is None or shared.exists() or ledger is None:
         return
-    try:
-        with FileLock(base.folder.parent / f".{base.folder.name}.job.lock", timeout=0):
-            record = read_record(base.record_path) if base.record_path.exists() else None
-            if record is None or not fits(record, ledger, ledger):
-                record = describe(base, ledger, ledger, {}, environment(device_of(job.config.device)))
-            write_record(shared, record)
-    except Timeout:
-        return  # its own job is at work, and will write it
+    with held(base.folder.parent / f".{base.folder.name}.job.lock", wait=False) as mine:
+        if not mine:
+            return  # its own job is at work, and will write it
+        record = read_record(base.record_path) if base.record_path.exists() else None
+        if record is None or not fits(record, ledger, ledger):
+            record = describe(base, ledger, ledger, {}, environment(device_of(job.config.device)))
+        write_record(shared, record)

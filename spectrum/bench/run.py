@@ -6,12 +6,10 @@ without sampling again, and returns at once when all is there.
 
 import dataclasses
 import functools
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from rich.console import Console
 
 from eval.metrics.measure import measure, missing_metrics
@@ -24,35 +22,38 @@ from spectrum.bench.drawing import draw_pictures, wanted_pictures
 from spectrum.bench.generate import generate
 from spectrum.bench.job import Job
 from spectrum.bench.ledger import Entry, whole_ledger
+from spectrum.bench.locks import held
 from spectrum.bench.loggers import logger_of
-from spectrum.bench.machine import check_shared_timing, conditions, load_before_timing, note_start, shareable
+from spectrum.bench.machine import check_shared_timing, conditions, load_before_timing, note_start
 from spectrum.bench.profile_stage import print_profile, profile_of
 from spectrum.bench.progress import Progress
-from spectrum.bench.prompts import Sample, check_length
+from spectrum.bench.prompts import check_length
 from spectrum.bench.provenance import environment, hardware
 from spectrum.bench.reference import check_reference, keep_reference
 from spectrum.bench.requirements import check_prompts, missing_line
 from spectrum.bench.resolve import label
 from spectrum.bench.sampling import check_arguments, check_memory, sample_batch
+from spectrum.bench.stored import complete, of_other_code, stored_record
+from spectrum.bench.workers import ALONE, Worker, on_own_device
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import RunConfig
 from spectrum.core.errors import SpectrumError
-from spectrum.core.method import Method
 from spectrum.models.identity import model_kind
 from spectrum.models.pipelines import AbsentWeightsError, device_of, load_pipeline
 from spectrum.models.plans import cache_bytes, feature_bytes, plan_of
 from spectrum.models.solvers import with_solver
 from spectrum.records.files import writable
-from spectrum.records.record import MetricEntry, Record, parse_record, read_record, record_content, write_record
+from spectrum.records.record import MetricEntry, Record, parse_record, record_content, write_record
 from spectrum.records.timing import Timing
 
 
-def run(config: RunConfig, group: str | None = None) -> Path:
+def run(config: RunConfig, group: str | None = None, worker: Worker = ALONE) -> Path:
     """Do the job of a config.
 
     Args:
         config: the config.
         group: the multirun that it belongs to, for a logger.
+        worker: which of the processes that share the samples this is; all but the first make samples alone.
 
     Returns:
         Its folder, which holds the samples, the pictures and `record.json`.
@@ -61,22 +62,26 @@ def run(config: RunConfig, group: str | None = None) -> Path:
         SpectrumError: for every setting that cannot be run.
     """
     note_start()
-    console = Console()
+    config = on_own_device(config, worker)
     check_prompts(config)
     job = Job.of(config)
     here = device_of(config.device).type == "cpu"
     check_memory(Sampling.of(job.config), batch_size(job), features_bytes(job) if here else 0)
+    if not worker.first:
+        _share(job, worker)
+        return job.folder
+    console = Console()
     logger = logger_of(config.logger, config.out, config.plugins)
     _print_plan(console, job)
     writable(job.folder.parent)
     if config.records:
         writable(Path(config.records), "records")
-    with FileLock(job.folder.parent / f".{job.folder.name}.job.lock"):
-        record = _stored_record(job, console)
+    with held(job.folder.parent / f".{job.folder.name}.job.lock"):
+        record = stored_record(job, functools.partial(console.print, highlight=False, soft_wrap=True))
         check_shared_timing(config, record)
         loaded = functools.cache(lambda: pipeline_of(job, console))
-        if record is None or not _complete(job, record):
-            record = _do_what_lacks(job, record, console, loaded)
+        if record is None or not complete(job, record):
+            record = _do_what_lacks(job, record, console, worker, loaded)
         else:
             _write(job, record)
             _draw_missing(job, record)
@@ -88,6 +93,15 @@ def run(config: RunConfig, group: str | None = None) -> Path:
         print_profile(profiled, console)
     console.print(f"pictures, sheet, timeline and record: {job.folder}", highlight=False, soft_wrap=True)
     return job.folder
+
+
+def _share(job: Job, worker: Worker) -> None:
+    """Make samples of a job together with the worker that does all the rest, until all are there."""
+    record = stored_record(job, lambda line: None)
+    if record is None or not complete(job, record):
+        console = Console(quiet=True, force_terminal=False)
+        with Progress(console) as progress:
+            _sample_both(job, worker, functools.cache(lambda: pipeline_of(job, console)), progress)
 
 
 def batch_size(job: Job) -> int:
@@ -118,73 +132,13 @@ def _print_plan(console: Console, job: Job) -> None:
     console.print(f"[bold]{label(config)}[/bold] on {config.model.name}: block runs {runs}{ideal}, cache {cache}")
     if plan.runs and len(plan.runs) < plan.steps:
         console.print(f"run steps: {' '.join(map(str, plan.runs))}", highlight=False)
-    for path in _of_other_code(job):
+    for path in of_other_code(job):
         console.print(
             f"the code of {config.method.name} has changed since {path} was made: it is not used, and the samples are "
             "made again",
             highlight=False,
             soft_wrap=True,
         )
-
-
-def _of_other_code(job: Job) -> list[Path]:
-    """Records with the same settings that other code of the method made."""
-    places = [job.folder.parent.glob(f"{job.config.method.name}-*/record.json")]
-    if job.config.records:
-        places.append(Path(job.config.records).glob(f"{job.config.method.name}-*.json"))
-    found = []
-    if job.record_path.exists() or ((shared := job.shared_record_path) is not None and shared.exists()):
-        return []
-    for path in (path for place in places for path in place):
-        try:
-            record = read_record(path)
-        except SpectrumError:
-            continue  # another version's, or damaged: this job does not use it
-        if record.settings == job.settings and record.id != job.folder.name:
-            found.append(path)
-    return found
-
-
-def _stored_record(job: Job, console: Console) -> Record | None:
-    """What is known of this job already, less what `redo` asks to make again and records of other pictures."""
-    redo = set(job.config.redo)
-    if "samples" in redo:
-        shutil.rmtree(job.folder, ignore_errors=True)
-        return None
-    paths = [path for path in (job.shared_record_path, job.record_path) if path is not None and path.exists()]
-    ledgers = [whole_ledger(folder, job.samples) for folder in (job.folder, job.base_folder)]
-    found: list[Record] = []
-    for path in paths:
-        record = read_record(path)
-        if path == job.record_path and job.shared_record_path and record.timing and not shareable(record.timing):
-            record = dataclasses.replace(record, timing=None)
-        if fits(record, *ledgers):
-            found.append(record)
-        else:
-            line = f"{path} is of other pictures than those in {job.folder.parent}: it is not used, but made again"
-            console.print(line, highlight=False, soft_wrap=True)
-    if not found:
-        return None
-    record = found[0]
-    for other in (
-        r for r in found[1:] if (r.digests, r.reference_samples) == (record.digests, record.reference_samples)
-    ):
-        metrics = {**other.metrics, **record.metrics}
-        record = dataclasses.replace(record, metrics=metrics, timing=record.timing or other.timing)
-    if "metrics" in redo:
-        record = dataclasses.replace(record, metrics={}, left_out={})
-    return dataclasses.replace(record, timing=None) if "timing" in redo else record
-
-
-def _complete(job: Job, record: Record) -> bool:
-    """Whether a stored record has all that is asked for.
-
-    A metric that could not be computed counts as done once the images are gone: it cannot be tried again.
-    """
-    lacking = missing_metrics(job.config.eval, record.metrics, *job.ids)
-    if job.config.timing and record.timing is None:
-        return False
-    return not lacking or not (whole_ledger(job.folder, job.samples) or set(lacking) - set(record.left_out))
 
 
 def _write(job: Job, record: Record) -> None:
@@ -202,13 +156,13 @@ def _draw_missing(job: Job, record: Record) -> None:
         draw_pictures(job, record)
 
 
-def _do_what_lacks(job: Job, record: Record | None, console: Console, loaded: Callable[[], Any]) -> Record:
+def _do_what_lacks(
+    job: Job, record: Record | None, console: Console, worker: Worker, loaded: Callable[[], Any]
+) -> Record:
     """Sample, time and measure what is lacking; the record, written."""
     config, sampling = job.config, Sampling.of(job.config)
     with Progress(console) as progress:
-        base = _sample(progress, "reference", loaded, job.uncached, Sampling.of(job.base), job.samples, job.base_folder)
-        check_reference(job)
-        ledger = _sample(progress, config.method.name, loaded, job.method, sampling, job.samples, job.folder)
+        base, ledger = _sample_both(job, worker, loaded, progress)
         if record is None or not fits(record, ledger, base):
             here = environment(device_of(config.device))
             record = describe(job, ledger, base, _probe(loaded, job, sampling), here)
@@ -241,22 +195,25 @@ def pipeline_of(job: Job, console: Console) -> Any:
     return pipe
 
 
-def _sample(
-    progress: Progress,
-    name: str,
-    loaded: Callable[[], Any],
-    method: Method,
-    sampling: Sampling,
-    todo: list[Sample],
-    folder: Path,
-) -> list[Entry]:
-    """The ledger of all samples; those that are not there are made."""
-    there = whole_ledger(folder, todo)
-    advance = progress.start(name, len(todo) * sampling.steps)
-    if there is not None:
-        advance(len(todo) * sampling.steps)
-        return there
-    return generate(loaded(), method, todo, sampling, folder, advance)
+def _sample_both(
+    job: Job, worker: Worker, loaded: Callable[[], Any], progress: Progress
+) -> tuple[list[Entry], list[Entry]]:
+    """The ledgers of the reference and of the method; samples that are not there are made."""
+    found = []
+    for name, config, method, folder in (
+        ("reference", job.base, job.uncached, job.base_folder),
+        (job.config.method.name, job.config, job.method, job.folder),
+    ):
+        sampling, ledger = Sampling.of(config), whole_ledger(folder, job.samples)
+        advance = progress.start(name, len(job.samples) * sampling.steps)
+        if ledger is None:
+            ledger = generate(loaded(), method, job.samples, sampling, folder, advance, worker)
+        else:
+            advance(len(job.samples) * sampling.steps)
+        if folder == job.base_folder:
+            check_reference(job)
+        found.append(ledger)
+    return found[0], found[1]
 
 
 def _probe(loaded: Callable[[], Any], job: Job, sampling: Sampling) -> dict[str, Any]:

@@ -117,6 +117,8 @@ class RunConfig:
     seeds: Any = field(default_factory=lambda: [0])  # each prompt is sampled once per seed
     batch: int | None = None  # samples per denoiser call; null takes the model's own. Part of a run's id
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    workers: int | None = None  # processes that share the samples of a job and are started one by one
+    worker: int | None = None  # which of them this is, from 0; torchrun, accelerate launch and srun say it themselves
     out: str = "outputs"  # the folder for samples, pictures and records
     records: str | None = None  # a folder that also gets the record, for example results/records
     probe: int = 4  # samples whose forecasts are compared with the true features; 0 leaves that out

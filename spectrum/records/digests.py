@@ -23,8 +23,15 @@ def record_digest(content: Mapping[str, Any]) -> str:
         >>> record_digest({"nfe": 14.0}) == record_digest({"nfe": 14.0, "digest": "abc"})
         True
     """
-    rest = {key: value for key, value in content.items() if key != "digest"}
-    return identity(json.loads(json.dumps(finite(rest))), LENGTH)
+    rest = finite({key: value for key, value in content.items() if key != "digest"})
+    return identity(rest if _text_keys(rest) else json.loads(json.dumps(rest)), LENGTH)
+
+
+def _text_keys(content: Any) -> bool:
+    """Whether all keys are text, in whose order JSON sorts them; others are sorted before they become text."""
+    if isinstance(content, dict):
+        return all(isinstance(key, str) and _text_keys(value) for key, value in content.items())
+    return not isinstance(content, list) or all(map(_text_keys, (v for v in content if type(v) in (dict, list))))
 
 
 def sample_digests(ledger: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -80,7 +80,7 @@ def finite(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: finite(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return [finite(value) for value in content]
+        return [value if type(value) is float and value - value == 0 else finite(value) for value in content]
     if isinstance(content, float) and content - content != 0:
         return None
     return content
