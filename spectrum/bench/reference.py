@@ -56,7 +56,9 @@ def keep_reference(job: Job) -> None:
         with FileLock(base.folder.parent / f".{base.folder.name}.job.lock", timeout=0):
             record = read_record(base.record_path) if base.record_path.exists() else None
             if record is None or not fits(record, ledger, ledger):
-                record = describe(base, ledger, ledger, {}, environment(device_of(job.config.device)))
+                record = describe(
+                    base, ledger, ledger, {}, environment(device_of(job.config.device), job.config.offload)
+                )
             write_record(shared, record)
     except Timeout:
         return  # its own job is at work, and will write it
