@@ -16,6 +16,7 @@ from spectrum.models.need import Need, gib
 Change = Callable[[RunConfig], Iterator[tuple[str, RunConfig]]]
 """Gives variants of a config, from the least to the most change, each with the words to type for it."""
 TRY = "check_memory=false"
+OUTPUT = " (at method.site=output another method: what the denoiser returns is stored and forecast)"
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Nearest:
 def nearest(config: RunConfig, peak: Callable[[RunConfig], int], limit: int, changes: Mapping[str, Change]) -> Nearest:
     """The setting nearest to a config's with which it fits.
 
-    Single changes are tried in their order; then all of them one on top of the other, less those that turn out not to
-    be needed.
+    Single changes are tried in their order; then all of them one on top of the other, less what turns out not to be
+    needed.
 
     Args:
         config: the config, which does not fit.
@@ -60,10 +61,11 @@ def nearest(config: RunConfig, peak: Callable[[RunConfig], int], limit: int, cha
             lowest = sizes[chosen[name]]
         if lowest <= limit:
             break
-    for name in list(chosen):
-        fewer = {other: number for other, number in chosen.items() if other != name}
-        if peak(_with(config, changes, fewer)) <= max(limit, lowest):
-            chosen = fewer
+    least = max(limit, lowest)
+    for name, number in list(chosen.items()):
+        fewer = {other: own for other, own in chosen.items() if other != name}
+        tries = [fewer, *({**chosen, name: smaller} for smaller in range(number))]
+        chosen = next((tried for tried in tries if peak(_with(config, changes, tried)) <= least), chosen)
     words = tuple(_words(config, changes, chosen))
     lowest = peak(_with(config, changes, chosen))
     return Nearest(words, lowest, lowest <= limit)
@@ -89,7 +91,8 @@ def changes_of(method: Method, cpu: bool) -> dict[str, Change]:
         cpu: whether it is on a CPU, where there is nothing to offload from.
     """
     found: dict[str, Change] = {"model.vae": _pieces, "batch": _batches}
-    if method.forecast is not None and method.site is Site.exit and method.time_only and not method.front_blocks:
+    plain = method.time_only and not method.front_blocks and method.fitted_steps is None
+    if method.forecast is not None and method.site is Site.exit and plain:
         found["method.site"] = _output
     if not cpu:
         found["offload"] = _offloads
@@ -161,10 +164,10 @@ def check_fit(
     found = nearest(config, peak, limit, changes_of(method, cpu))
     lacks = f"model={config.model.name} needs {whole.text(config.offload, ahead)}, and {gib(limit)} GiB are free"
     words, size = " ".join(found.words), f"{gib(found.peak)} GiB"
-    stored = " (which stores what the denoiser returns, and forecasts that)" if "method.site=output" in words else ""
+    stored = OUTPUT if "method.site=output" in words else ""
     if found.fits:
-        return refuse(f"{lacks}: type {words}{stored}, which needs {size}; or {TRY} to try it all the same")
-    least = f"the least, with {words}{stored}, is {size}" if words else "no setting here makes it less"
+        return refuse(f"{lacks}: type {words}, which needs {size}{stored}; or {TRY} to try it all the same")
+    least = f"the least, with {words}, is {size}{stored}" if words else "no setting here makes it less"
     return refuse(f"{lacks}; {least}: take a smaller height, width or model, or type {TRY} to try it all the same")
 
 

@@ -71,7 +71,8 @@ class _Rehearsal:
             self._watch_modules(found[name])
         with torch.no_grad(), ExitStack() as stack:
             for name, module in found.items():
-                _with_buffers(module)
+                if name not in self._denoisers:
+                    _with_buffers(module)
                 add_hook_to_module(module, _Here())
                 for method in ("forward", "encode", "decode"):
                     if hasattr(module, method):

@@ -41,6 +41,7 @@ def need_of(config: RunConfig, plan: Plan, rehearsal: Callable[[RunConfig], Rehe
         parts["text encoders"] = encoders
         tasks.append(Task("text encoders", "text encoders", 0))
         guessed.append("text encoders, by the size of the download")
+        guessed += ["the VAE's tiles"] if "tiling" in config.model.vae else []
     features = stored_bytes(config, plan, found)
     if features is None:
         guessed.append(f"what is stored at {config.method.site}, which is not counted")

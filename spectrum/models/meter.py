@@ -46,7 +46,7 @@ class Meter(DispatchMode):
         mapped(lambda tensor: met.append(tensor.is_meta), (args, kwargs))
         if any(met):
             to = torch.device(kwargs.get("device") or META)
-            if func is torch.ops.aten._to_copy.default and to != META:
+            if str(func) == "aten._to_copy.default" and to != META:
                 return torch.zeros_like(args[0], dtype=kwargs.get("dtype"), device=to)
             if func is torch.ops.aten.nonzero.default:
                 return torch.empty(args[0].numel(), args[0].ndim, dtype=torch.long, device=META)
@@ -93,7 +93,8 @@ def metered(call: Callable[..., Any], args: Any, kwargs: Any, known: Iterable[nn
         known: modules whose weights are not counted.
 
     Returns:
-        (what it returned, on the meta device; the most bytes that it held at once, without weights and arguments).
+        (what it returned, on the meta device; the most bytes that were alive at once, with its arguments and
+        without weights).
 
     Raises:
         RuntimeError, NotImplementedError, and others: where the code asks for numbers that are not there.
