@@ -32,8 +32,10 @@ def main() -> None:
     given = options(sys.argv[1:], OPTIONS, USAGE)
     quiet()
     path = Path(given.get("to", KEPT))
-    found = json.loads(path.read_text()) if path.exists() and "models" in given else {}
-    for name in given["models"].split(",") if "models" in given else choices("model"):
+    known = choices("model")
+    before = json.loads(path.read_text()) if path.exists() else {}
+    found = {name: entry for name, entry in before.items() if name in known}
+    for name in given["models"].split(",") if "models" in given else known:
         began = time.monotonic()
         config = compose([f"model={name}"])
         found[name] = entry_of(config, rehearse(config))

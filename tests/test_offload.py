@@ -5,6 +5,7 @@ import torch
 from command import QUICK, call, error_line
 
 from eval.timing import hardware_text
+from spectrum import SpectrumError
 from spectrum.api import Accelerated
 from spectrum.bench.identity import settings_id
 from spectrum.bench.job import Job
@@ -16,6 +17,7 @@ from spectrum.config.compose import compose
 from spectrum.config.sampling import Sampling
 from spectrum.models.architectures import randomise
 from spectrum.models.offload import networks, part_of, placed
+from spectrum.models.pieces import in_pieces
 from spectrum.models.pipelines import load_pipeline
 from spectrum.records.record import read_record
 
@@ -110,6 +112,8 @@ def test_the_record_and_its_timing_say_so_and_the_pictures_are_those_of_the_whol
     assert record.hardware == {**whole.hardware, "offload": "group"} and record.digests == whole.digests
     assert record.timing is not None and record.timing.hardware == record.hardware
     assert whole.timing is not None and record.timing.id != whole.timing.id
+    for model in (compose([]).model, compose(["model=flux", "model.weights=tiny"]).model):
+        assert all(map(_is_offloaded, networks(load_pipeline(model, CPU, "model")).values()))
 
 
 def test_what_a_network_takes_in_groups():
@@ -139,3 +143,19 @@ def test_weights_that_another_device_draws_are_those_of_that_device():
     assert torch.equal(drawn[0].weight, drawn[1].weight)
     absent = randomise(torch.nn.Linear(8, 4, device="meta"))
     assert absent.weight.is_meta
+
+
+@pytest.mark.parametrize("piece", ["slices", "tiling"])
+def test_a_vae_that_cannot_do_what_is_asked_is_named(piece):
+    model = compose(["model=flux", "model.weights=tiny", f"model.vae=[{piece}]"]).model
+    pipe = load_pipeline(compose(["model=flux", "model.weights=tiny"]).model, CPU)
+    if piece == "tiling":
+        in_pieces(pipe, model)
+        assert pipe.vae.use_tiling
+        pipe.vae.enable_tiling = _cannot
+    with pytest.raises(SpectrumError, match=f"model.vae={piece} is nothing that AutoencoderKL can do"):
+        in_pieces(pipe, model)
+
+
+def _cannot():
+    raise NotImplementedError
