@@ -86,4 +86,5 @@ def hardware_text(hardware: Mapping[str, Any]) -> str:
     """
     kernels = f" ({hardware['kernels']})" if "kernels" in hardware else ""
     cpu = f"{hardware['cpu']}{kernels} with {hardware['threads']} threads"
-    return f"{hardware['gpu']}, {cpu}" if "gpu" in hardware else cpu
+    text = f"{hardware['gpu']}, {cpu}" if "gpu" in hardware else cpu
+    return f"{text}, offload={hardware['offload']}" if "offload" in hardware else text

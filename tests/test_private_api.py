@@ -52,6 +52,7 @@ SYMBOLS = [
     Symbol("diffusers.hooks.hooks", "StateManager.set_context", "to learn the CFG branch"),
     Symbol("diffusers.models.modeling_utils", "ModelMixin._parallel_config", "to see context parallelism"),
     Symbol("diffusers.models.modeling_utils", "ModelMixin._keep_in_fp32_modules", "to build models with drawn weights"),
+    Symbol("diffusers.models.modeling_utils", "ModelMixin._supports_group_offloading", "to offload in groups", bool),
     Symbol("diffusers.pipelines.pipeline_utils", "DiffusionPipeline._execution_device", "to place drawn embeddings"),
     Symbol("torch._dynamo", "OptimizedModule", "to recognise what torch.compile returned", type),
     Symbol("torch.nn", "Module._compiled_call_impl", "to wrap the call that module.compile() made"),

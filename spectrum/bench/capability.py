@@ -121,7 +121,7 @@ def _steps(pipe: Any, side: Side, batch: list[Sample], stop: int) -> list[float]
     """The milliseconds of a call's first steps."""
     watch = Watch(pipe, side.sampling.steps, stop)
     with contextlib.ExitStack() as stack:
-        if side.method.forecast is not None:
+        if side.method is not None and side.method.forecast is not None:
             stack.enter_context(Accelerated(pipe, side.method))
         prove(pipe, side, batch)
         with watch.on():

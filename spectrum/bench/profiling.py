@@ -176,7 +176,7 @@ def profile(pipe: Any, job: Job) -> dict[str, Any]:
     side, batch = Side(job.method, Sampling.of(config)), job.samples[: config.batch or 1]
     before = load_average()
     pipe = with_solver(pipe, side.sampling.solver)
-    with Accelerated(pipe, side.method) as handle, tempfile.TemporaryDirectory(dir=job.folder, prefix=".draft-") as at:
+    with Accelerated(pipe, job.method) as handle, tempfile.TemporaryDirectory(dir=job.folder, prefix=".draft-") as at:
         if len(denoisers(pipe)) > 1:  # each is proved at its own first step
             sample_batch(pipe, batch, side.sampling)
         else:

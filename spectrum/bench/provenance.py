@@ -20,8 +20,13 @@ PLANS = ":(exclude)spectrum/assets/*/plans/*"
 """Plans do not: what a run takes from one is in its record, so that fitting one does not make the next one dirty."""
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Command line, commit, versions and hardware of this process."""
+def environment(device: torch.device, offload: str = "none") -> dict[str, Any]:
+    """Command line, commit, versions and hardware of this process.
+
+    Args:
+        device: where it computes.
+        offload: how weights are kept on the CPU meanwhile.
+    """
     versions = {}
     for name in PACKAGES:
         try:
@@ -34,7 +39,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "git": git_at_start(),
         "python": platform.python_version(),
         "packages": versions,
-        "hardware": hardware(device),
+        "hardware": hardware(device, offload),
     }
 
 
@@ -67,14 +72,19 @@ def git_at_start() -> dict[str, Any]:
     return git_state()
 
 
-def hardware(device: torch.device) -> dict[str, Any]:
-    """What a timing and a picture's last bits depend on: device, its name and driver, threads, CPU, its kernels."""
+def hardware(device: torch.device, offload: str = "none") -> dict[str, Any]:
+    """What a timing and a picture's last bits depend on: device, its name and driver, threads, CPU, its kernels.
+
+    Args:
+        device: where it computes.
+        offload: how weights are kept on the CPU meanwhile, which takes time; `none` is not noted.
+    """
     about: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads(), "cpu": _cpu()}
     if device.type == "cpu":
         about["kernels"] = _kernels()
     if device.type == "cuda":
         about |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
-    return about
+    return about if offload == "none" else about | {"offload": offload}
 
 
 def kernels_of(device: torch.device) -> dict[str, Any]:

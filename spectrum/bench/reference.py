@@ -56,5 +56,6 @@ def keep_reference(job: Job) -> None:
             return  # its own job is at work, and will write it
         record = read_record(base.record_path) if base.record_path.exists() else None
         if record is None or not fits(record, ledger, ledger):
-            record = describe(base, ledger, ledger, {}, environment(device_of(job.config.device)))
+            here = environment(device_of(job.config.device), job.config.offload)
+            record = describe(base, ledger, ledger, {}, here)
         write_record(shared, record)

@@ -22,26 +22,24 @@ from spectrum.bench.drawing import draw_pictures, wanted_pictures
 from spectrum.bench.generate import generate
 from spectrum.bench.job import Job
 from spectrum.bench.ledger import Entry, whole_ledger
+from spectrum.bench.loading import pipeline_of
 from spectrum.bench.locks import held
 from spectrum.bench.loggers import logger_of
 from spectrum.bench.machine import check_shared_timing, conditions, load_before_timing, note_start
 from spectrum.bench.profile_stage import print_profile, profile_of
 from spectrum.bench.progress import Progress
-from spectrum.bench.prompts import check_length
 from spectrum.bench.provenance import environment, hardware
 from spectrum.bench.reference import check_reference, keep_reference
-from spectrum.bench.requirements import check_prompts, missing_line
+from spectrum.bench.requirements import check_prompts
 from spectrum.bench.resolve import label
-from spectrum.bench.sampling import check_arguments, check_memory, sample_batch
+from spectrum.bench.sampling import check_memory, sample_batch
 from spectrum.bench.stored import complete, of_other_code, stored_record
 from spectrum.bench.workers import ALONE, Worker, on_own_device
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import RunConfig
-from spectrum.core.errors import SpectrumError
-from spectrum.models.identity import model_kind
-from spectrum.models.pipelines import AbsentWeightsError, device_of, load_pipeline
+from spectrum.models.offload import check_offload
+from spectrum.models.pipelines import device_of
 from spectrum.models.plans import cache_bytes, feature_bytes, plan_of
-from spectrum.models.solvers import with_solver
 from spectrum.records.files import writable
 from spectrum.records.record import MetricEntry, Record, parse_record, record_content, write_record
 from spectrum.records.timing import Timing
@@ -65,8 +63,9 @@ def run(config: RunConfig, group: str | None = None, worker: Worker = ALONE) -> 
     config = on_own_device(config, worker)
     check_prompts(config)
     job = Job.of(config)
-    here = device_of(config.device).type == "cpu"
-    check_memory(Sampling.of(job.config), batch_size(job), features_bytes(job) if here else 0)
+    device = device_of(config.device)
+    check_offload(config.offload, device)
+    check_memory(Sampling.of(job.config), batch_size(job), features_bytes(job) if device.type == "cpu" else 0)
     if not worker.first:
         _share(job, worker)
         return job.folder
@@ -164,7 +163,7 @@ def _do_what_lacks(
     with Progress(console) as progress:
         base, ledger = _sample_both(job, worker, loaded, progress)
         if record is None or not fits(record, ledger, base):
-            here = environment(device_of(config.device))
+            here = environment(device_of(config.device), config.offload)
             record = describe(job, ledger, base, _probe(loaded, job, sampling), here)
             write_record(job.record_path, record)
         check_shared_timing(config, record)
@@ -177,22 +176,6 @@ def _do_what_lacks(
     _write(job, record)
     draw_pictures(job, record)
     return record
-
-
-def pipeline_of(job: Job, console: Console) -> Any:
-    """The pipeline of a job, with its arguments and prompts checked."""
-    model = job.config.model
-    if model_kind(model) == "real weights":
-        console.print(f"loading the weights of {model.name}", highlight=False)
-    try:
-        pipe = load_pipeline(model, device_of(job.config.device))
-    except AbsentWeightsError as error:
-        raise SpectrumError(missing_line(job.config) or str(error)) from None
-    with_solver(pipe, Sampling.of(job.config).solver)
-    check_arguments(pipe, Sampling.of(job.config))
-    limit = model.call.get("max_sequence_length") or getattr(pipe, "tokenizer_max_length", 77)
-    check_length(pipe, job.prompts, limit)
-    return pipe
 
 
 def _sample_both(
@@ -232,7 +215,7 @@ def _time(progress: Progress, pipe: Any, job: Job) -> Timing:
     batches = timing.batches_of(job.samples, batch_size(job), job.config.timing)
     advance = progress.start("timing", timing.sample_steps(reference, [own], batches))
     (rounds,) = timing.timed_rounds(pipe, reference, [own], batches, advance)
-    where, machine = conditions(load), hardware(device_of(job.config.device))
+    where, machine = conditions(load), hardware(device_of(job.config.device), job.config.offload)
     return timing.timing_of(job.folder.name, rounds, machine, where, timing.process_id(where))
 
 

@@ -176,7 +176,7 @@ def runs_here(submission: Submission) -> None:
     """It samples on the embedded model; on the record's machine, with its torch, its first picture is the record's."""
     pipe = None
     for runs, job in submission.jobs.items():
-        pipe = pipe or load_pipeline(job.config.model, device_of(job.config.device))
+        pipe = pipe or load_pipeline(job.config.model, device_of(job.config.device), job.config.offload)
         with Accelerated(pipe, job.method) as handle:
             picture = sample_batch(pipe, job.samples[:1], Sampling.of(job.config))[0]
             report = handle.report()
@@ -184,7 +184,7 @@ def runs_here(submission: Submission) -> None:
             refuse(f"{submission.name} with runs={runs} skipped no step on the embedded model")
         record = submission.records[runs]
         digest = hashlib.sha256(encoded(picture, job.config.model.fps)).hexdigest()[:LENGTH]
-        here = hardware(device_of(job.config.device)), version("torch")
+        here = hardware(device_of(job.config.device), job.config.offload), version("torch")
         older = {"kernels": "AVX2"} if record.hardware["device"] == "cpu" else {}  # those that do not say had these
         if here == ({**older, **record.hardware}, record.packages.get("torch")) and digest != record.digests[0]:
             refuse(

@@ -16,6 +16,7 @@ from spectrum.bench.prompts import Sample
 from spectrum.bench.sampling import sample_batch
 from spectrum.config.sampling import Sampling
 from spectrum.core.method import Method
+from spectrum.hooks.private_api import execution_device
 from spectrum.models.solvers import with_solver
 from spectrum.records.files import identity
 from spectrum.records.timing import Conditions, TimedRound, Timing, round_nfe
@@ -37,7 +38,7 @@ class _Stopwatch:
         self._began = self._ended = self._seconds = 0.0
         self._clock = clock
         self._handles = [model.register_forward_pre_hook(self._called) for model in denoisers(pipe)]
-        self._device, self._pipe, self._timesteps = pipe.device, pipe, None
+        self._device, self._pipe, self._timesteps = execution_device(pipe), pipe, None
 
     def _called(self, module: Any, args: Any) -> None:
         timesteps = self._pipe.scheduler.timesteps

@@ -29,6 +29,7 @@ from spectrum.config.schema import RunConfig
 from spectrum.core.errors import refuse
 from spectrum.models.fitted import CALIBRATION, read_calibration
 from spectrum.models.identity import weights_folder
+from spectrum.models.offload import check_whole
 from spectrum.models.pipelines import device_of, load_pipeline
 from spectrum.models.sources import CLASSES_HUB
 from spectrum.records.files import write_json
@@ -57,6 +58,7 @@ def main(words: list[str]) -> None:
     if name not in FITS and config.method.drift is None:
         refuse(f"method={name} has nothing to fit: type one that decides by data, {USAGE}")
     check_fit_prompts(config)
+    check_whole(config)
     budgets = _budgets(given.get("budgets"))
     keep = truth("write", given)
     if keep:

@@ -33,6 +33,7 @@ from spectrum.core.errors import check_number, refuse
 from spectrum.core.method import Site
 from spectrum.models.identity import weights_folder
 from spectrum.models.kept_plans import PLANS, plan_name
+from spectrum.models.offload import check_whole
 from spectrum.models.pipelines import device_of, load_pipeline
 from spectrum.planning.local import LOCAL
 from spectrum.records.files import write_bytes
@@ -67,6 +68,7 @@ def main(words: list[str]) -> None:
     config = compose(with_defaults(words, "method=none", "prompts=calibration", *limit))
     asked = asked_of(given)
     check_fit_prompts(config)
+    check_whole(config)
     model = config.model
     if "to" in given and len(asked) > 1:
         refuse("to= names one file: leave it out, or type one number of runs")

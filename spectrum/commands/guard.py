@@ -159,17 +159,18 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
-def truth(key: str, given: Mapping[str, str]) -> bool:
-    """Whether an option of a command says true; false where it is not typed.
+def truth(key: str, given: Mapping[str, str], untyped: bool = False) -> bool:
+    """Whether an option of a command says true.
 
     Args:
         key: the option.
         given: the options that were typed.
+        untyped: what it is where it is not typed.
 
     Raises:
         SpectrumError: if it says anything else than true or false.
     """
-    value = given.get(key, "false")
+    value = given.get(key, "true" if untyped else "false")
     if value not in ("true", "false"):
         refuse(f"{key}={value} is unknown: type {key}=true or {key}=false")
     return value == "true"

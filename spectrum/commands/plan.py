@@ -13,24 +13,30 @@ from rich.console import Console
 from rich.table import Table
 
 from spectrum.bench.resolve import resolve
-from spectrum.commands.guard import split_options
+from spectrum.commands.guard import quiet, split_options, truth
 from spectrum.commands.help import wants_config_help
 from spectrum.commands.plan_files import show_plans
 from spectrum.config.compose import compose
 from spectrum.config.schema import RunConfig
-from spectrum.core.errors import refuse
+from spectrum.core.errors import SpectrumError, refuse
 from spectrum.core.method import Plan
+from spectrum.models.kept_rehearsals import kept_rehearsal
+from spectrum.models.memory import need_of
+from spectrum.models.need import Need, Rehearsed
 from spectrum.models.plans import cache_bytes, plan_of
 
 
-def as_json(config: RunConfig, plan: Plan, size: int | None) -> str:
-    """One object: `run_steps`, `nfe`, `weights` from skipped step to list (oldest first), `cache_bytes`."""
+def as_json(config: RunConfig, plan: Plan, size: int | None, need: Need | None) -> str:
+    """One object: `run_steps`, `nfe`, `weights` from skipped step to list (oldest first), `cache_bytes`,
+    `memory_bytes` on the device at most.
+    """
     found: dict[str, Any] = {"model": config.model.name, "method": config.method.name, "steps": plan.steps}
     found |= {"run_steps": plan.runs, "nfe": plan.nfe, "weights": {str(s.step): s.weights for s in plan.skipped}}
-    return json.dumps({**found, "cache_bytes": size})
+    memory = None if need is None else need.peak(config.offload)
+    return json.dumps({**found, "cache_bytes": size, "memory_bytes": memory})
 
 
-def as_text(console: Console, config: RunConfig, plan: Plan, size: int | None) -> None:
+def as_text(console: Console, config: RunConfig, plan: Plan, size: int | None, need: Need | None) -> None:
     """The same for people, with `sum w` and `|w|_1`."""
     console.print(f"[bold]{config.method.name}[/bold] on {config.model.name}, {plan.steps} steps")
     if plan.runs is None:
@@ -40,6 +46,8 @@ def as_text(console: Console, config: RunConfig, plan: Plan, size: int | None) -
         console.print(f"ideal speed-up: {config.model.steps / len(plan.runs):.2f}x")
     known = "known from the first run step on" if size is None else f"{size:,} bytes a sample ({size / 2**20:.1f} MiB)"
     console.print(f"cache: {known}", highlight=False)
+    if need is not None:
+        console.print(f"memory: {need.text(config.offload)}", highlight=False, soft_wrap=True)
     if not plan.skipped:
         if plan.runs is not None and len(plan.runs) < plan.steps:
             console.print("weights: decided by the data")
@@ -51,7 +59,29 @@ def as_text(console: Console, config: RunConfig, plan: Plan, size: int | None) -
     console.print(table)
 
 
+def memory_of(config: RunConfig, plan: Plan) -> Need | None:
+    """What a config needs of memory; None where its architecture is nowhere here.
+
+    A model that ships is answered at once at its own size; any other is rehearsed, which takes torch and seconds.
+    """
+
+    def rehearsal(asked: RunConfig) -> Rehearsed:
+        kept = kept_rehearsal(asked)
+        if kept is not None:
+            return kept
+        from spectrum.bench.rehearsal import rehearse
+
+        quiet()
+        return rehearse(asked)
+
+    try:
+        return need_of(config, plan, rehearsal)
+    except SpectrumError:
+        return None
+
+
 OPTIONS = {
+    "memory": "false leaves out what the model needs of memory, which takes seconds where a model's size was changed",
     "format": "text, or json",
     "plan": "a plan's file to show, or two with a comma between them to compare",
     "export": "cache-dit or authors: print the schedule of a plan as they write it",
@@ -70,6 +100,7 @@ def main(words: list[str]) -> None:
     style = given.get("format", "text")
     if style not in ("text", "json"):
         refuse(f"format={style} is unknown: type format=text or format=json")
+    memory = truth("memory", given, True)
     if "plan" in given and "method=planned" not in overrides:
         if overrides or "format" in given:
             refuse(
@@ -82,7 +113,8 @@ def main(words: list[str]) -> None:
     config, method = resolve(compose([*overrides, *([f"plan={given['plan']}"] if "plan" in given else [])]))
     plan = plan_of(config, method)
     size = cache_bytes(config, plan)
+    need = memory_of(config, plan) if memory else None
     if style == "json":
-        print(as_json(config, plan, size))
+        print(as_json(config, plan, size, need))
     else:
-        as_text(Console(), config, plan, size)
+        as_text(Console(), config, plan, size, need)

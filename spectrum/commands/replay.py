@@ -30,6 +30,7 @@ from spectrum.config.overrides import check_overrides, listed_values
 from spectrum.config.schema import RunConfig
 from spectrum.core.errors import refuse
 from spectrum.models.identity import model_identity
+from spectrum.models.offload import check_whole
 from spectrum.models.pipelines import device_of, load_pipeline
 
 OPTIONS = {
@@ -124,6 +125,7 @@ def main(words: list[str]) -> None:
     records = records_folder(Path(given["records"])) if "records" in given else None
     trace = Trace.load(Path(given["trace"]))
     jobs = [job_of(job, trace) for job in expand(words)]
+    check_whole(jobs[0])
     model = jobs[0].model
     quiet()
     denoiser = denoisers(load_pipeline(model, device_of(jobs[0].device)))[0]

@@ -23,10 +23,11 @@ from eval.tables.tables import match_rows
 from eval.timing import hardware_text
 from spectrum.bench import timing
 from spectrum.bench.job import Job
+from spectrum.bench.loading import pipeline_of
 from spectrum.bench.machine import COMMAND, ROUNDS, check_idle, conditions, load_at_start, note_start
 from spectrum.bench.progress import Progress
 from spectrum.bench.provenance import hardware
-from spectrum.bench.run import batch_size, pipeline_of
+from spectrum.bench.run import batch_size
 from spectrum.commands.guard import options, quiet, records_folder, wants_help
 from spectrum.config.compose import compose
 from spectrum.config.reader import RESULTS
@@ -145,7 +146,7 @@ def _timed(rows: list[tuple[Record, Job]], rounds: int, console: Console) -> lis
     with Progress(console) as progress:
         advance = progress.start("timing", timing.sample_steps(reference, sides, batches))
         timed = timing.timed_rounds(pipe, reference, sides, batches, advance)
-    where, machine = conditions(load_at_start()), hardware(device_of(job.config.device))
+    where, machine = conditions(load_at_start()), hardware(device_of(job.config.device), job.config.offload)
     process = timing.process_id(where)
     return [
         dataclasses.replace(record, timing=timing.timing_of(record.id, own, machine, where, process))

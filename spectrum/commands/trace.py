@@ -18,6 +18,7 @@ from spectrum.config.sampling import Sampling
 from spectrum.config.schema import RunConfig
 from spectrum.core.errors import refuse
 from spectrum.models.identity import model_identity
+from spectrum.models.offload import check_whole
 from spectrum.models.pipelines import device_of, load_pipeline
 from spectrum.records.files import identity, writable
 
@@ -41,6 +42,7 @@ def main(words: list[str]) -> None:
         return
     given, words = split_options(words, OPTIONS, "python scripts/trace.py [trace=FILE] [key=value ...]")
     config = compose(with_defaults(words, "prompts=calibration", "prompts.limit=16"))
+    check_whole(config)
     path = Path(given["trace"]) if "trace" in given else file_of(config)
     if path.is_dir():
         refuse(f"trace={path} is a folder: type trace=FILE")

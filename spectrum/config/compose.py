@@ -13,7 +13,16 @@ from omegaconf.errors import OmegaConfBaseException
 from spectrum.config.messages import one_value, several_values, unknown_key
 from spectrum.config.reader import compose_raw, group_file
 from spectrum.config.sampling import Sampling, takes_one
-from spectrum.config.schema import BYTES, PARTS, TOY_BATCH, MethodConfig, ModelConfig, PromptsConfig, RunConfig
+from spectrum.config.schema import (
+    BYTES,
+    OFFLOADS,
+    PARTS,
+    TOY_BATCH,
+    MethodConfig,
+    ModelConfig,
+    PromptsConfig,
+    RunConfig,
+)
 from spectrum.core.errors import SpectrumError, check_number, refuse
 
 __all__ = ["RunConfig", "compose", "parse"]
@@ -157,6 +166,10 @@ def _check(config: RunConfig) -> None:
     check_number("batch", config.batch or 0, low=1, integer=True)
     if (config.batch or 1) > 1 and takes_one(Sampling.of(config).embeds):
         refuse(f"batch={config.batch}: {config.model.pipeline} takes one sample a call: type batch=1")
+    if config.offload not in OFFLOADS:
+        refuse(f"offload={config.offload} is unknown: type one of {', '.join(OFFLOADS)}")
+    if config.memory_limit_gb is not None and not config.memory_limit_gb > 0:
+        refuse(f"memory_limit_gb={config.memory_limit_gb} must be above 0: type how many GiB may be used")
     check_number("probe", config.probe, low=0, integer=True)
     check_number("timing", config.timing, low=0, integer=True)
     for name in ("height", "width"):

@@ -17,6 +17,8 @@ PARTS = ("samples", "metrics", "timing", "profile")
 TOY_BATCH = 8
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """The dtypes that a model can be loaded in, with the bytes of one element."""
+OFFLOADS = ("none", "model", "group")
+"""Where weights are while they are not at work: on the device, or on the CPU by network or by block."""
 BUILT = {"random": "random weights, full size", "tiny": "random weights, toy width"}
 """The values of `model.weights` for which a pipeline is built from its config, with what people call them."""
 
@@ -119,6 +121,9 @@ class RunConfig:
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     workers: int | None = None  # processes that share the samples of a job and are started one by one
     worker: int | None = None  # which of them this is, from 0; torchrun, accelerate launch and srun say it themselves
+    offload: str = "none"  # weights that are not at work lie on the CPU: none, model (by network), group (by block)
+    memory_limit_gb: float | None = None  # use at most so many GiB of the device's memory; null takes what is free
+    check_memory: bool = True  # refuse before loading what would not fit; false tries it all the same
     out: str = "outputs"  # the folder for samples, pictures and records
     records: str | None = None  # a folder that also gets the record, for example results/records
     probe: int = 4  # samples whose forecasts are compared with the true features; 0 leaves that out

@@ -34,6 +34,7 @@ __all__ = [
     "execution_device",
     "hook_names",
     "kept_in_float32",
+    "offloads_in_groups",
     "share_submodules",
     "stack_names",
     "submodules",
@@ -154,3 +155,8 @@ def execution_device(pipe: Any) -> torch.device:
 def kept_in_float32(module: nn.Module) -> set[str]:
     """The parts of a model that diffusers loads in float32 whatever the dtype."""
     return set(getattr(module, "_keep_in_fp32_modules", None) or ())
+
+
+def offloads_in_groups(module: nn.Module) -> bool:
+    """Whether diffusers can offload a network in groups; it says so of its own, and takes all others."""
+    return bool(getattr(module, "_supports_group_offloading", True))

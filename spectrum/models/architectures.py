@@ -6,7 +6,7 @@ Text encoders are left out: `spectrum.models.inputs` has what stands for prompts
 import copy
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ def torch_dtype(name: str) -> torch.dtype:
     return getattr(torch, name)
 
 
-def build(model: ModelConfig, device: torch.device) -> Any:
+def build(model: ModelConfig, device: torch.device, drawn_on: torch.device | None = None) -> Any:
     """A pipeline with drawn weights, from the classes and arguments in its model's config, without a progress bar.
 
     `architecture.components` has for each part its class in diffusers, transformers or `spectrum.models.unchecked`
@@ -37,7 +37,8 @@ def build(model: ModelConfig, device: torch.device) -> Any:
 
     Args:
         model: the model's config.
-        device: where the parts are made.
+        device: where the parts are made; on the meta device they have no weights.
+        drawn_on: where the weights are drawn, one at a time, if not there: each device draws other ones.
 
     Raises:
         SpectrumError: if the config describes no architecture, or names a class that none of them has.
@@ -49,7 +50,7 @@ def build(model: ModelConfig, device: torch.device) -> Any:
         refuse(f"model={model.name} describes no architecture: type model.weights=pretrained")
     cls = getattr(diffusers, model.pipeline, None) or refuse(f"diffusers has no pipeline named {model.pipeline}")
     parts: dict[str, Any] = {
-        name: _component(name, spec, model, device) for name, spec in architecture["components"].items()
+        name: _component(name, spec, model, device, drawn_on) for name, spec in architecture["components"].items()
     }
     pipe = assembled(cls, {**parts, **architecture.get("settings", {})})
     if "resolutions" in architecture:
@@ -115,25 +116,32 @@ def class_of(name: str, *libraries: str, where: str = "") -> Any:
     return refuse(f"{where}there is no {name} in {' or '.join(libraries)}")
 
 
-def _component(name: str, spec: Mapping[str, Any], model: ModelConfig, device: torch.device) -> Any:
-    """One part of a pipeline from its config. A module is made on the device, in its dtype, as diffusers loads one."""
+def _component(
+    name: str, spec: Mapping[str, Any], model: ModelConfig, device: torch.device, drawn_on: torch.device | None = None
+) -> Any:
+    """One part of a pipeline from its config."""
     given = dict(spec)
     kind, dtype = given.pop("class"), torch_dtype(given.pop("dtype", model.dtype))
     cls = class_of(kind, "diffusers", "transformers", UNCHECKED, where=f"architecture.components.{name}: ")
     if not hasattr(cls, "parameters"):
         return cls.from_config(given) if hasattr(cls, "from_config") else cls(**given)
     config = getattr(cls, "config_class", None)  # of a class of transformers
+    made = made_in(dtype, device, lambda: cls.from_config(given) if config is None else cls(config(**given)))
+    return as_loaded(randomise(made, on=drawn_on), dtype)
+
+
+def made_in(dtype: torch.dtype, device: torch.device, make: Callable[[], Any]) -> Any:
+    """The network that a function makes, on a device and in a dtype."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            made = cls.from_config(given) if config is None else cls(config(**given))
-            return _as_loaded(randomise(made), dtype)
+            return make()
     finally:
         torch.set_default_dtype(default)
 
 
-def _as_loaded(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+def as_loaded(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """The module with its parameters in the dtypes that diffusers would load them in.
 
     What its weights file would hold is converted to `dtype`, but for the parts that diffusers leaves in float32.
@@ -163,15 +171,16 @@ def starts_of(model: ModelConfig, steps: int) -> list[int]:
 
 
 @torch.no_grad()
-def randomise(module: nn.Module, seed: int = SEED) -> nn.Module:
+def randomise(module: nn.Module, seed: int = SEED, on: torch.device | None = None) -> nn.Module:
     """Draw every parameter of a module at random, so that no block is switched off by a zero initialisation.
 
     Matrices and kernels get a standard deviation of `1 / sqrt(inputs)`; the weights of norms lie around 1, biases
     around 0.
 
     Args:
-        module: changed in place.
+        module: changed in place; on the meta device there is nothing to change.
         seed: of the generator; one is made for each device.
+        on: the device that draws; each parameter's own by default.
 
     Returns:
         The module, in evaluation mode.
@@ -180,9 +189,12 @@ def randomise(module: nn.Module, seed: int = SEED) -> nn.Module:
     for name, parameter in module.named_parameters():
         if parameter.is_meta:  # shapes alone: there is nothing to draw
             continue
-        generator = generators.setdefault(parameter.device, torch.Generator(parameter.device).manual_seed(seed))
+        drawn = parameter if on in (None, parameter.device) else torch.empty_like(parameter, device=on)
+        generator = generators.setdefault(drawn.device, torch.Generator(drawn.device).manual_seed(seed))
         flat = parameter.ndim < 2
-        parameter.normal_(0, 0.1 if flat else parameter[0].numel() ** -0.5, generator=generator)
+        drawn.normal_(0, 0.1 if flat else parameter[0].numel() ** -0.5, generator=generator)
         if flat and name.endswith("weight"):
-            parameter.add_(1)
+            drawn.add_(1)
+        if drawn is not parameter:
+            parameter.copy_(drawn)
     return module.eval()

@@ -10,6 +10,8 @@ from spectrum.config.schema import BUILT, ModelConfig
 from spectrum.core.errors import SpectrumError, refuse
 from spectrum.models.architectures import build, class_of, torch_dtype
 from spectrum.models.identity import check_digest, on_this_machine, weights_folder
+from spectrum.models.offload import check_offload, placed
+from spectrum.models.pieces import in_pieces
 from spectrum.models.sources import model_item
 
 
@@ -38,7 +40,7 @@ def device_of(name: str) -> torch.device:
         return refuse(f"device={name} cannot be used here ({reason}): type device=cpu, auto, cuda or mps")
 
 
-def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
+def load_pipeline(model: ModelConfig, device: torch.device, offload: str = "none") -> Any:
     """A model's diffusers pipeline, in its dtype, without a progress bar. Nothing is downloaded.
 
     Pipelines with drawn weights (`weights=random` and `tiny`) have no text encoders: they are called with
@@ -47,6 +49,8 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
     Args:
         model: the model's config.
         device: where the pipeline is put.
+        offload: what lies on the CPU while it is not at work: `none`, `model` or `group`, see
+            `spectrum.models.offload.placed`.
 
     Raises:
         AbsentWeightsError: if the weights are not on this machine; the message has the licence's page, the command that
@@ -57,8 +61,9 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
 
     cls = getattr(diffusers, model.pipeline, None) or refuse(f"diffusers has no pipeline named {model.pipeline}")
     _check_packages(cls, model)
+    check_offload(offload, device)
     if model.weights in BUILT:
-        return _in_pieces(build(model, device), model)
+        return in_pieces(_built(model, device, offload), model)
     folder = weights_folder(model)
     if folder is not None:
         check_digest(folder)
@@ -82,15 +87,14 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> Any:
         where = f"in {folder}" if folder else f"of {model.hub}"
         raise SpectrumError(f"the weights {where} cannot be loaded ({reason})") from None
     pipe.set_progress_bar_config(disable=True)
-    return _in_pieces(pipe.to(device), model)
+    return in_pieces(placed(pipe, device, offload), model)
 
 
-def _in_pieces(pipe: Any, model: ModelConfig) -> Any:
-    """The pipeline, with its VAE decoding in the pieces that the config asks for."""
-    for piece in model.vae:
-        switch = getattr(pipe.vae, f"enable_{piece}", None)
-        switch() if switch else refuse(f"model.vae={piece} is nothing that {type(pipe.vae).__name__} can do")
-    return pipe
+def _built(model: ModelConfig, device: torch.device, offload: str) -> Any:
+    """A pipeline with drawn weights; offloaded ones are drawn on the device all the same, so that they are equal."""
+    if offload == "none":
+        return build(model, device)
+    return placed(build(model, torch.device("cpu"), drawn_on=device), device, offload)
 
 
 def _check_packages(cls: Any, model: ModelConfig) -> None:

@@ -1,13 +1,16 @@
 """Plans a config's method over its model's steps, and tells the bytes it stores; without torch for one denoiser."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spectrum.config.reader import group_file
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import BYTES, RunConfig
+from spectrum.core.choices import Keep
+from spectrum.core.memory import packed_bytes
 from spectrum.core.method import Method, Plan, Site, plan_method
+from spectrum.models.kept_rehearsals import kept_outputs
 
 REPEATING = ("PNDMScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler")
 """Schedulers with more timesteps than the steps that they are asked for."""
@@ -39,23 +42,38 @@ def cache_bytes(config: RunConfig, plan: Plan, batch: int = 1) -> int | None:
         batch: samples per call.
 
     Returns:
-        The bytes; None where a method stores elsewhere than at the exit of the blocks, or the number of frames is not
-        the model's own. They are known from the first run step on.
+        The bytes; None where a method stores inside the blocks, at the output of a model that ships no rehearsal, or
+        the number of frames is not the model's own. They are known from the first run step on.
     """
-    if config.method.site != Site.exit or config.model.frames != _own_settings(config).get("frames"):
+    if config.method.site == Site.modules or config.model.frames != _own_settings(config).get("frames"):
         return None
-    return plan.features_held * config.model.branches * batch * feature_bytes(config)
+    keep = config.method.keep
+    each = feature_bytes(config, keep) if config.method.site == Site.exit else _output_bytes(config, keep)
+    return None if each is None else plan.features_held * config.model.branches * batch * each
 
 
-def feature_bytes(config: RunConfig) -> int:
+def feature_bytes(config: RunConfig, keep: Keep = Keep.features) -> int:
     """Bytes of one sample's feature at the height and width of a config, with the model's own number of frames.
 
     Of several features the first is the picture's, which grows with its area.
     """
+    feature = config.model.feature
+    return _bytes_of(config, feature if isinstance(feature[0], list) else [feature], keep)
+
+
+def _output_bytes(config: RunConfig, keep: Keep) -> int | None:
+    """The same of what the denoiser returns; None where it is not known before the run."""
+    shapes = kept_outputs(config)
+    return None if shapes is None else _bytes_of(config, shapes, keep)
+
+
+def _bytes_of(config: RunConfig, shapes: Sequence[Sequence[int]], keep: Keep) -> int:
+    """Bytes of tensors of one sample, of which the first grows with the area of the picture."""
     model, own = config.model, _own_settings(config)
-    (tokens, width), *others = model.feature if isinstance(model.feature[0], list) else [model.feature]
+    (tokens, width), *others = shapes
     tokens = math.ceil(tokens * model.height * model.width / (own["height"] * own["width"]))
-    return sum(math.prod(shape) for shape in ((tokens, width), *others)) * BYTES[model.dtype]
+    shapes = ((tokens, width), *others)
+    return sum(packed_bytes(keep, shape, BYTES[model.dtype]) for shape in shapes)
 
 
 def _own_settings(config: RunConfig) -> Mapping[str, Any]:

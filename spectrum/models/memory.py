@@ -1,0 +1,81 @@
+"""What a config needs of memory, worked out from a rehearsal of its pipeline. Without torch."""
+
+import math
+from collections.abc import Callable, Mapping
+
+from spectrum.config.schema import BUILT, BYTES, RunConfig
+from spectrum.core.method import Plan, Site
+from spectrum.models.identity import model_kind
+from spectrum.models.need import Need, Part, Rehearsed, Task
+from spectrum.models.plans import cache_bytes, feature_bytes
+
+BLOCK = 8
+"""How many features a block of a denoiser is taken to hold that cannot be rehearsed."""
+DECODER = 768
+"""How many numbers for each pixel a decoder is taken to hold that cannot be rehearsed, as Stable Diffusion's does."""
+AT_ONCE = 4
+"""The same: of how many frames at most."""
+
+
+def need_of(config: RunConfig, plan: Plan, rehearsal: Callable[[RunConfig], Rehearsed]) -> Need:
+    """What a config needs of memory while it is sampled.
+
+    Args:
+        config: the config, with what was fitted filled in.
+        plan: its method's plan.
+        rehearsal: gives the rehearsal of a config.
+    """
+    found = rehearsal(config)
+    parts, tasks, guessed = dict(found.parts), list(found.tasks), []
+    denoisers = [name for name, part in parts.items() if part.denoises]
+    size = config.batch or 1
+    if not {task.part for task in tasks} & set(denoisers):
+        tasks.append(Task(denoisers[0], denoisers[0], BLOCK * size * config.model.branches * feature_bytes(config)))
+        guessed.append(f"what {denoisers[0]} holds")
+    if "vae" in parts and not any(task.name == "vae decode" for task in tasks):
+        pixels = config.model.height * config.model.width * min(config.model.frames or 1, AT_ONCE)
+        tasks.append(Task("vae decode", "vae", size * pixels * DECODER * BYTES[config.model.dtype]))
+        guessed.append("what vae decode holds")
+    encoders = _encoders(config, parts)
+    if encoders:
+        parts["text encoders"] = encoders
+        tasks.append(Task("text encoders", "text encoders", 0))
+        guessed.append("text encoders, by the size of the download")
+        guessed += ["the VAE's tiles"] if "tiling" in config.model.vae else []
+    features = stored_bytes(config, plan, found)
+    if features is None:
+        guessed.append(f"what is stored at {config.method.site}, which is not counted")
+    return Need(parts, tuple(tasks), features or 0, tuple(guessed))
+
+
+def stored_bytes(config: RunConfig, plan: Plan, found: Rehearsed | None = None) -> int | None:
+    """Bytes that a method stores at most, at any site, for a whole batch; None where it is not known.
+
+    Args:
+        config: the config.
+        plan: its plan.
+        found: a rehearsal of this very config; without it what a rehearsal has to tell is not known.
+    """
+    size = config.batch or 1
+    known = cache_bytes(config, plan, size)
+    if known is not None or found is None:
+        return known
+    each = found.modules
+    if config.method.site == Site.output:
+        each = sum(map(math.prod, found.outputs)) * BYTES[config.model.dtype]
+    return plan.features_held * config.model.branches * size * each if each else None
+
+
+def _encoders(config: RunConfig, parts: Mapping[str, Part]) -> Part | None:
+    """The text encoders that a config's architecture leaves out: what is left of the download's size.
+
+    A download is in float32 if the denoiser and the VAE in float32 would still go into it.
+    """
+    model = config.model
+    if model.weights in BUILT or model_kind(model) != "real weights" or any("encoder" in name for name in parts):
+        return None
+    loaded = BYTES[model.dtype]
+    numbers = sum(part.weights for part in parts.values()) / loaded
+    stored = next((width for width in (4, 2) if numbers * width <= model.size_gb * 1e9), 2)
+    left = int(max(0.0, model.size_gb * 1e9 - numbers * stored) * loaded / stored)
+    return Part(left, 0, left // 16, False) if left else None
