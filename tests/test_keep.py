@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from subjects import subject_of
+from subjects import PROMPTS, subject_of
 
 from spectrum import SpectrumError, accelerate
 from spectrum.api import Accelerated
+from spectrum.bench.resolve import resolve
+from spectrum.bench.sampling import sample_batch
 from spectrum.config.compose import compose
 from spectrum.config.methods import build_method
+from spectrum.config.sampling import Sampling
 from spectrum.core import packed, running_sums
 from spectrum.core.choices import Keep
 from spectrum.core.history import History
@@ -17,6 +20,7 @@ from spectrum.core.method import plan_method
 from spectrum.core.packed import PackedHistory
 from spectrum.core.running_sums import RunningSums
 from spectrum.core.spans import bases, tensors_needed
+from spectrum.models.plans import cache_bytes, plan_of
 
 
 def method(*words):
@@ -118,17 +122,18 @@ def test_rounded_features_are_summed_in_float32_and_come_out_in_their_own_dtype(
 
 
 @pytest.mark.parametrize("chunk", [4, 1 << 18])
-def test_eight_bits_have_a_scale_for_each_channel(chunk, monkeypatch):
+def test_eight_bits_have_a_scale_for_each_channel_of_each_sample(chunk, monkeypatch):
     monkeypatch.setattr(packed, "CHUNK", chunk)
     wide = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-3, 1.0, 1e4])
     wide[..., 1] = 0.0
+    wide[1] *= 1e-3
     kept = PackedHistory(Keep.float8)
     kept.add(0.0, wide)
     off = (kept.combine([1.0]) - wide).abs()
-    normal = wide.abs() > wide.abs().amax((0, 1)) * 2.0**-14
+    normal = wide.abs() > wide.abs().amax(1, keepdim=True) * 2.0**-14
     assert float((off / wide.abs())[normal].max()) <= 2.0**-4, "three bits behind the leading one"
     assert kept.combine([1.0])[..., 1].tolist() == [[0.0] * 6] * 4
-    assert kept.nbytes == packed_bytes(Keep.float8, wide.shape, 4) == 4 * 6 * 3 + 4 * 3
+    assert kept.nbytes == 4 * packed_bytes(Keep.float8, wide.shape[1:], 4) == 4 * (6 * 3 + 4 * 3)
 
 
 def test_numbers_that_are_no_floats_are_not_rounded():
@@ -177,3 +182,14 @@ def test_accelerate_takes_it_as_a_setting():
         assert handle.report()
     with pytest.raises(SpectrumError, match=r"method\.keep"):
         accelerate(subject.pipe, "taylorseer", "method.keep=nothing")
+
+
+@pytest.mark.parametrize("site", ["exit", "output"])
+def test_the_bytes_are_known_before_the_run(_tiny, site):
+    for keep in Keep:
+        words = ("method=spectrum", f"method.site={site}", f"method.keep={keep}", "runs=6")
+        config, own = resolve(compose(["model.steps=8", "batch=2", *words]))
+        with Accelerated(_tiny, own) as handle:
+            sample_batch(_tiny, PROMPTS[:2], Sampling.of(config))
+            held = sum(branch["cache_bytes"] for branch in handle.report().values())
+        assert cache_bytes(config, plan_of(config, own), batch=2) == held > 0

@@ -46,7 +46,7 @@ class Keep(StrEnum):
     Attributes:
         features: they themselves.
         bfloat16: they themselves, rounded to bfloat16.
-        float8: they themselves, in eight bits (e4m3) with a scale for each channel.
+        float8: they themselves, in eight bits (e4m3) with a scale for each channel of each sample.
         sums: a few weighted sums of them in float32, from which every later forecast follows, see
             `spectrum.core.spans`.
     """

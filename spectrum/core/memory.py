@@ -42,7 +42,7 @@ def features_used(forecast: Forecast, most: int = 16) -> int | None:
 
 
 def packed_bytes(keep: Keep, shape: Sequence[int], own: int) -> int:
-    """Bytes of one feature as it is kept.
+    """Bytes of one sample's feature as it is kept.
 
     Args:
         keep: what is kept.

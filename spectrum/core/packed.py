@@ -16,7 +16,9 @@ LARGEST = 448.0
 
 
 class PackedHistory(History):
-    """The stored features rounded to bfloat16, or to eight bits with a scale for each channel, the last axis.
+    """The stored features rounded to bfloat16, or to eight bits with a scale for each channel of each sample.
+
+    Samples are the first axis of three or more, channels the last.
 
     A forecast is summed in float32 and has the dtype that the features came in.
 
@@ -54,8 +56,8 @@ class PackedHistory(History):
         self._like = feature.new_empty(()).expand(feature.shape)
         packed, scale = feature.to(torch.bfloat16, memory_format=torch.contiguous_format, copy=True), None
         if self._keep is Keep.float8:
-            rows = feature.reshape(-1, feature.shape[-1] if feature.ndim else 1).float()
-            scale = rows.abs().amax(0).clamp_min(torch.finfo(torch.float32).tiny * LARGEST) / LARGEST
+            rows = _in_rows(feature).float()
+            scale = rows.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny * LARGEST) / LARGEST
             packed = (rows / scale).to(FLOAT8).view(feature.shape)
         self.times.append(time)
         self.features.append(packed)
@@ -79,19 +81,24 @@ class PackedHistory(History):
             raise ValueError(f"{len(weights)} weights for {len(self.features)} features")
         terms = [term for term in zip(weights, self.features, self._scales, strict=True) if term[0] != 0]
         result = torch.empty_like(self._like, memory_format=torch.contiguous_format)
-        width = self._like.shape[-1] if self._like.ndim else 1
-        rows, out = [(w, packed.view(-1, width), scale) for w, packed, scale in terms], result.view(-1, width)
-        size = max(1, CHUNK * torch.get_num_threads() // width) if out.device.type == "cpu" else len(out)
-        for begin in range(0, len(out), size):
+        rows, out = [(w, _in_rows(packed), scale) for w, packed, scale in terms], _in_rows(result)
+        on_cpu = out.device.type == "cpu"
+        size = max(1, CHUNK * torch.get_num_threads() // (len(out) * out.shape[2])) if on_cpu else out.shape[1]
+        for begin in range(0, out.shape[1], size):
             part = slice(begin, begin + size)
-            total = torch.zeros(out[part].shape, dtype=torch.float32, device=out.device)
+            total = torch.zeros(out[:, part].shape, dtype=torch.float32, device=out.device)
             for weight, packed, scale in rows:
-                value = packed[part].float()
+                value = packed[:, part].float()
                 total.add_(value if scale is None else value.mul_(scale), alpha=float(weight))
-            out[part] = total
+            out[:, part] = total
         return result
 
     @property
     def nbytes(self) -> int:
         """Bytes that the stored features and their scales take."""
         return super().nbytes + sum(scale.nbytes for scale in self._scales if scale is not None)
+
+
+def _in_rows(tensor: Tensor) -> Tensor:
+    """A tensor as (samples, rows, channels)."""
+    return tensor.reshape(len(tensor) if tensor.ndim > 2 else 1, -1, tensor.shape[-1] if tensor.ndim else 1)
