@@ -41,6 +41,7 @@ WHOLE = {
               "test_a_committed_row_is_sampled_again_and_its_pictures_are_the_stored_ones",
               "test_on_another_cpu_the_pictures_themselves_are_compared",
               "test_pictures_of_a_small_run_come_out_again", "test_runs_and_values_are_those_of_samples_made_again"),
+    "bench_scripts": ("test_throughput_compares_loops_batches_and_workers",),
     "distilled": ("test_the_recipe_runs_and_goes_on_with_the_same_settings", "test_it_runs_cached[4-3]"),
     "docs": ("test_a_page_that_adds_something_works_word_by_word[add-a-model.md-4]",
              "test_a_page_that_adds_something_works_word_by_word[add-a-table.md-2]",

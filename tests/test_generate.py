@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,24 @@ def test_an_error_while_a_batch_is_saved_is_raised_and_the_batches_before_it_are
     sampled.clear()
     g.generate(_tiny, method, todo(), sampling, tmp_path)
     assert sampled == [2, 4] and whole_ledger(tmp_path, todo()) is not None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_still_to_be_saved_is_saved_when_the_block_is_left(tmp_path, monkeypatch, fails):
+    def full(path, data):
+        raise OSError(28, "No space left on device", str(path))
+
+    if fails:
+        monkeypatch.setattr(saving, "write_bytes", full)
+    ledger, closed, claim = Ledger(tmp_path), [], ExitStack()
+    claim.callback(closed.append, True)
+    done = [{"runs": {"cond": [0]}, "calls": {"cond": 1}}]
+    with (
+        pytest.raises(OSError, match="No space") if fails else nullcontext(),
+        saving.Saving(tmp_path, ledger, None) as s,
+    ):
+        s.save(todo(1), torch.zeros(1, 3, 16, 16), done, claim)
+    assert closed == [True] and (whole_ledger(tmp_path, todo(1)) is None) == fails
 
 
 def test_pictures_whose_last_bits_could_differ_are_not_mixed(_tiny, tmp_path, monkeypatch):

@@ -96,7 +96,11 @@ RULES = [
         how="help",
         reason="minutes; tests/test_bench_scripts.py runs it at a small size",
     ),
-    Rule("python scripts/bench/throughput.py", how="help", reason="minutes; so does it this one"),
+    Rule(
+        "python scripts/bench/throughput.py",
+        how="help",
+        reason="minutes; tests/test_bench_scripts.py runs this one too",
+    ),
     Rule("torchrun", how="files", reason="tests/test_sharded.py starts workers"),
     Rule("accelerate launch", how="files", reason="tests/test_sharded.py starts workers"),
     Rule(

@@ -13,6 +13,7 @@ Afterwards the pictures are compared: those of batches and of calls for one prom
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -36,11 +37,11 @@ OPTIONS = {
     "prompts": "pictures of `batched` and `workers` in a round; 32 by default",
     "singles": "pictures of `loop` in a round; 8 by default",
     "rounds": "5 by default",
+    "batch": "samples a call of `batched` and `workers`; 16 by default",
     "threads": "of the machine's cores that are used; 2 by default",
     "to": "the file; outputs/bench/throughput.json by default",
     "side": "be one of the processes that this starts: loop or bench",
     "method": "of that process: none or spectrum",
-    "batch": "of that process",
     "count": "pictures that it makes in a round",
     "worker": "number of that process",
     "workers": "how many share its pictures",
@@ -48,6 +49,7 @@ OPTIONS = {
 }
 SIDES = ("loop", "batched", "workers")
 METHODS = ("none", "spectrum")
+WARM_STEPS = 8
 Found = dict[str, Any]
 
 
@@ -58,17 +60,19 @@ def serve(given: dict[str, str]) -> None:
     from spectrum.bench.job import Job
     from spectrum.bench.sampling import call_arguments
     from spectrum.bench.workers import Worker
+    from spectrum.commands.guard import quiet
     from spectrum.config.compose import compose
     from spectrum.config.sampling import Sampling
     from spectrum.models.pipelines import device_of, load_pipeline
 
+    quiet()
     runs = ["runs=14"] if given["method"] != "none" else []
     words = [f"method={given['method']}", f"batch={given['batch']}", f"prompts.limit={given['count']}", "device=cpu"]
     job = Job.of(compose([*words, *runs]))
     pipe, sampling = load_pipeline(job.config.model, device_of("cpu")), Sampling.of(job.config)
     worker = Worker(int(given["worker"]), int(given["workers"]))
 
-    def loop(samples: list[Any], folder: Path) -> None:
+    def loop(samples: list[Any], folder: Path, sampling: Sampling = sampling) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         arguments = {
             key: value for key, value in call_arguments(pipe, samples[:1], sampling).items() if key != "prompt"
@@ -78,7 +82,7 @@ def serve(given: dict[str, str]) -> None:
             made = pipe(sample.prompt, num_inference_steps=sampling.steps, generator=noise, **arguments)
             made.images[0].save(folder / sample.file)
 
-    def bench(samples: list[Any], folder: Path) -> None:
+    def bench(samples: list[Any], folder: Path, sampling: Sampling = sampling) -> None:
         generate(pipe, job.method, samples, sampling, folder, worker=worker)
 
     import torch
@@ -88,7 +92,7 @@ def serve(given: dict[str, str]) -> None:
             stack.enter_context(accelerate(pipe, given["method"], runs=14))
         make = loop if given["side"] == "loop" else bench
         warm = Path(given["folder"]) / f"warm-{worker.number}"
-        make(job.samples[: sampling.batch], warm)
+        make(job.samples[: sampling.batch], warm, dataclasses.replace(sampling, steps=WARM_STEPS))
         print("ready", flush=True)
         for line in sys.stdin:
             make(job.samples, Path(given["folder"]) / line.strip())
@@ -107,7 +111,7 @@ class Side:
         batch: samples a call.
     """
 
-    def __init__(self, name: str, method: str, count: int, threads: int, folder: Path, batch: int = 16) -> None:
+    def __init__(self, name: str, method: str, count: int, threads: int, folder: Path, batch: int) -> None:
         self.name, self.method, self.count, self.folder = name, method, count, folder
         share = threads if name == "workers" else 1
         kind = "loop" if name == "loop" else "bench"
@@ -145,14 +149,14 @@ class Side:
 
 
 @contextlib.contextmanager
-def sides(prompts: int, singles: int, threads: int, folder: Path) -> Iterator[list[Side]]:
+def sides(prompts: int, singles: int, threads: int, batch: int, folder: Path) -> Iterator[list[Side]]:
     """All sides, loaded and warm."""
     found: list[Side] = []
     try:
         for name in SIDES:
             for method in METHODS:
                 count = singles if name == "loop" else prompts
-                found.append(Side(name, method, count, threads, folder / f"{name}-{method}"))
+                found.append(Side(name, method, count, threads, folder / f"{name}-{method}", batch))
         yield found
     finally:
         for side in found:
@@ -185,7 +189,7 @@ def same_bits(all_sides: list[Side], threads: int, folder: Path) -> Found:
         single.close()
         found[method] = {
             "loop and generate at batch 1": compared(own["loop"], folder / "1" / method),
-            "loop and generate at batch 16": compared(own["loop"], own["batched"]),
+            "loop and generate in batches": compared(own["loop"], own["batched"]),
             "generate with all threads and workers of one thread": compared(own["batched"], own["workers"]),
         }
     return found
@@ -199,11 +203,13 @@ def main() -> None:
     if "side" in given:
         serve(given)
         return
-    sizes = {"prompts": "32", "singles": "8", "rounds": "5", "threads": "2"} | given
-    for key in ("prompts", "singles", "rounds", "threads"):
+    sizes = {"prompts": "32", "singles": "8", "rounds": "5", "threads": "2", "batch": "16"} | given
+    for key in ("prompts", "singles", "rounds", "threads", "batch"):
         if not sizes[key].isdecimal() or not int(sizes[key]):
             refuse(f"{key}={sizes[key]} is no number of at least 1: type {USAGE}")
-    prompts, singles, rounds, threads = (int(sizes[key]) for key in ("prompts", "singles", "rounds", "threads"))
+    prompts, singles, rounds, threads, batch = (
+        int(sizes[key]) for key in ("prompts", "singles", "rounds", "threads", "batch")
+    )
     import torch
 
     from spectrum.bench.machine import load_average
@@ -212,8 +218,8 @@ def main() -> None:
 
     to = Path(given.get("to", "outputs/bench/throughput.json"))
     found: Found = {"environment": environment(torch.device("cpu")), "threads": threads, "load": [load_average()]}
-    found |= {"prompts": prompts, "singles": singles, "rounds": []}
-    with tempfile.TemporaryDirectory() as folder, sides(prompts, singles, threads, Path(folder)) as all_sides:
+    found |= {"prompts": prompts, "singles": singles, "batch": batch, "rounds": []}
+    with tempfile.TemporaryDirectory() as folder, sides(prompts, singles, threads, batch, Path(folder)) as all_sides:
         for number in range(rounds):
             made = {f"{s.name} {s.method}": 60 * s.count / s.seconds(str(number)) for s in all_sides}
             found["rounds"].append(made)
