@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from cases import method_of
-from command import call, error_line
+from cases import method_of, skipping
+from command import QUICK, call, error_line
 from rich.console import Console
 from subjects import PROMPTS, STEPS, subject_of
 from torch import nn
@@ -153,7 +153,7 @@ def test_a_profile_that_is_not_whole_counts_for_nothing(folder, tmp_path, name, 
     ],
 )
 def test_a_bad_setting_is_refused_with_one_line(words, says, capsys, tmp_path):
-    assert says in error_line(call("run", *words, f"out={tmp_path}", capsys=capsys))
+    assert says in error_line(call("run", *QUICK, *words, f"out={tmp_path}", capsys=capsys))
     assert not list(tmp_path.iterdir())
 
 
@@ -191,10 +191,15 @@ def test_methods_inside_the_blocks_have_time_there_at_skipped_steps():
 
 
 def test_reading_a_signal_is_part_of_the_decision():
-    ledger, _ = profiled_toy("flux", "teacache", "schedule.threshold=0.0001")
-    assert set(ledger.kinds) == {"run"} and len(ledger.kinds) == STEPS
-    read, alone = ledger.steps[3], profiled_toy("flux", "fora")[0].steps[0]
-    assert read["decision"] > 2 * alone["decision"] and "time_text_embed" in read
+    """TeaCache calls the denoiser up to its first block for it, also at a step that is then skipped."""
+    subject, method = subject_of("flux"), skipping("flux", "teacache")
+    side, batch = Side(method, Sampling.of(subject.config)), PROMPTS[: subject.batch]
+    with Accelerated(subject.pipe, method) as handle:
+        sample_batch(subject.pipe, batch, side.sampling)
+        ledger = Ledger(*Profiled(handle, side, batch).watched(), {})
+    run, skipped = ledger.parts("run"), ledger.parts("skipped")
+    assert "blocks" in run and not {"blocks", "context_embedder"} & skipped.keys()
+    assert skipped["decision"] > skipped["scheduler"]
 
 
 def test_sections_are_all_there_and_what_is_between_them_is_in_none(monkeypatch):
@@ -294,7 +299,7 @@ def test_parts_are_the_blocks_and_the_outermost_other_modules():
     assert stacks_of(nn.Sequential(nn.Linear(2, 2))) == ()
 
 
-def test_a_ledger_by_hand():
+def test_a_ledger_by_hand(capsys):
     kinds = [R, S, R, M]
     steps = [{"blocks": 8.0, "loop": 2.0}, {"forecast": 1.0, "loop": 1.0}, {"blocks": 10.0, "loop": 4.0},
              {"blocks": 3.0, "loop": 1.0}]  # fmt: skip
@@ -312,6 +317,10 @@ def test_a_ledger_by_hand():
         "calls",
     ]
     assert rows[0][:5] == ["blocks", "9.000", "75.0 %", "3/5", "-"] and rows[-1][1:4] == ["12.0", "100.0 %", "3/5"]
-    assert "1 were mixed" in conclusion(content)
+    assert "1 were mixed" in conclusion(content) and "skipped steps took 6.7 % of the call" in conclusion(content)
+    shown = {**content, "trace": {"file": "trace.json.gz", "steps": [0, 3], "bytes": 1}}
+    print_profile(shown, Console(width=80))
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80 and "mixed" in out and "calls" not in out.partition("A share")[0]
     assert "calls" not in heads_and_rows(content, most=2)[0]
     assert "nothing was skipped" in conclusion(Ledger([R], steps[:1], {}).content())
