@@ -223,6 +223,17 @@ def test_single_changes_are_tried_from_the_least_to_the_most_costly():
     assert [nearest(config, peak, limit, changes).fits for limit in (2, 1)] == [True, False]
 
 
+def test_what_turns_out_not_to_be_needed_is_left_out():
+    config = compose(["batch=8"])
+
+    def peak(variant):
+        size = {"none": 9, "model": 9, "group": 5}[variant.offload] - (variant.batch < 8)
+        return size / 2 if variant.model.dtype == "bfloat16" else size
+
+    found = nearest(config, peak, 3, changes_of(resolve(config)[1], cpu=False))
+    assert found.words == ("offload=group", "model.dtype=bfloat16") and found.peak == 2.5 and found.fits
+
+
 def test_the_peak_is_that_of_the_largest_call():
     parts = {"text": Part(40, 4, 6, False), "net": Part(100, 10, 20, True), "vae": Part(8, 0, 2, False)}
     calls = Task("text", "text", 1), Task("net", "net", 9), Task("vae decode", "vae", 70)
