@@ -86,12 +86,8 @@ def test_the_peak_grows_by_the_predicted_bytes_to_2_percent(name, side):
 
 
 def test_a_picture_of_half_the_height_has_half_an_output():
-    whole, half = (
-        cache_bytes(config, plan)
-        for config, _, plan in (
-            resolved("model=flux", "method.site=output", *words) for words in ([], ["model.height=512"])
-        )
-    )
+    found = [resolved("model=flux", "method.site=output", *words) for words in ([], ["model.height=512"])]
+    whole, half = (cache_bytes(config, plan) for config, _, plan in found)
     assert whole == 2 * half
 
 
@@ -223,6 +219,17 @@ def test_single_changes_are_tried_from_the_least_to_the_most_costly():
     assert [nearest(config, peak, limit, changes).fits for limit in (2, 1)] == [True, False]
 
 
+def test_what_turns_out_not_to_be_needed_is_left_out():
+    config = compose(["batch=8"])
+
+    def peak(variant):
+        size = {"none": 9, "model": 9, "group": 5}[variant.offload] - (variant.batch < 8)
+        return size / 2 if variant.model.dtype == "bfloat16" else size
+
+    found = nearest(config, peak, 3, changes_of(resolve(config)[1], cpu=False))
+    assert found.words == ("offload=group", "model.dtype=bfloat16") and found.peak == 2.5 and found.fits
+
+
 def test_the_peak_is_that_of_the_largest_call():
     parts = {"text": Part(40, 4, 6, False), "net": Part(100, 10, 20, True), "vae": Part(8, 0, 2, False)}
     calls = Task("text", "text", 1), Task("net", "net", 9), Task("vae decode", "vae", 70)
@@ -286,6 +293,6 @@ def test_a_small_model_on_a_cpu_is_not_rehearsed():
 
 
 def test_a_model_with_drawn_weights_is_refused_too(capsys, tmp_path):
-    words = ["model=flux", "model.weights=tiny", f"out={tmp_path}", "timing=0", "memory_limit_gb=0.001"]
+    words = ["model=flux", "model.weights=tiny", f"out={tmp_path}", "timing=0", "memory_limit_gb=0.0001"]
     line = error_line(call("run", *words, "prompts.limit=1", capsys=capsys))
-    assert line.startswith("error: model=flux needs about 0.0") and "and 0.001 GiB are free; the least" in line
+    assert line.startswith("error: model=flux needs about 0.0") and "and 0.000 GiB are free; the least" in line
