@@ -90,6 +90,7 @@ RULES = [
     ),
     Rule("python scripts/plan.py"),
     Rule("python scripts/bench/gpu.py", how="help", reason="tests/test_gpu_tables.py runs it at toy width"),
+    Rule("python scripts/bench/cpu.py", how="help", reason="half an hour; tests/test_cpu_tables.py runs a part"),
     Rule("python scripts/bench.py", {"models": "sd15"}),
     Rule(
         "python scripts/bench/scale.py",
