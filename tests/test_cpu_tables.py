@@ -108,3 +108,9 @@ def test_a_part_is_measured_and_written(tmp_path):
     assert all(0 < value < 1e6 for (value,) in found["microseconds"].values())
     assert found["asked"] == {"rounds": 1, "batch": 8} and found["conditions"]["threads"] == torch.get_num_threads()
     assert "µs a skipped call" in cpu.page(cpu.read_parts(tmp_path))
+
+
+def test_a_picture_that_is_the_uncached_one_has_no_psnr():
+    text = cpu.page({"embedded": embedded(some=a_side((1.0, 1.0, 1.0), psnr=(None, 30.0)),
+                                          all=a_side((1.0, 1.0, 1.0), psnr=(None, None)))})  # fmt: skip
+    assert "| 30.0 (1 same) |" in text and "| same |" in text

@@ -136,6 +136,21 @@ def test_eight_bits_have_a_scale_for_each_channel_of_each_sample(chunk, monkeypa
     assert kept.nbytes == 4 * packed_bytes(Keep.float8, wide.shape[1:], 4) == 4 * (6 * 3 + 4 * 3)
 
 
+@pytest.mark.parametrize("keep", [Keep.bfloat16, Keep.float8])
+def test_a_forecast_of_the_newest_feature_alone_follows_a_change_of_shape(keep):
+    kept = PackedHistory(keep, max_features=1)
+    kept.add(0.0, torch.zeros(1, 2, 3))
+    kept.add(1.0, torch.full((1, 4, 3), 2.0))
+    assert torch.equal(kept.combine([1.0]), torch.full((1, 4, 3), 2.0))
+
+
+def test_features_in_bfloat16_are_kept_as_they_are():
+    feature = torch.full((1, 4, 3), 2.0, dtype=torch.bfloat16)
+    kept = PackedHistory(Keep.bfloat16)
+    kept.add(0.0, feature)
+    assert kept.features[0] is feature and torch.equal(kept.combine([0.5]), feature / 2)
+
+
 def test_numbers_that_are_no_floats_are_not_rounded():
     with pytest.raises(SpectrumError, match=r"rounds floating-point features, and these are torch\.int64"):
         PackedHistory(Keep.float8).add(0.0, torch.zeros(2, dtype=torch.int64))

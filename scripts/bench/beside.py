@@ -48,11 +48,10 @@ class Beside:
 
     def __init__(self, batch: int) -> None:
         self._words = [f"batch={batch}", "prompts=development"]
-        config, method = resolve(compose([*self._words, "method=none"]))
+        config, _ = resolve(compose([*self._words, "method=none"]))
         self.sampling, self.batch = Sampling.of(config), batch
         self.samples = numbered_samples(read_prompts(config.prompts), [0])
         self.pipe = load_pipeline(config.model, torch.device("cpu"))
-        self.reference = timing.Side(method, self.sampling)
         self.plain = timing.Side(None, self.sampling)
 
     def ours(self, *words: str) -> timing.Side:
@@ -135,7 +134,7 @@ class Beside:
     def timed(self, sides: dict[str, timing.Side], rounds: int, tell: Callable[[int], None]) -> dict[str, list[Any]]:
         """The rounds of each side, as `spectrum timing` times the rows of a table, with CPU time too."""
         batches: list[list[Sample]] = timing.batches_of(self.samples, self.batch, rounds)
-        found = timing.timed_rounds(self.pipe, self.reference, list(sides.values()), batches, tell, PARTS)
+        found = timing.timed_rounds(self.pipe, self.plain, list(sides.values()), batches, tell, PARTS)
         keys = ("before", "candidate", "after", "nfe")
         return {
             name: [{key: getattr(one, key) for key in keys} for one in own]

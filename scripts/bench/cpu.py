@@ -122,7 +122,7 @@ def embedded_part(given: dict[str, int]) -> dict[str, Any]:
             if group:
                 about = [timer.Side(None, model.sampling)] * len(group)
                 batches = timer.batches_of(model.samples, model.batch, given["rounds"])
-                tell = progress.start(f"timing {number + 1}", timer.sample_steps(model.reference, about, batches))
+                tell = progress.start(f"timing {number + 1}", timer.sample_steps(model.plain, about, batches))
                 timed = model.timed(group, given["rounds"], tell)
                 for name, side in group.items():
                     seen = model.observed(side, full)

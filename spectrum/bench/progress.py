@@ -70,7 +70,7 @@ class Progress:
             nonlocal done, last
             done += count
             now = self._clock()
-            if now - last >= EVERY and done != total:
+            if now - last >= EVERY and 0 != done != total:
                 last = now
                 left = (now - began) * (total - done) / done
                 known = f" of {total} {unit}, {now - began:.0f} s, about {left:.0f} s left"

@@ -95,7 +95,8 @@ def time_call(pipe: Any, side: Side, batch: list[Sample]) -> tuple[dict[str, flo
     """
     pipe = with_solver(pipe, side.sampling.solver)
     with side.around(pipe), on_pipe(pipe, side.method) as handle:
-        prove(pipe, side, batch)
+        if side.method is not None:
+            prove(pipe, side, batch)
         watch, cores = _Stopwatch(pipe, time.perf_counter), _Stopwatch(pipe, time.process_time)
 
         def step() -> None:

@@ -1,14 +1,14 @@
 """Keeps the features in fewer bits than they have."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from spectrum.core.choices import Keep
 from spectrum.core.errors import refuse
-from spectrum.core.history import History
-from spectrum.core.sums import CHUNK
+from spectrum.core.history import History, to_keep
+from spectrum.core.sums import CHUNK, ON_A_DEVICE
 
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = 448.0
@@ -52,13 +52,9 @@ class PackedHistory(History):
         """
         if not feature.is_floating_point():
             refuse(f"method.keep={self._keep} rounds floating-point features, and these are {feature.dtype}")
-        self.check_kind(self._like if self.times else None, feature)
+        self.check_kind(self._like if self.times and self.max_features != 1 else None, feature)
         self._like = feature.new_empty(()).expand(feature.shape)
-        packed, scale = feature.to(torch.bfloat16, memory_format=torch.contiguous_format, copy=True), None
-        if self._keep is Keep.float8:
-            rows = _in_rows(feature).float()
-            scale = rows.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny * LARGEST) / LARGEST
-            packed = (rows / scale).to(FLOAT8).view(feature.shape)
+        packed, scale = _in_eight_bits(feature) if self._keep is Keep.float8 else (to_keep(feature.bfloat16()), None)
         self.times.append(time)
         self.features.append(packed)
         self._scales.append(scale)
@@ -80,12 +76,11 @@ class PackedHistory(History):
         if len(weights) != len(self.features):
             raise ValueError(f"{len(weights)} weights for {len(self.features)} features")
         terms = [term for term in zip(weights, self.features, self._scales, strict=True) if term[0] != 0]
+        if self._keep is Keep.bfloat16 and self._like.dtype == torch.bfloat16:
+            return super().combine(weights)
         result = torch.empty_like(self._like, memory_format=torch.contiguous_format)
         rows, out = [(w, _in_rows(packed), scale) for w, packed, scale in terms], _in_rows(result)
-        on_cpu = out.device.type == "cpu"
-        size = max(1, CHUNK * torch.get_num_threads() // (len(out) * out.shape[2])) if on_cpu else out.shape[1]
-        for begin in range(0, out.shape[1], size):
-            part = slice(begin, begin + size)
+        for part in _parts(out):
             total = torch.zeros(out[:, part].shape, dtype=torch.float32, device=out.device)
             for weight, packed, scale in rows:
                 value = packed[:, part].float()
@@ -102,3 +97,22 @@ class PackedHistory(History):
 def _in_rows(tensor: Tensor) -> Tensor:
     """A tensor as (samples, rows, channels)."""
     return tensor.reshape(len(tensor) if tensor.ndim > 2 else 1, -1, tensor.shape[-1] if tensor.ndim else 1)
+
+
+def _in_eight_bits(feature: Tensor) -> tuple[Tensor, Tensor]:
+    """A feature in float8, and its scales (samples, 1, channels)."""
+    rows = _in_rows(feature)
+    scale = torch.maximum(rows.amax(1, keepdim=True), -rows.amin(1, keepdim=True)).float()
+    scale = scale.clamp_min(torch.finfo(torch.float32).tiny * LARGEST) / LARGEST
+    packed = torch.empty(rows.shape, dtype=FLOAT8, device=rows.device)
+    for part in _parts(rows):
+        packed[:, part] = (rows[:, part].float() / scale).to(FLOAT8)
+    return packed.view(feature.shape), scale
+
+
+def _parts(rows: Tensor) -> Iterator[slice]:
+    """Slices of the rows of (samples, rows, channels), so that what is worked on at a time is small."""
+    most = CHUNK * torch.get_num_threads() if rows.device.type == "cpu" else ON_A_DEVICE
+    size = max(1, most // (len(rows) * rows.shape[2]))
+    for begin in range(0, rows.shape[1], size):
+        yield slice(begin, begin + size)

@@ -9,12 +9,10 @@ from torch import Tensor
 from spectrum.core.errors import refuse
 from spectrum.core.history import History
 from spectrum.core.spans import Basis
-from spectrum.core.sums import CHUNK, weighted_sum
+from spectrum.core.sums import CHUNK, ON_A_DEVICE, weighted_sum
 
 EXACT = 1e-6
 """The share of a row of weights that may lie outside of what the sums give."""
-ON_A_DEVICE = 1 << 22
-"""Elements that an accelerator works on at a time when the sums are brought up to date."""
 
 
 class RunningSums(History):

@@ -9,6 +9,8 @@ from torch import Tensor
 
 CHUNK = 1 << 18
 """Elements that a thread of a CPU sums at a time: as float32 one MiB, which stays in the caches of its core."""
+ON_A_DEVICE = 1 << 22
+"""Elements that an accelerator works on at a time where there is no kernel for the whole."""
 
 
 def weighted_sum(weights: Sequence[float], features: Sequence[Tensor]) -> Tensor:
