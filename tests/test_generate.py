@@ -19,12 +19,12 @@ from spectrum.bench import generate as g
 from spectrum.bench import saving
 from spectrum.bench.identity import sample_id, settings_id
 from spectrum.bench.ledger import PARTS, Ledger, whole_ledger
+from spectrum.bench.made_on import kind_of
 from spectrum.bench.prompts import Sample, numbered_samples
 from spectrum.bench.sampling import sample_batch
 from spectrum.config.compose import compose
 from spectrum.config.methods import build_method
 from spectrum.config.sampling import Sampling
-from spectrum.core.errors import SpectrumError
 from spectrum.models.solvers import with_solver
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,7 +116,7 @@ def test_processes_share_the_batches_of_a_folder(_tiny, tmp_path, monkeypatch, o
             if other_ends:
                 for entry in ledger[2:4]:
                     (shared / "images" / entry["file"]).write_bytes((whole / "images" / entry["file"]).read_bytes())
-                Ledger(shared).add(ledger[2:4])
+                Ledger(shared, made_on=kind_of(shared)).add(ledger[2:4])
 
     held = threading.Event()
     thread = threading.Thread(target=other, args=[FileLock(shared / g.CLAIMS / f"{todo()[2].file}.lock")])
@@ -133,7 +133,7 @@ def test_what_a_killed_process_wrote_of_a_line_does_not_count(_tiny, tmp_path):
     method, sampling = job()
     ledger = g.generate(_tiny, method, todo(2), sampling, tmp_path)
     (tmp_path / "samples.jsonl").unlink()
-    killed, other, reader = (Ledger(tmp_path) for _ in range(3))
+    killed, other, reader = (Ledger(tmp_path, made_on=kind_of(tmp_path)) for _ in range(3))
     killed.add(ledger[:1])
     other.add(ledger[1:])
     (torn,) = [path for path in (tmp_path / PARTS).iterdir() if ledger[0]["file"] in path.read_text()]
@@ -186,14 +186,6 @@ def test_what_is_still_to_be_saved_is_saved_when_the_block_is_left(tmp_path, mon
     ):
         s.save(todo(1), torch.zeros(1, 3, 16, 16), done, claim)
     assert closed == [True] and (whole_ledger(tmp_path, todo(1)) is None) == fails
-
-
-def test_pictures_whose_last_bits_could_differ_are_not_mixed(_tiny, tmp_path, monkeypatch):
-    method, sampling = job()
-    here = g.kernels_of(_tiny.device)
-    Ledger(tmp_path, made_on={**here, "threads": 3}).add([])
-    with pytest.raises(SpectrumError, match=r"begun with threads=3, .* type OMP_NUM_THREADS=3, or delete"):
-        g.generate(_tiny, method, todo(), sampling, tmp_path)
 
 
 def test_case_20_a_damaged_picture_is_made_again(_tiny, tmp_path):

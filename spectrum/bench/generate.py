@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from spectrum.api import Accelerated
-from spectrum.bench.ledger import Entry, Ledger
+from spectrum.bench.ledger import Entry, Ledger, names_in
 from spectrum.bench.locks import held
+from spectrum.bench.made_on import keep_kind
 from spectrum.bench.prompts import Sample
 from spectrum.bench.provenance import kernels_of
 from spectrum.bench.sampling import sample_batch
@@ -21,6 +22,7 @@ from spectrum.bench.saving import Saving
 from spectrum.bench.workers import ALONE, Worker, in_turn
 from spectrum.config.sampling import Sampling
 from spectrum.core.method import Method
+from spectrum.hooks.private_api import execution_device
 from spectrum.models.solvers import with_solver
 
 CLAIMS = ".claims"
@@ -54,9 +56,17 @@ def generate(
 
     Returns:
         The ledger: the entry of each sample, in their order.
+
+    Raises:
+        SpectrumError: if the folder's samples are made on another kind of machine and some are lacking.
     """
+    if (there := finished(samples, folder, worker)) is not None:
+        on_step(len(samples) * sampling.steps)
+        return there
     folder.mkdir(parents=True, exist_ok=True)
-    ledger = Ledger(folder, {s.file for s in samples}, kernels_of(pipe.device))
+    kind = kernels_of(execution_device(pipe))
+    keep_kind(folder, kind)
+    ledger = Ledger(folder, {s.file for s in samples}, kind)
     grid = [samples[i : i + sampling.batch] for i in range(0, len(samples), sampling.batch)]
     todo = in_turn(grid, worker)
     told = 0
@@ -75,8 +85,30 @@ def generate(
             if len(todo) == known:
                 time.sleep(WAIT)
     on_step((ledger.found - told) * sampling.steps)
-    for draft in (folder / "images").glob(".draft-*"):
-        draft.unlink(missing_ok=True)
+    return _end(samples, folder, ledger)
+
+
+def finished(samples: list[Sample], folder: Path, worker: Worker = ALONE) -> list[Entry] | None:
+    """The ledger of a folder that lacks nothing; None where something is to be made.
+
+    The first worker ends the folder where the processes that made the last samples were killed before they had.
+
+    Args:
+        samples: all samples of the folder.
+        folder: where they are.
+        worker: which process this is.
+    """
+    ledger = Ledger(folder, {s.file for s in samples})
+    ledger.follow()
+    found = ledger.entries(samples)
+    return _end(samples, folder, ledger) if found is not None and worker.first else found
+
+
+def _end(samples: list[Sample], folder: Path, ledger: Ledger) -> list[Entry]:
+    """Write `samples.jsonl`, and delete what served to make the samples."""
+    for name in names_in(folder / "images"):
+        if name.startswith(".draft-"):
+            (folder / "images" / name).unlink(missing_ok=True)
     found = ledger.end(samples)
     shutil.rmtree(folder / CLAIMS, ignore_errors=True)
     return found

@@ -2,7 +2,7 @@
 
 It is written when all samples are there. Until then each process adds lines to a file of its own in the folder's
 `.parts`, so that no two processes ever write to one file, and follows the files of the others. Nothing here needs a
-lock; a line counts if its picture has the SHA-256 that it names.
+lock; a line counts if its picture has the SHA-256 that it names, and was made on the folder's kind of machine.
 """
 
 import functools
@@ -12,12 +12,12 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from spectrum.bench.made_on import Kind, kind_of
 from spectrum.bench.prompts import Sample
-from spectrum.core.errors import refuse
 from spectrum.records.files import write_bytes
 
 Entry = dict[str, Any]
@@ -25,7 +25,7 @@ Entry = dict[str, Any]
 PARTS = ".parts"
 """The folder of the processes' own files, which is deleted when `samples.jsonl` is written."""
 MADE_ON = "made_on"
-"""The key of the first line of such a file: what the pictures' last bits depend on."""
+"""The key of the first line of such a file: the kind of machine that its pictures were made on."""
 
 
 class Ledger:
@@ -34,16 +34,14 @@ class Ledger:
     Args:
         folder: of the samples.
         files: the pictures to look for; all of them by default.
-        made_on: what the last bits of this process's pictures depend on; None for a reader.
+        made_on: the kind of this process, where that is the folder's, see `keep_kind`; None for a reader.
 
     Attributes:
         done: by file name, the entries whose picture is there whole.
         found: how many of them this process did not add itself.
     """
 
-    def __init__(
-        self, folder: Path, files: Collection[str] | None = None, made_on: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, files: Collection[str] | None = None, made_on: Kind | None = None) -> None:
         self.done: dict[str, Entry] = {}
         self.found = 0
         self._folder, self._files, self._made_on = folder, files, made_on
@@ -53,16 +51,10 @@ class Ledger:
         self._own: tuple[Path, BinaryIO] | None = None
 
     def follow(self) -> None:
-        """Read what was written since the last time.
-
-        Raises:
-            SpectrumError: if another process adds pictures whose last bits could differ from those of this one.
-        """
-        parts = self._folder / PARTS
-        names = sorted(path.name for path in parts.glob("*.jsonl")) if parts.is_dir() else []
-        for name in names:
-            if self._own is None or name != self._own[0].name:
-                self._follow_part(parts / name)
+        """Read what was written since the last time."""
+        for name in names_in(self._folder / PARTS):
+            if name.endswith(".jsonl") and (self._own is None or name != self._own[0].name):
+                self._follow_part(self._folder / PARTS / name)
         try:
             with (self._folder / "samples.jsonl").open("rb") as file:
                 state = os.fstat(file.fileno())
@@ -85,17 +77,27 @@ class Ledger:
         except FileNotFoundError:
             return
         whole = content[: content.rfind(b"\n") + 1]
-        self._read_to[path.name] = start + len(whole) if self._take(whole, path) else math.inf
+        if whole and not start and not self._is_of_this_kind(whole):
+            return
+        self._read_to[path.name] = start + len(whole) if self._take(whole) else math.inf
 
-    def _take(self, content: bytes, path: Path | None = None) -> bool:
+    def _is_of_this_kind(self, part: bytes) -> bool:
+        """Whether the lines of a part are of pictures that were made on the folder's kind of machine."""
+        kind = self._made_on or kind_of(self._folder)
+        try:
+            first = json.loads(part.partition(b"\n")[0])
+        except ValueError:
+            return False
+        return (first.get(MADE_ON) if isinstance(first, dict) else None) == kind
+
+    def _take(self, content: bytes) -> bool:
         """Take over lines, up to one that is damaged; whether none is."""
         for line in content.split(b"\n")[:-1]:
             try:
                 entry = json.loads(line)
             except ValueError:
                 return False
-            if path is not None and isinstance(entry, dict) and MADE_ON in entry:
-                self._check_made_on(entry[MADE_ON])
+            if isinstance(entry, dict) and MADE_ON in entry:
                 continue
             if not _is_entry(entry):
                 return False
@@ -103,18 +105,6 @@ class Ledger:
                 self._unproved[entry["file"]] = entry
                 self._prove(entry["file"])
         return True
-
-    def _check_made_on(self, other: Any) -> None:
-        own = self._made_on
-        if own is None or other == own:
-            return
-        other = other if isinstance(other, dict) else {}
-        key = next(key for key in (*own, *other) if own.get(key) != other.get(key))
-        mend = f"type OMP_NUM_THREADS={other.get(key)}" if key == "threads" else "go on with what it was begun with"
-        refuse(
-            f"{self._folder} was begun with {key}={other.get(key)}, and this process has {key}={own.get(key)}: the "
-            f"last bits of pictures could differ; {mend}, or delete {self._folder}"
-        )
 
     def _prove(self, name: str) -> None:
         """Count a sample as done if its picture is there whole."""
@@ -185,8 +175,17 @@ def finished_samples(folder: Path, files: Collection[str] | None = None) -> dict
 
 def whole_ledger(folder: Path, samples: Sequence[Sample]) -> list[Entry] | None:
     """The lines of all `samples`, in their order; None unless all their pictures are there whole."""
-    have = finished_samples(folder, {s.file for s in samples})
-    return [have[s.file] for s in samples] if all(s.file in have for s in samples) else None
+    ledger = Ledger(folder, {s.file for s in samples})
+    ledger.follow()
+    return ledger.entries(samples)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, in order; none of a folder that is not there, or that another process has just deleted."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def write_ledger(folder: Path, entries: Sequence[Entry]) -> None:

@@ -19,16 +19,17 @@ from spectrum.api import Accelerated
 from spectrum.bench import timing
 from spectrum.bench.describe import describe, fits
 from spectrum.bench.drawing import draw_pictures, wanted_pictures
-from spectrum.bench.generate import generate
+from spectrum.bench.generate import finished, generate
 from spectrum.bench.job import Job
 from spectrum.bench.ledger import Entry, whole_ledger
 from spectrum.bench.loading import pipeline_of
 from spectrum.bench.locks import held
 from spectrum.bench.loggers import logger_of
 from spectrum.bench.machine import check_shared_timing, conditions, load_before_timing, note_start
+from spectrum.bench.made_on import check_kind
 from spectrum.bench.profile_stage import print_profile, profile_of
 from spectrum.bench.progress import Progress
-from spectrum.bench.provenance import environment, hardware
+from spectrum.bench.provenance import environment, hardware, kernels_of
 from spectrum.bench.reference import check_reference, keep_reference
 from spectrum.bench.requirements import check_prompts
 from spectrum.bench.resolve import label
@@ -181,13 +182,20 @@ def _do_what_lacks(
 def _sample_both(
     job: Job, worker: Worker, loaded: Callable[[], Any], progress: Progress
 ) -> tuple[list[Entry], list[Entry]]:
-    """The ledgers of the reference and of the method; samples that are not there are made."""
-    found = []
+    """The ledgers of the reference and of the method; samples that are not there are made.
+
+    Both are of one kind of machine, or the last bits of pictures would count as what the method does to them.
+    """
+    found, folders = [], (job.base_folder, job.folder)
+    if any(finished(job.samples, folder, worker) is None for folder in folders):
+        kind = kernels_of(device_of(job.config.device))
+        for folder in folders:
+            check_kind(folder, kind)
     for name, config, method, folder in (
         ("reference", job.base, job.uncached, job.base_folder),
         (job.config.method.name, job.config, job.method, job.folder),
     ):
-        sampling, ledger = Sampling.of(config), whole_ledger(folder, job.samples)
+        sampling, ledger = Sampling.of(config), finished(job.samples, folder, worker)
         advance = progress.start(name, len(job.samples) * sampling.steps)
         if ledger is None:
             ledger = generate(loaded(), method, job.samples, sampling, folder, advance, worker)
