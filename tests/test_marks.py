@@ -11,6 +11,7 @@ from cases import method_of, skipping
 from rich.console import Console
 from subjects import PROMPTS, STEPS, subject_of
 from torch import nn
+from torch.autograd import DeviceType
 
 from spectrum.api import Accelerated
 from spectrum.bench import profiling
@@ -115,6 +116,57 @@ def test_a_watchs_own_times_add_up_to_what_it_says_of_steps_and_of_the_whole():
     assert sum(told["step"]) == pytest.approx(1000 * watch.seconds, rel=0.05)
     inner = [sum(v for k, v in step.items() if k not in ("scheduler", "loop")) for step in own]
     assert inner == pytest.approx(told["denoiser"], abs=1e-2)
+
+
+def test_a_call_that_steps_its_scheduler_twice_is_traced(tmp_path):
+    """Cosmos 1: the profiler starts once and stops once, and a step is counted once."""
+    subject = subject_of("cosmos_video")
+    side, batch = Side(method_of("fora"), Sampling.of(subject.config)), PROMPTS[: subject.batch]
+    told = []
+    with Accelerated(subject.pipe, side.method) as handle:
+        sample_batch(subject.pipe, batch, side.sampling)
+        profiled = Profiled(handle, side, batch)
+        kinds, _ = profiled.watched()
+        watch = Watch(subject.pipe, STEPS, before_step=told.append)
+        with watch.on():
+            sample_batch(subject.pipe, batch, side.sampling)
+        assert told == list(range(STEPS + 1))
+        calls = profiled.traced(range(1, STEPS), kinds, tmp_path / "trace.json.gz")
+    assert calls.keys() == {"run", "skipped"} and "blocks" in calls["run"] and "blocks" not in calls["skipped"]
+
+
+def test_a_step_with_two_ranges_is_counted_once():
+    def event(name, above=None):
+        return SimpleNamespace(name=name, cpu_parent=above, device_type=DeviceType.CPU, kernels=[])
+
+    steps = [event("step 1 run"), event("step 1 run"), event("step 2 run")]
+    events = [*steps, *(event("aten::add", above) for above in steps), event("aten::mul", steps[2])]
+    assert profiling.calls_of(events, set(), False) == {"run": {"loop": {"operators": 2.0}}}
+
+
+def test_a_call_that_fails_stops_the_profiler(tmp_path, monkeypatch):
+    subject = subject_of("flux")
+    side, batch = Side(method_of("fora"), Sampling.of(subject.config)), PROMPTS[:2]
+    with Accelerated(subject.pipe, side.method) as handle:
+        sample_batch(subject.pipe, batch, side.sampling)
+        profiled = Profiled(handle, side, batch)
+        kinds, _ = profiled.watched()
+
+        def broken(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(subject.pipe.scheduler, "step", broken)
+            with pytest.raises(KeyboardInterrupt):
+                profiled.traced(range(STEPS), kinds, tmp_path / "trace.json.gz")
+        assert not torch.autograd._profiler_enabled()
+        assert profiled.traced(range(STEPS), kinds, tmp_path / "trace.json.gz")
+
+
+def test_where_weights_are_offloaded_the_device_is_the_one_that_computes():
+    subject = subject_of("flux")
+    offloaded = SimpleNamespace(device=torch.device("cpu"), _execution_device=torch.device("cuda"))
+    assert Watch(offloaded, STEPS)._cuda and not Watch(subject.pipe, STEPS)._cuda
 
 
 def test_a_large_trace_has_some_steps_of_each_kind(tmp_path, monkeypatch):
