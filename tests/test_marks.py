@@ -184,6 +184,7 @@ def test_a_large_trace_has_some_steps_of_each_kind(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.json", "ledger.md", "trace.json.gz"]
 
 
+HARDWARE = {"device": "cuda", "gpu": "a GPU", "threads": 8, "cpu": "a CPU", "offload": "model"}
 R, S, M = "run", "skipped", "mixed"
 
 
@@ -224,7 +225,11 @@ def test_a_ledger_by_hand(capsys):
              {"blocks": 3.0, "loop": 1.0}]  # fmt: skip
     ledger = Ledger(kinds, steps, {R: {"blocks": {"operators": 3.0, "kernels": 5.0}}})
     assert ledger.milliseconds(R) == 12.0 and ledger.parts(R) == {"blocks": 9.0, "loop": 3.0}
-    assert ledger.limit == pytest.approx(4 / 3) and ledger.speedup == pytest.approx(4 * 12 / 30)
+    assert ledger.speedup == pytest.approx(4 * 12 / 30)
+    assert ledger.limit is None and ledger.efficiency is None, "a mixed step is neither run nor skipped"
+    pure = Ledger(kinds[:3], steps[:3], {})
+    assert pure.speedup == pytest.approx(3 * 12 / 26) and pure.speedup <= pure.limit == pytest.approx(3 / 2)
+    assert "Of 3 steps 2 ran: at most 1.500x. By these times it is 1.385x, 92.3 % of" in conclusion(pure.content())
     content = ledger.content()
     heads, rows = heads_and_rows(content)
     assert heads == [
@@ -236,10 +241,23 @@ def test_a_ledger_by_hand(capsys):
         "calls",
     ]
     assert rows[0][:5] == ["blocks", "9.000", "75.0 %", "3/5", "-"] and rows[-1][1:4] == ["12.0", "100.0 %", "3/5"]
-    assert "1 were mixed" in conclusion(content) and "skipped steps took 6.7 % of the call" in conclusion(content)
-    shown = {**content, "trace": {"file": "trace.json.gz", "steps": [0, 3], "bytes": 1}}
+    assert "Of 4 steps 2 ran, 1 were mixed. By these times it is 1.600x; skipped" in conclusion(content)
+    assert "at most" not in conclusion(content) and "skipped steps took 6.7 % of the call" in conclusion(content)
+    shown = {
+        **content,
+        "trace": {"file": "trace.json.gz", "steps": [0, 3], "bytes": 1},
+        "environment": {"hardware": HARDWARE},
+    }
     print_profile(shown, Console(width=80))
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80 and "mixed" in out and "calls" not in out.partition("A share")[0]
     assert "calls" not in heads_and_rows(content, most=2)[0]
+    assert "Measured on cuda (a GPU), 8 threads of a CPU, offload=model." in " ".join(out.split())
     assert "nothing was skipped" in conclusion(Ledger([R], steps[:1], {}).content())
+
+
+def test_a_ledger_without_times_can_be_read():
+    content = Ledger([R, S], [{"loop": 0.0}, {"loop": 0.0}], {}).content()
+    assert content["speedup"] is None and content["efficiency"] is None and content["limit"] == 2
+    assert heads_and_rows(content)[1][-1][1:3] == ["0.000", "-"]
+    assert conclusion(content) == "Of 2 steps 1 ran: at most 2.000x. They took no time that can be told."

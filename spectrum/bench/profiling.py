@@ -196,6 +196,7 @@ def profile(pipe: Any, job: Job) -> dict[str, Any]:
             shown = range(len(kinds))
             profiled.traced(shown, kinds, trace)
         size = trace.stat().st_size
+        (job.folder / LEDGER).unlink(missing_ok=True)  # what it says is of another trace
         trace.replace(job.folder / TRACE)
     content = {
         **Ledger(kinds, steps, calls).content(),
@@ -204,7 +205,7 @@ def profile(pipe: Any, job: Job) -> dict[str, Any]:
         "samples": [sample.file for sample in batch],
         "trace": {"file": TRACE, "steps": [shown.start, shown.stop - 1], "bytes": size},
         "load": before,
-        "environment": environment(device_of(config.device)),
+        "environment": here_of(job),
     }
     write_bytes(
         job.folder / PAGE, page(content, f"{label(config)} on {config.model.name}", trace_line(content)).encode()
@@ -222,13 +223,30 @@ def trace_line(content: dict[str, Any]) -> str:
     return f"{TRACE} ({size:.1f} MB) has {what} of a call under torch's profiler: open it at ui.perfetto.dev."
 
 
-def stored(folder: Path) -> dict[str, Any] | None:
-    """The ledger that a job's folder has, with its page and its trace; None where one of them is missing or damaged."""
+def here_of(job: Job) -> dict[str, Any]:
+    """The command, the commit, the versions and the hardware that a job would be profiled with now."""
+    return environment(device_of(job.config.device), job.config.offload)
+
+
+def stored(folder: Path, here: dict[str, Any]) -> dict[str, Any] | None:
+    """The ledger that a job's folder has, with its page and its trace.
+
+    Args:
+        folder: the folder.
+        here: what `environment` says now.
+
+    Returns:
+        What `ledger.json` holds; None where a file is missing or damaged, the trace is another's, or it was made on
+        other hardware or with other code.
+    """
     if not all((folder / name).is_file() for name in (TRACE, PAGE, LEDGER)):
         return None
     try:
         content = json.loads((folder / LEDGER).read_text())
         page(content, "", trace_line(content))
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        made = content["environment"]
+        same = all(made[key] == here[key] for key in ("hardware", "git", "spectrum"))
+        same = same and content["trace"]["bytes"] == (folder / TRACE).stat().st_size
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError, ZeroDivisionError):
         return None
-    return content
+    return content if same else None
