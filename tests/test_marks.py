@@ -11,6 +11,7 @@ from cases import method_of, skipping
 from rich.console import Console
 from subjects import PROMPTS, STEPS, subject_of
 from torch import nn
+from torch.autograd import DeviceType
 
 from spectrum.api import Accelerated
 from spectrum.bench import profiling
@@ -117,6 +118,57 @@ def test_a_watchs_own_times_add_up_to_what_it_says_of_steps_and_of_the_whole():
     assert inner == pytest.approx(told["denoiser"], abs=1e-2)
 
 
+def test_a_call_that_steps_its_scheduler_twice_is_traced(tmp_path):
+    """Cosmos 1: the profiler starts once and stops once, and a step is counted once."""
+    subject = subject_of("cosmos_video")
+    side, batch = Side(method_of("fora"), Sampling.of(subject.config)), PROMPTS[: subject.batch]
+    told = []
+    with Accelerated(subject.pipe, side.method) as handle:
+        sample_batch(subject.pipe, batch, side.sampling)
+        profiled = Profiled(handle, side, batch)
+        kinds, _ = profiled.watched()
+        watch = Watch(subject.pipe, STEPS, before_step=told.append)
+        with watch.on():
+            sample_batch(subject.pipe, batch, side.sampling)
+        assert told == list(range(STEPS + 1))
+        calls = profiled.traced(range(1, STEPS), kinds, tmp_path / "trace.json.gz")
+    assert calls.keys() == {"run", "skipped"} and "blocks" in calls["run"] and "blocks" not in calls["skipped"]
+
+
+def test_a_step_with_two_ranges_is_counted_once():
+    def event(name, above=None):
+        return SimpleNamespace(name=name, cpu_parent=above, device_type=DeviceType.CPU, kernels=[])
+
+    steps = [event("step 1 run"), event("step 1 run"), event("step 2 run")]
+    events = [*steps, *(event("aten::add", above) for above in steps), event("aten::mul", steps[2])]
+    assert profiling.calls_of(events, set(), False) == {"run": {"loop": {"operators": 2.0}}}
+
+
+def test_a_call_that_fails_stops_the_profiler(tmp_path, monkeypatch):
+    subject = subject_of("flux")
+    side, batch = Side(method_of("fora"), Sampling.of(subject.config)), PROMPTS[:2]
+    with Accelerated(subject.pipe, side.method) as handle:
+        sample_batch(subject.pipe, batch, side.sampling)
+        profiled = Profiled(handle, side, batch)
+        kinds, _ = profiled.watched()
+
+        def broken(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(subject.pipe.scheduler, "step", broken)
+            with pytest.raises(KeyboardInterrupt):
+                profiled.traced(range(STEPS), kinds, tmp_path / "trace.json.gz")
+        assert not torch.autograd._profiler_enabled()
+        assert profiled.traced(range(STEPS), kinds, tmp_path / "trace.json.gz")
+
+
+def test_where_weights_are_offloaded_the_device_is_the_one_that_computes():
+    subject = subject_of("flux")
+    offloaded = SimpleNamespace(device=torch.device("cpu"), _execution_device=torch.device("cuda"))
+    assert Watch(offloaded, STEPS)._cuda and not Watch(subject.pipe, STEPS)._cuda
+
+
 def test_a_large_trace_has_some_steps_of_each_kind(tmp_path, monkeypatch):
     monkeypatch.setattr(profiling, "MOST", 1)
     monkeypatch.setattr(profiling, "label", lambda config: "mine")
@@ -132,6 +184,7 @@ def test_a_large_trace_has_some_steps_of_each_kind(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.json", "ledger.md", "trace.json.gz"]
 
 
+HARDWARE = {"device": "cuda", "gpu": "a GPU", "threads": 8, "cpu": "a CPU", "offload": "model"}
 R, S, M = "run", "skipped", "mixed"
 
 
@@ -172,7 +225,11 @@ def test_a_ledger_by_hand(capsys):
              {"blocks": 3.0, "loop": 1.0}]  # fmt: skip
     ledger = Ledger(kinds, steps, {R: {"blocks": {"operators": 3.0, "kernels": 5.0}}})
     assert ledger.milliseconds(R) == 12.0 and ledger.parts(R) == {"blocks": 9.0, "loop": 3.0}
-    assert ledger.limit == pytest.approx(4 / 3) and ledger.speedup == pytest.approx(4 * 12 / 30)
+    assert ledger.speedup == pytest.approx(4 * 12 / 30)
+    assert ledger.limit is None and ledger.efficiency is None, "a mixed step is neither run nor skipped"
+    pure = Ledger(kinds[:3], steps[:3], {})
+    assert pure.speedup == pytest.approx(3 * 12 / 26) and pure.speedup <= pure.limit == pytest.approx(3 / 2)
+    assert "Of 3 steps 2 ran: at most 1.500x. By these times it is 1.385x, 92.3 % of" in conclusion(pure.content())
     content = ledger.content()
     heads, rows = heads_and_rows(content)
     assert heads == [
@@ -184,10 +241,23 @@ def test_a_ledger_by_hand(capsys):
         "calls",
     ]
     assert rows[0][:5] == ["blocks", "9.000", "75.0 %", "3/5", "-"] and rows[-1][1:4] == ["12.0", "100.0 %", "3/5"]
-    assert "1 were mixed" in conclusion(content) and "skipped steps took 6.7 % of the call" in conclusion(content)
-    shown = {**content, "trace": {"file": "trace.json.gz", "steps": [0, 3], "bytes": 1}}
+    assert "Of 4 steps 2 ran, 1 were mixed. By these times it is 1.600x; skipped" in conclusion(content)
+    assert "at most" not in conclusion(content) and "skipped steps took 6.7 % of the call" in conclusion(content)
+    shown = {
+        **content,
+        "trace": {"file": "trace.json.gz", "steps": [0, 3], "bytes": 1},
+        "environment": {"hardware": HARDWARE},
+    }
     print_profile(shown, Console(width=80))
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80 and "mixed" in out and "calls" not in out.partition("A share")[0]
     assert "calls" not in heads_and_rows(content, most=2)[0]
+    assert "Measured on cuda (a GPU), 8 threads of a CPU, offload=model." in " ".join(out.split())
     assert "nothing was skipped" in conclusion(Ledger([R], steps[:1], {}).content())
+
+
+def test_a_ledger_without_times_can_be_read():
+    content = Ledger([R, S], [{"loop": 0.0}, {"loop": 0.0}], {}).content()
+    assert content["speedup"] is None and content["efficiency"] is None and content["limit"] == 2
+    assert heads_and_rows(content)[1][-1][1:3] == ["0.000", "-"]
+    assert conclusion(content) == "Of 2 steps 1 ran: at most 2.000x. They took no time that can be told."

@@ -2,11 +2,13 @@
 
 import gzip
 import json
+import shutil
 
 import pytest
 from command import QUICK, call, error_line
 from rich.console import Console
 
+from spectrum.bench import profiling
 from spectrum.bench.profile_stage import print_profile
 from spectrum.bench.profiling import stored
 from spectrum.bench.time_ledger import conclusion, heads_and_rows
@@ -55,7 +57,6 @@ def test_the_parts_add_up_to_the_step(ledger):
     for kind in ledger["kinds"].values():
         parts = [part["ms"] for part in kind["parts"].values()]
         assert sum(parts) == pytest.approx(kind["ms"], rel=ABOUT) and min(parts) >= 0
-        assert kind["parts"]["loop"]["ms"] < kind["ms"] / 2
         own = [ledger["step_ms"][step] for step in kind["steps"]]
         assert sum(own) / len(own) == pytest.approx(kind["ms"], rel=ABOUT)
     full = ledger["kinds"]["run"]
@@ -66,7 +67,7 @@ def test_the_parts_add_up_to_the_step(ledger):
 
 def test_skipped_steps_have_no_time_in_the_blocks(ledger):
     run, skipped = (ledger["kinds"][kind]["parts"] for kind in ("run", "skipped"))
-    assert run["blocks"]["ms"] > ledger["kinds"]["run"]["ms"] / 2 and run["blocks"]["operators"] > 100
+    assert run["blocks"]["operators"] > 100
     assert "blocks" not in skipped and "forecast" in skipped and "forecast" not in run
     assert "x_embedder" in run and "x_embedder" not in skipped, "nothing depends on it at a skipped step"
     assert {"norm_out", "proj_out", "scheduler", "loop", "denoiser", "forward"} <= run.keys() & skipped.keys()
@@ -107,6 +108,7 @@ def test_the_table_fits_a_terminal_and_the_page_has_the_same_figures(folder, led
     for text in (out, page):
         assert "neither it nor the profiled call is one of the timed ones" in " ".join(text.split())
         assert "trace.json.gz" in text and "perfetto" in text
+        assert f"Measured on cpu, {ledger['environment']['hardware']['threads']} threads of" in text
 
 
 def test_it_is_no_part_of_the_identity_and_is_made_once(folder, capsys):
@@ -121,14 +123,54 @@ def test_it_is_no_part_of_the_identity_and_is_made_once(folder, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("ledger.json", "{}"), ("ledger.json", "no"), ("trace.json.gz", None), ("ledger.md", None)]
+    ("name", "content"),
+    [
+        ("ledger.json", "{}"),
+        ("ledger.json", "no"),
+        ("trace.json.gz", None),
+        ("trace.json.gz", "cut"),
+        ("ledger.md", None),
+    ],
 )
 def test_a_profile_that_is_not_whole_counts_for_nothing(folder, tmp_path, name, content):
     for kept in ("ledger.json", "ledger.md", "trace.json.gz"):
         (tmp_path / kept).write_bytes((folder / kept).read_bytes())
-    assert stored(tmp_path) is not None
+    here = json.loads((folder / "ledger.json").read_text())["environment"]
+    assert stored(tmp_path, here) is not None
     (tmp_path / name).unlink() if content is None else (tmp_path / name).write_text(content)
-    assert stored(tmp_path) is None
+    assert stored(tmp_path, here) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hardware", {"threads": 99}),
+        ("hardware", {"device": "cuda"}),
+        ("hardware", {"offload": "model"}),
+        ("git", {"commit": "0" * 40}),
+    ],
+)
+def test_a_profile_of_another_machine_or_of_other_code_counts_for_nothing(folder, key, value):
+    here = json.loads((folder / "ledger.json").read_text())["environment"]
+    assert stored(folder, {**here, "command": "another", key: {**here[key], **value}}) is None
+    assert stored(folder, {**here, "command": "another"}) is not None
+
+
+def interrupted(*given):
+    raise KeyboardInterrupt
+
+
+def test_a_profile_of_other_code_is_made_again_and_its_ledger_goes_first(folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(folder.parent.parent, out)
+    (mine,) = (path.parent for path in out.rglob("ledger.json"))
+    content = json.loads((mine / "ledger.json").read_text())
+    content["environment"]["git"] = {"commit": "0" * 40, "dirty": False}
+    (mine / "ledger.json").write_text(json.dumps(content))
+    with monkeypatch.context() as patch:
+        patch.setattr(profiling, "write_bytes", interrupted)
+        assert call("run", *WORDS, f"out={out}").code == 130
+    assert not (mine / "ledger.json").exists() and (mine / "trace.json.gz").exists()
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,12 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 import torch
 from rich.console import Console
 
-from spectrum.bench.machine import check_idle, conditions, load_at_start, note_start
+from spectrum.bench.machine import conditions, load_of_script
 from spectrum.bench.progress import Progress
+from spectrum.bench.prompts import read_prompts
 from spectrum.bench.provenance import environment
 from spectrum.commands.guard import guarded, options, wants_help
+from spectrum.config.compose import compose
 from spectrum.core.errors import refuse
 from spectrum.records.files import write_json
 
@@ -151,13 +153,11 @@ def main() -> int:
     unknown = [part for part in chosen if part not in PARTS]
     if unknown:
         refuse(f"parts={unknown[0]} is unknown: type parts= with some of {','.join(PARTS)}")
-    if given.get("force", "false") not in ("true", "false"):
-        refuse(f"force={given['force']} is unknown: type force=true or leave it out")
     numbers = {"rounds": _number(given, "rounds", 7), "batch": _number(given, "batch", 8)}
-    note_start()
-    load = load_at_start()
-    if given.get("force", "false") == "false":
-        check_idle(load, "force=true")
+    most = len(read_prompts(compose(["prompts=development"]).prompts))
+    if numbers["batch"] > most:
+        refuse(f"batch={numbers['batch']} is more than the {most} prompts that there are: type batch={most} or less")
+    load = load_of_script(given)
     warnings.filterwarnings("ignore", category=FutureWarning)
     folder = Path(given.get("to", "outputs/cpu"))
     work = {"sums": sums_part, "host": host_part, "memory": memory_part, "embedded": embedded_part}

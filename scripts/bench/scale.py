@@ -1,10 +1,12 @@
 """What a job and a table cost per prompt as they grow: seconds of bookkeeping, memory, statistics, figures.
 
-python scripts/bench/scale.py [prompts=100,1000,10000] [samples=192,10000,100000] [to=outputs/bench/scale.json]
+python scripts/bench/scale.py [prompts=100,1000,10000] [samples=192,10000,100000] [force=true]
+    [to=outputs/bench/scale.json]
 
 Part `jobs`: `run.py` on toy FLUX at two steps with so many prompts, each in a process of its own. Bookkeeping is all
 that is not a call of the pipeline: ledgers, PNG files, metrics, record, report. `again` is the same command when
-everything is there. Part `tables`: the rows of the main table with so many samples drawn at random.
+everything is there. A loaded machine is refused; with force=true the file says that it was loaded. Part `tables`: the
+rows of the main table with so many samples drawn at random.
 """
 
 import dataclasses
@@ -30,6 +32,7 @@ from eval.tables import formats
 from eval.tables.experiments import load_experiment
 from eval.tables.tables import ExperimentTable, match_rows
 from eval.tables.verify import problems
+from spectrum.bench.machine import conditions, load_of_script
 from spectrum.bench.provenance import environment
 from spectrum.commands.figures import draw_experiment
 from spectrum.commands.guard import guarded, options, wants_help
@@ -42,6 +45,7 @@ OPTIONS = {
     "prompts": "sizes of the jobs, with commas; 100,1000,10000 by default",
     "samples": "sizes of the tables, a multiple of 4 each; 192,10000,100000 by default",
     "to": "the file; outputs/bench/scale.json by default",
+    "force": "true measures on a loaded machine too, and the file says so",
     "job": "measure one job of so many prompts and print it; for the processes that this starts",
 }
 SEEDS = 4
@@ -91,6 +95,19 @@ def measure_job(count: int) -> Found:
             }  # fmt: skip
         found["peak_mib"] = peak()
     return found
+
+
+def job_apart(count: int) -> Found:
+    """What `measure_job` returns, from a process of its own.
+
+    Raises:
+        SpectrumError: if that fails; what it wrote to standard error stands above.
+    """
+    said = subprocess.run([sys.executable, __file__, f"job={count}"], capture_output=True, text=True, check=False)
+    if said.returncode:
+        sys.stderr.write(said.stderr)
+        refuse(f"the job with prompts={count} ended with exit code {said.returncode}: see its error above")
+    return json.loads(said.stdout.splitlines()[-1])
 
 
 def peak() -> float:
@@ -191,19 +208,19 @@ def main() -> None:
         numbers(given, "prompts", "100,1000,10000", 1),
         numbers(given, "samples", "192,10000,100000", SEEDS),
     )
+    load = load_of_script(given)
     found: Found = {"environment": environment(torch.device("cpu")), "jobs": [], "tables": []}
     to = Path(given.get("to", "outputs/bench/scale.json"))
     for count in sizes:
-        said = subprocess.run([sys.executable, __file__, f"job={count}"], capture_output=True, text=True, check=True)
-        found["jobs"].append(json.loads(said.stdout.splitlines()[-1]))
+        found["jobs"].append(job_apart(count))
         job = found["jobs"][-1]
         costs = ", ".join(f"{name} {job[name]['bookkeeping_ms_per_prompt']:.2f}" for name in ("first", "again"))
         print(f"{count} prompts: bookkeeping in ms per prompt: {costs}; {job['peak_mib']:.0f} MiB", flush=True)
-        write_json(to, found)
+        write_json(to, found | {"conditions": dataclasses.asdict(conditions(load))})
     for count in samples:
         print(f"{count} samples of each row", flush=True)
         found["tables"].append(measure_tables(count))
-        write_json(to, found)
+        write_json(to, found | {"conditions": dataclasses.asdict(conditions(load))})
     print(to)
 
 

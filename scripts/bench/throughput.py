@@ -1,6 +1,7 @@
 """Images per minute of the embedded model on this machine: a loop of single calls, and `run.py`'s own sampling.
 
-python scripts/bench/throughput.py [prompts=32] [singles=8] [rounds=5] [threads=2] [to=outputs/bench/throughput.json]
+python scripts/bench/throughput.py [prompts=32] [singles=8] [rounds=5] [threads=2] [force=true]
+    [to=outputs/bench/throughput.json]
 
 Each side is a process that has loaded and warmed up the model, and waits for its turn: in a round every side makes its
 pictures once, text encoding and saving included. The sides, each uncached and with Spectrum at 14 of 50 runs:
@@ -9,6 +10,7 @@ pictures once, text encoding and saving included. The sides, each uncached and w
   batched   `generate` at batch 16, in one process with all threads
   workers   `generate` at batch 16, in as many workers as there are threads, one thread each
 
+A loaded machine is refused; with force=true the file says that it was loaded.
 Afterwards the pictures are compared: those of batches and of calls for one prompt come from other kernels.
 """
 
@@ -40,6 +42,7 @@ OPTIONS = {
     "batch": "samples a call of `batched` and `workers`; 16 by default",
     "threads": "of the machine's cores that are used; 2 by default",
     "to": "the file; outputs/bench/throughput.json by default",
+    "force": "true times on a loaded machine too, and the file says so",
     "side": "be one of the processes that this starts: loop or bench",
     "method": "of that process: none or spectrum",
     "count": "pictures that it makes in a round",
@@ -212,12 +215,12 @@ def main() -> None:
     )
     import torch
 
-    from spectrum.bench.machine import load_average
+    from spectrum.bench.machine import conditions, load_of_script
     from spectrum.bench.provenance import environment
     from spectrum.records.files import write_json
 
-    to = Path(given.get("to", "outputs/bench/throughput.json"))
-    found: Found = {"environment": environment(torch.device("cpu")), "threads": threads, "load": [load_average()]}
+    load, to = load_of_script(given), Path(given.get("to", "outputs/bench/throughput.json"))
+    found: Found = {"environment": environment(torch.device("cpu")), "threads": threads}
     found |= {"prompts": prompts, "singles": singles, "batch": batch, "rounds": []}
     with tempfile.TemporaryDirectory() as folder, sides(prompts, singles, threads, batch, Path(folder)) as all_sides:
         for number in range(rounds):
@@ -228,7 +231,7 @@ def main() -> None:
                 for side in all_sides:
                     shutil.rmtree(side.folder / str(number), ignore_errors=True)
         found["same_bits"] = same_bits(all_sides, threads, Path(folder))
-    found["load"].append(load_average())
+    found["conditions"] = dataclasses.asdict(conditions(load))
     names = list(found["rounds"][0])
     found["images_per_minute"] = {n: statistics.median(made[n] for made in found["rounds"]) for n in names}
     found["of_loop_spectrum"] = {

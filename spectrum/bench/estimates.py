@@ -19,6 +19,7 @@ REACHED = {"flux": 0.545, "sd35": 0.439, "wan21_14b": 0.672, "hunyuan_video": 0.
 """The share of the rate of matrix products that a full step reached on one H100: operations of the step over its time
 and over the rate measured there (`results/gpu`, not compiled). SDXL's steps were bound by the host."""
 RUNS = 14, 10
+INSTEAD = "type for example method=spectrum or method=fora"
 
 
 @dataclass(frozen=True)
@@ -67,21 +68,32 @@ def seconds_of(step: StepFlops, steps: int, runs: int, stored: float, dtype: str
 
 
 def method_words(name: str) -> list[str]:
-    """The overrides of a method whose runs can be told before it samples.
+    """The overrides of a method whose runs can be told before it samples, and that what is measured can be run with.
 
     Args:
         name: of the method.
 
     Raises:
-        SpectrumError: for one that decides by data, skips nothing, or stores elsewhere than behind the blocks.
+        SpectrumError: for one that decides by data, skips nothing, stores elsewhere than behind the blocks, or has to
+            be fitted first.
     """
-    _, method = resolve(compose(["model=tiny", f"method={name}"]))
+    words = [f"method={name}"]
+    try:
+        _, method = resolve(compose(["model=tiny", *words]))
+    except SpectrumError as error:
+        refuse(f"method={name} cannot be measured as it is ({error}): {INSTEAD}")
     if method.forecast is None:
         refuse(f"method={name} skips nothing: type for example method=spectrum")
     if not method.time_only or method.site is Site.modules:
         why = "works inside the blocks" if method.site is Site.modules else "decides by data at which steps it skips"
-        refuse(f"method={name} {why}, so nothing can be estimated: type for example method=spectrum or method=fora")
-    return [f"method={name}"]
+        refuse(f"method={name} {why}, so nothing can be estimated: {INSTEAD}")
+    toy = ["model=flux", "model.weights=tiny"]
+    for own in ([*toy, f"runs={RUNS[0]}"], *(["model=tiny", f"runs={runs}"] for runs in RUNS)):
+        try:
+            resolve(compose([*own, *words, "batch=1"]))
+        except SpectrumError as error:
+            refuse(f"method={name} cannot be measured as it is ({error}): {INSTEAD}")
+    return words
 
 
 def estimate(name: str, words: Sequence[str], rates: Rates) -> dict[str, Any]:
@@ -94,7 +106,8 @@ def estimate(name: str, words: Sequence[str], rates: Rates) -> dict[str, Any]:
 
     Returns:
         `model`, `size`, `dtype`, `steps`, `tflop` of a step, `full` and by number of runs the seconds, None where the
-        method has no schedule of so many runs; or `model` and the `reason` why there is no estimate.
+        method cannot be run so on the model, and by number of runs the reasons for that in `without`; or `model` and
+        the `reason` why there is no estimate.
     """
     config = compose([f"model={name}", "method=none", "batch=1"])
     size = f"{config.model.width}x{config.model.height}" + (f"x{config.model.frames}" if config.model.frames else "")
@@ -109,12 +122,13 @@ def estimate(name: str, words: Sequence[str], rates: Rates) -> dict[str, Any]:
     steps, dtype = plan_of(config, resolve(config)[1]).steps, config.model.dtype
     found: dict[str, Any] = {"model": name, "size": size, "dtype": dtype, "steps": steps, "tflop": step.total / 1e12}
     found["full"] = seconds_of(step, steps, steps, 0, dtype, rates)
+    found["without"] = {}
     for runs in RUNS:
-        planned = _planned(name, words, runs)
-        if planned is None:
-            found[str(runs)] = None
+        try:
+            site, stored = _planned(name, words, runs)
+        except SpectrumError as error:
+            found[str(runs)], found["without"][str(runs)] = None, str(error)
             continue
-        site, stored = planned
         own = step if site is Site.exit else dataclasses.replace(step, outside=0)
         found[str(runs)] = seconds_of(own, steps, runs, stored, dtype, rates)
     return found
@@ -125,14 +139,14 @@ def _built(name: str) -> RunConfig:
     return compose([f"model={name}", "model.weights=random", "method=none", "batch=1"])
 
 
-def _planned(name: str, words: Sequence[str], runs: int) -> tuple[Site, float] | None:
-    """Where a method stores, and the bytes of a skipped step's forecast; None where it has no schedule of so many runs.
+def _planned(name: str, words: Sequence[str], runs: int) -> tuple[Site, float]:
+    """Where a method stores, and the bytes of a skipped step's forecast.
 
     What is stored at the output is as small as the latents, and counted as nothing.
+
+    Raises:
+        SpectrumError: where it has no schedule of so many runs, or has not been fitted for the model.
     """
-    try:
-        config, method = resolve(compose([f"model={name}", *words, f"runs={runs}", "batch=1"]))
-    except SpectrumError:
-        return None
+    config, method = resolve(compose([f"model={name}", *words, f"runs={runs}", "batch=1"]))
     held = plan_of(config, method).features_held + 1
     return method.site, held * config.model.branches * feature_bytes(config) if method.site is Site.exit else 0.0

@@ -5,6 +5,7 @@ import functools
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -84,6 +85,27 @@ def check_idle(load: float | None, otherwise: str) -> None:
             f"the machine is loaded: its 1-minute load average is {load:.2f}, and timing needs at most {IDLE}: end "
             f"what else runs, wait two minutes and type it again, or type {otherwise}"
         )
+
+
+def load_of_script(given: Mapping[str, str]) -> float | None:
+    """Note the start of a script that times, and refuse it on a loaded machine unless `force=true` was typed.
+
+    Args:
+        given: the script's options.
+
+    Returns:
+        The load average, for `conditions`.
+
+    Raises:
+        SpectrumError: on a loaded machine, and for a `force=` that is neither true nor false.
+    """
+    force = given.get("force", "false")
+    if force not in ("true", "false"):
+        refuse(f"force={force} is unknown: type force=true or leave it out")
+    note_start()
+    if force == "false":
+        check_idle(load_at_start(), "force=true")
+    return load_at_start()
 
 
 def shareable(timing: Timing) -> bool:

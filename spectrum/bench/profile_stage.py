@@ -8,12 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from spectrum.bench.job import Job
-from spectrum.bench.profiling import LEDGER, PAGE, profile, stored, trace_line
-from spectrum.bench.time_ledger import READING, conclusion, heads_and_rows
+from spectrum.bench.profiling import LEDGER, PAGE, here_of, profile, stored, trace_line
+from spectrum.bench.time_ledger import READING, conclusion, heads_and_rows, machine_line
 
 
 def profile_of(loaded: Callable[[], Any], job: Job, console: Console) -> dict[str, Any]:
-    """The profile of a job: the one in its folder, or a new one where there is none or `redo=[profile]` is typed.
+    """The profile of a job: the one in its folder, made on this machine by this code, or a new one.
+
+    `redo=[profile]` makes a new one too.
 
     Args:
         loaded: returns the job's pipeline.
@@ -23,7 +25,7 @@ def profile_of(loaded: Callable[[], Any], job: Job, console: Console) -> dict[st
     Returns:
         What `ledger.json` holds.
     """
-    there = None if "profile" in job.config.redo else stored(job.folder)
+    there = None if "profile" in job.config.redo else stored(job.folder, here_of(job))
     if there is not None:
         return there
     console.print("profiling: one batch is sampled again, with marks and then with torch's profiler", highlight=False)
@@ -46,5 +48,6 @@ def print_profile(content: dict[str, Any], console: Console) -> None:
     table.add_section()
     table.add_row(*rows[-1])
     console.print(table)
-    for line in (READING, conclusion(content), content["note"], f"{LEDGER}, {PAGE}; {trace_line(content)}"):
+    files = f"{LEDGER}, {PAGE}; {trace_line(content)}"
+    for line in (READING, conclusion(content), machine_line(content), content["note"], files):
         console.print(line, highlight=False, width=min(80, console.width), soft_wrap=False)

@@ -5,6 +5,7 @@ import json
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from spectrum.bench.time_ledger import Calls, Ledger, page
 from spectrum.bench.timing import Side, prove
 from spectrum.bench.watch import Watch
 from spectrum.config.sampling import Sampling
+from spectrum.hooks.private_api import execution_device
 from spectrum.models.pipelines import device_of
 from spectrum.models.solvers import with_solver
 from spectrum.records.files import write_bytes, write_json
@@ -100,22 +102,27 @@ class Profiled:
         Returns:
             The calls of operators and kernels in these steps.
         """
-        profiler = torch.profiler.profile(activities=activities(self._pipe.device), acc_events=True)
+        device = execution_device(self._pipe)
+        profiler, started = torch.profiler.profile(activities=activities(device), acc_events=True), ExitStack()
 
         def before(step: int) -> None:
             if step == steps.start:
                 profiler.start()
+                started.callback(profiler.stop)
             if step == steps.stop:
-                profiler.stop()
+                started.close()
 
         def named(step: int) -> str:
             return f"step {step} {kinds[step]}" if step < len(kinds) else "after the last step"
 
         sampling, parts = self._side.sampling, self.marks.parts
-        self._sample(Watch(self._pipe, sampling.steps, steps.stop, parts, whole=WHOLE, named=named, before_step=before))
+        with started:  # an error, or a call that ends before these steps do, stops it too
+            self._sample(
+                Watch(self._pipe, sampling.steps, steps.stop, parts, whole=WHOLE, named=named, before_step=before)
+            )
         profiler.export_chrome_trace(str(to))
         labels = {name.partition(" ")[0] for name in parts} | FIRST.keys() | REST.keys()
-        return calls_of(profiler.events() or [], labels, self._pipe.device.type == "cuda")
+        return calls_of(profiler.events() or [], labels, device.type == "cuda")
 
 
 def calls_of(events: Iterable[Any], labels: set[str], device: bool) -> Calls:
@@ -132,12 +139,12 @@ def calls_of(events: Iterable[Any], labels: set[str], device: bool) -> Calls:
         `device` the `kernels` that they started.
     """
     count: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    steps: Counter[str] = Counter()
+    steps: dict[str, set[str]] = defaultdict(set)
     for event in events:
         if event.device_type != DeviceType.CPU:
             continue
         if event.name.startswith("step ") and event.cpu_parent is None:
-            steps[event.name.split()[2]] += 1
+            steps[event.name.split()[2]].add(event.name)  # where the scheduler steps twice, a step has two ranges
             continue
         if event.name in labels or "::" not in event.name:
             continue
@@ -155,7 +162,7 @@ def calls_of(events: Iterable[Any], labels: set[str], device: bool) -> Calls:
         part["kernels"] += len(event.kernels)
     return {
         kind: {
-            name: {key: found[key] / steps[kind] for key in ("operators", *(["kernels"] if device else []))}
+            name: {key: found[key] / len(steps[kind]) for key in ("operators", *(["kernels"] if device else []))}
             for name, found in parts.items()
         }
         for kind, parts in count.items()
@@ -189,6 +196,7 @@ def profile(pipe: Any, job: Job) -> dict[str, Any]:
             shown = range(len(kinds))
             profiled.traced(shown, kinds, trace)
         size = trace.stat().st_size
+        (job.folder / LEDGER).unlink(missing_ok=True)  # what it says is of another trace
         trace.replace(job.folder / TRACE)
     content = {
         **Ledger(kinds, steps, calls).content(),
@@ -197,7 +205,7 @@ def profile(pipe: Any, job: Job) -> dict[str, Any]:
         "samples": [sample.file for sample in batch],
         "trace": {"file": TRACE, "steps": [shown.start, shown.stop - 1], "bytes": size},
         "load": before,
-        "environment": environment(device_of(config.device)),
+        "environment": here_of(job),
     }
     write_bytes(
         job.folder / PAGE, page(content, f"{label(config)} on {config.model.name}", trace_line(content)).encode()
@@ -215,13 +223,30 @@ def trace_line(content: dict[str, Any]) -> str:
     return f"{TRACE} ({size:.1f} MB) has {what} of a call under torch's profiler: open it at ui.perfetto.dev."
 
 
-def stored(folder: Path) -> dict[str, Any] | None:
-    """The ledger that a job's folder has, with its page and its trace; None where one of them is missing or damaged."""
+def here_of(job: Job) -> dict[str, Any]:
+    """The command, the commit, the versions and the hardware that a job would be profiled with now."""
+    return environment(device_of(job.config.device), job.config.offload)
+
+
+def stored(folder: Path, here: dict[str, Any]) -> dict[str, Any] | None:
+    """The ledger that a job's folder has, with its page and its trace.
+
+    Args:
+        folder: the folder.
+        here: what `environment` says now.
+
+    Returns:
+        What `ledger.json` holds; None where a file is missing or damaged, the trace is another's, or it was made on
+        other hardware or with other code.
+    """
     if not all((folder / name).is_file() for name in (TRACE, PAGE, LEDGER)):
         return None
     try:
         content = json.loads((folder / LEDGER).read_text())
         page(content, "", trace_line(content))
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        made = content["environment"]
+        same = all(made[key] == here[key] for key in ("hardware", "git", "spectrum"))
+        same = same and content["trace"]["bytes"] == (folder / TRACE).stat().st_size
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError, ZeroDivisionError):
         return None
-    return content
+    return content if same else None

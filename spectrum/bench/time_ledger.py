@@ -59,15 +59,21 @@ class Ledger:
         return _ordered([*dict.fromkeys(name for own in self.steps for name in own)])
 
     @property
-    def limit(self) -> float:
-        """The speed-up if a skipped step took no time: steps over those that ran."""
-        return len(self.kinds) / (len(self.kinds) - self.kinds.count("skipped"))
+    def limit(self) -> float | None:
+        """The speed-up if a skipped step took no time: steps over those that ran; None where some were mixed."""
+        ran = self.kinds.count("run")
+        return None if "mixed" in self.kinds or not ran else len(self.kinds) / ran
 
     @property
-    def speedup(self) -> float:
-        """As many steps that all ran, at the mean time of those that did, over this call."""
+    def speedup(self) -> float | None:
+        """As many steps that all ran, at the mean time of those that did, over this call; None where it took none."""
         total = sum(sum(own.values()) for own in self.steps)
-        return len(self.kinds) * self.milliseconds("run") / total
+        return len(self.kinds) * self.milliseconds("run") / total if total else None
+
+    @property
+    def efficiency(self) -> float | None:
+        """The speed-up's share of its limit; None where one of them is."""
+        return None if self.speedup is None or self.limit is None else self.speedup / self.limit
 
     def content(self) -> dict[str, Any]:
         """The ledger as JSON holds it."""
@@ -75,22 +81,30 @@ class Ledger:
         kinds = {}
         for kind in (kind for kind in KINDS if kind in self.kinds):
             parts = {
-                name: {"ms": round(ms, 4), "share_of_a_run_step": round(ms / full, 6), **self._calls(kind, name)}
+                name: {
+                    "ms": round(ms, 4),
+                    "share_of_a_run_step": round(ms / full, 6) if full else None,
+                    **self._calls(kind, name),
+                }
                 for name, ms in self.parts(kind).items()
             }
             own = [number for number, other in enumerate(self.kinds) if other == kind]
             kinds[kind] = {"steps": own, "ms": round(self.milliseconds(kind), 4), "parts": parts}
         return {
             "note": NOTE,
-            "limit": round(self.limit, 4),
-            "speedup": round(self.speedup, 4),
-            "efficiency": round(self.speedup / self.limit, 4),
+            "limit": _rounded(self.limit),
+            "speedup": _rounded(self.speedup),
+            "efficiency": _rounded(self.efficiency),
             "kinds": kinds,
             "step_ms": [round(sum(own.values()), 4) for own in self.steps],
         }
 
     def _calls(self, kind: str, name: str) -> Mapping[str, float]:
         return self.calls.get(kind, {}).get(name, {})
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def heads_and_rows(content: Mapping[str, Any], most: int = 3) -> tuple[list[str], list[list[str]]]:
@@ -138,6 +152,8 @@ def _ms(value: float) -> str:
 
 
 def _share(part: float, full: float) -> str:
+    if not full:
+        return "-"
     return f"{100 * part / full:.2f} %" if part < full / 10 else f"{100 * part / full:.1f} %"
 
 
@@ -148,13 +164,24 @@ def conclusion(content: Mapping[str, Any]) -> str:
     steps = sum(count.values())
     if not count["skipped"] and not count["mixed"]:
         return f"All {steps} steps ran: nothing was skipped, so there is no speed-up to take apart."
-    mixed = f", {count['mixed']} were mixed" if count["mixed"] else ""
+    ran = f"Of {steps} steps {count['run']} ran" + (f", {count['mixed']} were mixed" if count["mixed"] else "")
+    most = "" if content["limit"] is None else f": at most {content['limit']:.3f}x"
+    if content["speedup"] is None:
+        return f"{ran}{most}. They took no time that can be told."
+    share = "" if content["efficiency"] is None else f", {100 * content['efficiency']:.1f} % of that"
     skipped = count["skipped"] * kinds["skipped"]["ms"] / sum(content["step_ms"]) if count["skipped"] else 0.0
     return (
-        f"Of {steps} steps {count['run']} ran{mixed}: at most {content['limit']:.3f}x. By these times it is "
-        f"{content['speedup']:.3f}x, {100 * content['efficiency']:.1f} % of that; skipped steps took "
+        f"{ran}{most}. By these times it is {content['speedup']:.3f}x{share}; skipped steps took "
         f"{100 * skipped:.1f} % of the call."
     )
+
+
+def machine_line(content: Mapping[str, Any]) -> str:
+    """What the times were measured on."""
+    about = content["environment"]["hardware"]
+    gpu = f" ({about['gpu']})" if "gpu" in about else ""
+    offload = f", offload={about['offload']}" if "offload" in about else ""
+    return f"Measured on {about['device']}{gpu}, {about['threads']} threads of {about['cpu']}{offload}."
 
 
 def page(content: Mapping[str, Any], title: str, traced: str) -> str:
@@ -166,4 +193,7 @@ def page(content: Mapping[str, Any], title: str, traced: str) -> str:
         traced: the sentence about the trace.
     """
     table = markdown_table(*heads_and_rows(content))
-    return "\n\n".join([f"# {title}", content["note"], table, READING, conclusion(content), traced]) + "\n"
+    return (
+        "\n\n".join([f"# {title}", content["note"], table, READING, conclusion(content), machine_line(content), traced])
+        + "\n"
+    )

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from spectrum.api import denoisers
+from spectrum.hooks.private_api import execution_device
 from spectrum.hooks.replaced import replaced
 from spectrum.hooks.scheduler import steps_again
 
@@ -55,7 +56,7 @@ class Watch:
         whole: labels inside of which nothing else is marked.
         named: the name of each step in the profiler's trace, which then has a range for it and for every span; None
             leaves the trace alone.
-        before_step: told the number of a step before it begins, and after the last one the number of all of them.
+        before_step: told once the number of each step before it begins, and after the last one the number of all.
 
     Attributes:
         seconds: wall time from the first call of a denoiser to the end of the last step, the device synchronised at
@@ -78,7 +79,7 @@ class Watch:
         self._inside, self._apart, self._whole, self._named = inside, apart, whole, named
         self._pipe, self._stop, self._parts = pipe, stop or steps, parts or {}
         self._early, self._before_step = self._stop < steps, before_step
-        self._device = pipe.device
+        self._told, self._device = -1, execution_device(pipe)
         self.seconds = self._began = 0.0
         self.host: list[float] = []
         self._starts: list[Any] = []
@@ -149,10 +150,15 @@ class Watch:
         self._next_step()
 
     def _next_step(self) -> None:
-        self._before_step(self.step)
+        self._tell()
         self._open_range()
         self._starts.append(self._mark())
         self._spans.append([])
+
+    def _tell(self) -> None:
+        if self.step > self._told:  # where the scheduler steps twice, a step begins twice
+            self._told = self.step
+            self._before_step(self.step)
 
     def enter(self, label: str) -> None:
         """Something begins whose time is marked under a label; it belongs to what is open."""
@@ -206,7 +212,7 @@ class Watch:
             self._synchronise()
             self.seconds = time.perf_counter() - self._began
             if self._early:
-                self._before_step(self.step)
+                self._tell()
                 raise StoppedError
         self._next_step()
         return result

@@ -176,8 +176,9 @@ def _print_estimates(estimated: Mapping[str, Any], embedded: Mapping[str, Any], 
             for row in whole
         ]  # fmt: skip
         _table(heads, rows, console)
-        if any(row[key] is None for row in whole for key in runs):
-            _line(f"-: {estimated['method']} has no schedule of so many runs for so many steps.")
+        for row in whole:
+            for reason in dict.fromkeys(row["without"].values()):
+                _line(f"{row['model']}: {reason}", "  ")
     for row in (row for row in models if "reason" in row):
         _line(f"{row['model']}: {row['reason']}", "  ")
     if not models:
