@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 
 from spectrum.config.schema import BUILT, BYTES, RunConfig
+from spectrum.core.memory import packed_bytes
 from spectrum.core.method import Plan, Site
 from spectrum.models.identity import model_kind
+from spectrum.models.kept_rehearsals import kept_outputs
 from spectrum.models.need import Need, Part, Rehearsed, Task
-from spectrum.models.plans import cache_bytes, feature_bytes
+from spectrum.models.plans import cache_bytes, feature_bytes, feature_bytes_grown
 
 BLOCK = 8
 """How many features a block of a denoiser is taken to hold that cannot be rehearsed."""
@@ -60,10 +63,23 @@ def stored_bytes(config: RunConfig, plan: Plan, found: Rehearsed | None = None) 
     known = cache_bytes(config, plan, size)
     if known is not None or found is None:
         return known
-    each = found.modules
-    if config.method.site == Site.output:
-        each = sum(map(math.prod, found.outputs)) * BYTES[config.model.dtype]
+    each = _stored_each(config, found)
     return plan.features_held * config.model.branches * size * each if each else None
+
+
+def _stored_each(config: RunConfig, found: Rehearsed) -> int | None:
+    """Bytes of what a method stores of one sample, CFG branch and run step, as it is kept; None if nothing tells."""
+    keep, width = config.method.keep, BYTES[config.model.dtype]
+    if config.method.site == Site.modules:
+        return packed_bytes(keep, (found.modules // width, 1), width) if found.modules else None
+    if not found.outputs:
+        return None
+    if config.method.site == Site.output:
+        return sum(packed_bytes(keep, shape, width) for shape in found.outputs)
+    own = kept_outputs(config)
+    if own is None:
+        return None
+    return feature_bytes_grown(config, Fraction(math.prod(found.outputs[0]), math.prod(own[0])), keep)
 
 
 def _encoders(config: RunConfig, parts: Mapping[str, Part]) -> Part | None:
