@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from command import call, error_line
 
 from spectrum.bench.resolve import resolve
 from spectrum.config.compose import compose
@@ -48,3 +49,20 @@ def test_where_no_output_is_known_nothing_is_counted():
     config, method = resolve(compose([WAN, "model.frames=49"]))
     found = dataclasses.replace(kept_rehearsal(compose([WAN])), outputs=[])
     assert stored_bytes(config, plan_of(config, method), found) is None
+
+
+ONE = ["prompts.limit=1", "batch=16", "model.steps=7", "timing=0", "probe=0"]
+
+
+def test_the_samples_of_a_call_count_and_not_the_batch_that_was_asked_for(tmp_path, capsys):
+    words = ["method=spectrum", *ONE, f"out={tmp_path}", "memory_limit_gb=0.05"]
+    said = call("run", *words, capsys=capsys)
+    assert said.code == 0 and "memory: about 0.03" in said.out
+    assert "needs about" in error_line(call("run", *words, "prompts.limit=16", capsys=capsys))
+
+
+def test_a_run_that_may_not_be_checked_is_not_refused_for_what_its_features_take(tmp_path, capsys, monkeypatch):
+    words = [*ONE, f"out={tmp_path}"]
+    monkeypatch.setattr("spectrum.bench.run.features_bytes", lambda job: 10**15)
+    assert "samples of 96x96 pixels take about" in error_line(call("run", *words, capsys=capsys))
+    assert call("run", *words, "check_memory=false", capsys=capsys).code == 0

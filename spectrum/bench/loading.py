@@ -1,5 +1,6 @@
 """Loads the pipeline of a job, once it is known that the job fits into the device's memory."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,8 @@ def pipeline_of(job: Job, console: Console) -> Any:
     """The pipeline of a job, with its memory, its arguments and prompts checked."""
     config, model = job.config, job.config.model
     device = device_of(config.device)
-    check_memory_of(config, job.method, device, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    called = dataclasses.replace(config, batch=job.batch)
+    check_memory_of(called, job.method, device, lambda line: console.print(line, highlight=False, soft_wrap=True))
     if model_kind(model) == "real weights":
         console.print(f"loading the weights of {model.name}", highlight=False)
     try:
