@@ -1,13 +1,18 @@
 """What an estimate of memory has to scale, count or guess, where no rehearsal of the very config tells."""
 
 import dataclasses
+import json
+import shutil
 
 import pytest
+import torch
 from command import call, error_line
 
+from spectrum.bench.loading import check_memory_of
 from spectrum.bench.resolve import resolve
 from spectrum.config.compose import compose
 from spectrum.core.choices import Keep
+from spectrum.models.identity import ASSETS
 from spectrum.models.kept_rehearsals import kept_rehearsal
 from spectrum.models.memory import stored_bytes
 from spectrum.models.plans import cache_bytes, plan_of
@@ -66,3 +71,42 @@ def test_a_run_that_may_not_be_checked_is_not_refused_for_what_its_features_take
     monkeypatch.setattr("spectrum.bench.run.features_bytes", lambda job: 10**15)
     assert "samples of 96x96 pixels take about" in error_line(call("run", *words, capsys=capsys))
     assert call("run", *words, "check_memory=false", capsys=capsys).code == 0
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A folder of weights of the embedded model whose index is cut short; no digest lies beside it."""
+    folder = tmp_path / "weights"
+    shutil.copytree(ASSETS / "tiny", folder)
+    (folder / "digest.json").unlink(missing_ok=True)
+    index = folder / "model_index.json"
+    index.write_bytes(index.read_bytes()[:40])
+    return folder
+
+
+def test_an_estimate_that_fails_is_said_and_stops_no_plan(damaged, capsys):
+    words = [f"model.weights={damaged}"]
+    said = call("plan", *words, capsys=capsys)
+    assert said.code == 0 and "memory: cannot be worked out (JSONDecodeError: " in said.out
+    assert "Traceback" not in said.err and "step  sum w" in said.out
+    found = json.loads(call("plan", *words, "format=json", capsys=capsys).out)
+    assert found["memory_bytes"] is None and found["memory_unknown"].startswith("JSONDecodeError")
+    found = json.loads(call("plan", "model=mochi", "format=json", capsys=capsys).out)
+    assert "what transformer holds" in found["memory_guessed"] and found["memory_unknown"] is None
+
+
+@pytest.mark.parametrize("lacking", ["model_index.json", "scheduler"])
+def test_an_estimate_that_fails_stops_no_run(lacking, damaged):
+    if lacking == "scheduler":
+        shutil.copy(ASSETS / "tiny" / "model_index.json", damaged)
+        shutil.rmtree(damaged / "scheduler")
+    words = ["method=spectrum", f"model.weights={damaged}", "memory_limit_gb=1"]
+    config, method = resolve(compose(words))
+    lines: list[str] = []
+    check_memory_of(config, method, torch.device("cpu"), lines.append)
+    assert len(lines) == 1 and lines[0].startswith("memory: cannot be worked out (")
+
+
+def test_a_refusal_inside_an_estimate_is_printed(capsys):
+    said = call("plan", "model=hunyuan_dit", "model.pipeline=NoPipeline", capsys=capsys)
+    assert "memory: cannot be worked out (" in said.out

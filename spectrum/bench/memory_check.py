@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from spectrum.config.schema import OFFLOADS, RunConfig
-from spectrum.core.errors import SpectrumError, refuse
+from spectrum.core.errors import refuse
 from spectrum.core.method import Method, Site
 from spectrum.models.need import Need, gib
 
@@ -158,7 +158,7 @@ def check_fit(
     def peak(variant: RunConfig) -> int:
         try:
             return need(variant).peak(variant.offload, ahead)
-        except SpectrumError:  # a VAE that cannot decode in pieces
+        except Exception:  # a VAE that cannot decode in pieces, or whatever else fails with another setting
             return whole.peak(config.offload, ahead)
 
     found = nearest(config, peak, limit, changes_of(method, cpu))

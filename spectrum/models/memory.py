@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 from spectrum.config.schema import BUILT, BYTES, RunConfig
+from spectrum.core.errors import SpectrumError
 from spectrum.core.memory import packed_bytes
 from spectrum.core.method import Plan, Site
 from spectrum.models.identity import model_kind
@@ -49,6 +50,12 @@ def need_of(config: RunConfig, plan: Plan, rehearsal: Callable[[RunConfig], Rehe
     if features is None:
         guessed.append(f"what is stored at {config.method.site}, which is not counted")
     return Need(parts, tuple(tasks), features or 0, tuple(guessed))
+
+
+def why(error: Exception) -> str:
+    """Why an estimate failed, as one line for people."""
+    line = (str(error).splitlines() or [""])[0]
+    return line if isinstance(error, SpectrumError) else f"{type(error).__name__}: {line}"
 
 
 def stored_bytes(config: RunConfig, plan: Plan, found: Rehearsed | None = None) -> int | None:
