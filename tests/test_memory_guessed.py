@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
 import torch
-from command import call, error_line
+from command import ROOT, call, error_line
 
 from spectrum.bench.loading import check_memory_of
 from spectrum.bench.resolve import resolve
@@ -14,7 +15,8 @@ from spectrum.config.compose import compose
 from spectrum.core.choices import Keep
 from spectrum.models.identity import ASSETS
 from spectrum.models.kept_rehearsals import kept_rehearsal
-from spectrum.models.memory import stored_bytes
+from spectrum.models.memory import need_of, stored_bytes
+from spectrum.models.need import GIB, Need, Part, Task
 from spectrum.models.plans import cache_bytes, plan_of
 
 WAN = "model=wan21_1_3b"
@@ -110,3 +112,46 @@ def test_an_estimate_that_fails_stops_no_run(lacking, damaged):
 def test_a_refusal_inside_an_estimate_is_printed(capsys):
     said = call("plan", "model=hunyuan_dit", "model.pipeline=NoPipeline", capsys=capsys)
     assert "memory: cannot be worked out (" in said.out
+
+
+def guessed_of(name):
+    config, method = resolve(compose([f"model={name}"]))
+    found = need_of(config, plan_of(config, method), kept_rehearsal)
+    return found.parts.get("text encoders", Part(0, 0, 0, False)).weights / 1e9, found.guessed
+
+
+def test_text_encoders_are_guessed_beside_an_image_encoder_and_beside_toys():
+    by_size = "text encoders, by the size of the download"
+    for name, gigabytes in (("wan_animate", 17.8), ("longcat", 16.2), ("qwen_layered", 16.7)):
+        size, guessed = guessed_of(name)
+        assert size == pytest.approx(gigabytes, abs=0.1) and by_size in guessed
+    assert "text encoders, which are not counted" in guessed_of("framepack")[1]
+    for name in ("svd", "dit_xl2", "tiny"):
+        size, guessed = guessed_of(name)
+        assert size == 0 and not any("text" in guess for guess in guessed)
+
+
+def test_what_stays_on_the_device_beside_the_network_at_work_is_counted():
+    parts = {"net": Part(100, 10, 20, True), "vae": Part(8, 0, 2, False), "odd": Part(30, 30, 0, False)}
+    plain = Need(parts, (Task("net", "net", 9), Task("vae decode", "vae", 1)), features=5)
+    assert plain.at_peak("group", ahead=False) == (30 + 30, 5, 9), "diffusers puts `odd` there for good"
+    assert plain.at_peak("model") == (100, 5, 9)
+    encodes = dataclasses.replace(plain, tasks=(Task("vae encode", "vae", 2), *plain.tasks))
+    assert encodes.at_peak("model") == (108, 5, 9), "the VAE that encoded before the loop is still there"
+    assert encodes.at_peak("group", ahead=False) == plain.at_peak("group", ahead=False)
+
+
+@pytest.mark.parametrize("scale", [2**20, 2**30 // 7, 2**30])
+def test_the_numbers_of_the_line_add_up_to_the_peak(scale):
+    parts = {"net": Part(int(31.74 * scale), 0, 0, True), "vae": Part(0, 0, 0, False)}
+    for tasks in ((Task("net", "net", int(1.44 * scale)),), (Task("vae decode", "vae", int(1.44 * scale)),)):
+        need = Need(parts, tasks, features=int(0.34 * scale))
+        total, *terms = map(float, re.findall(r"(?<= )\d+\.\d+", need.text()))
+        assert total == pytest.approx(sum(terms), abs=1e-6) and total == pytest.approx(need.peak() / GIB, abs=0.051)
+        assert ("features" in need.text()) == (tasks[0].part == "net")
+
+
+def test_the_docs_quote_the_line_as_it_is_printed(capsys):
+    said = call("plan", "model=flux", "method=spectrum", "runs=14", capsys=capsys)
+    (line,) = [line for line in said.out.splitlines() if line.startswith("memory: ")]
+    assert f"`{line}`" in (ROOT / "docs" / "configuration.md").read_text()

@@ -19,6 +19,10 @@ DECODER = 768
 """How many numbers for each pixel a decoder is taken to hold that cannot be rehearsed, as Stable Diffusion's does."""
 AT_ONCE = 4
 """The same: of how many frames at most."""
+TOYS = 0.01
+"""The share of a download's size under which its text encoders are toys of the architecture."""
+ROUNDED = 1.05
+"""How much more than the size that a model's file names its weights may be: that number is rounded."""
 
 
 def need_of(config: RunConfig, plan: Plan, rehearsal: Callable[[RunConfig], Rehearsed]) -> Need:
@@ -46,6 +50,8 @@ def need_of(config: RunConfig, plan: Plan, rehearsal: Callable[[RunConfig], Rehe
         tasks.append(Task("text encoders", "text encoders", 0))
         guessed.append("text encoders, by the size of the download")
         guessed += ["the VAE's tiles"] if "tiling" in config.model.vae else []
+    elif _takes_text(config) and not any("text_encoder" in name for name in parts):
+        guessed.append("text encoders, which are not counted")
     features = stored_bytes(config, plan, found)
     if features is None:
         guessed.append(f"what is stored at {config.method.site}, which is not counted")
@@ -90,15 +96,26 @@ def _stored_each(config: RunConfig, found: Rehearsed) -> int | None:
 
 
 def _encoders(config: RunConfig, parts: Mapping[str, Part]) -> Part | None:
-    """The text encoders that a config's architecture leaves out: what is left of the download's size.
+    """The text encoders that a config's architecture leaves out or has as toys: what is left of the download's size.
 
-    A download is in float32 if the denoiser and the VAE in float32 would still go into it.
+    A download is in float32 if the denoiser and the VAE in float32 would still go into it; with toys it is taken to be
+    in the dtype that is loaded.
     """
     model = config.model
-    if model.weights in BUILT or model_kind(model) != "real weights" or any("encoder" in name for name in parts):
+    if model.weights in BUILT or model_kind(model) != "real weights":
         return None
-    loaded = BYTES[model.dtype]
+    loaded, size = BYTES[model.dtype], model.size_gb * 1e9
+    named = [part.weights for name, part in parts.items() if "text_encoder" in name]
+    if sum(named) > TOYS * size:
+        return None
     numbers = sum(part.weights for part in parts.values()) / loaded
-    stored = next((width for width in (4, 2) if numbers * width <= model.size_gb * 1e9), 2)
-    left = int(max(0.0, model.size_gb * 1e9 - numbers * stored) * loaded / stored)
+    widths = (loaded,) if named else (4, 2)
+    stored = next((width for width in widths if numbers * width <= ROUNDED * size), widths[-1])
+    left = int(max(0.0, size - numbers * stored) * loaded / stored)
     return Part(left, 0, left // 16, False) if left else None
+
+
+def _takes_text(config: RunConfig) -> bool:
+    """Whether a pipeline that is drawn at random gets embeddings in the place of its text encoders."""
+    embeds = (config.model.architecture or {}).get("embeds") or {}
+    return model_kind(config.model) == "real weights" and any("prompt_embeds" in name for name in embeds)
