@@ -265,7 +265,10 @@ def test_a_plan_says_what_a_model_needs(capsys):
 def test_a_run_is_refused_before_loading_and_what_the_message_says_works(tmp_path, capsys):
     words = [*QUICK, f"out={tmp_path}", "batch=4", "prompts.limit=4", "memory_limit_gb=0.04"]
     line = error_line(call("run", *words, capsys=capsys))
-    assert line.startswith("error: model=tiny needs about 0.0") and "and 0.040 GiB are free: type " in line
+    assert (
+        line.startswith("error: model=tiny needs about 0.0")
+        and "and memory_limit_gb=0.04 allows 0.040 GiB: type " in line
+    )
     assert "type 'model.vae=[slicing]', which needs 0.0" in line and not list(tmp_path.rglob("*.png"))
     said = call("run", *words, "model.vae=[slicing]", capsys=capsys)
     assert said.code == 0 and "memory: about 0.0" in said.out
@@ -278,7 +281,7 @@ def test_a_limit_is_typed_and_refused_in_a_process_of_its_own(tmp_path):
     assert not list(tmp_path.rglob("*.png"))
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "nan"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
 def test_a_limit_that_is_none_is_refused(value, capsys):
     assert "memory_limit_gb=" in error_line(call("run", f"memory_limit_gb={value}", capsys=capsys))
 
@@ -295,4 +298,7 @@ def test_a_small_model_on_a_cpu_is_not_rehearsed():
 def test_a_model_with_drawn_weights_is_refused_too(capsys, tmp_path):
     words = ["model=flux", "model.weights=tiny", f"out={tmp_path}", "timing=0", "memory_limit_gb=0.0001"]
     line = error_line(call("run", *words, "prompts.limit=1", capsys=capsys))
-    assert line.startswith("error: model=flux needs about 0.0") and "and 0.000 GiB are free; the least" in line
+    assert (
+        line.startswith("error: model=flux needs about 0.0")
+        and "and memory_limit_gb=0.0001 allows 0.000 GiB; the least" in line
+    )

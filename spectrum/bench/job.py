@@ -71,6 +71,11 @@ class Job:
         return self.folder.name, self.base_folder.name
 
     @property
+    def batch(self) -> int:
+        """How many samples one call makes at most."""
+        return min(len(self.samples), self.config.batch or 1)
+
+    @property
     def record_path(self) -> Path:
         """Where its record lies beside its samples."""
         return self.folder / "record.json"

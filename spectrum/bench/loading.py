@@ -1,5 +1,6 @@
 """Loads the pipeline of a job, once it is known that the job fits into the device's memory."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from spectrum.core.errors import SpectrumError
 from spectrum.core.method import Method
 from spectrum.models.identity import model_kind, on_this_machine
 from spectrum.models.kept_rehearsals import kept_rehearsal, rehearsal_id
-from spectrum.models.memory import BLOCK, DECODER, need_of
+from spectrum.models.memory import BLOCK, DECODER, need_of, why
 from spectrum.models.need import GIB, Rehearsed
 from spectrum.models.pipelines import AbsentWeightsError, device_of, load_pipeline
 from spectrum.models.plans import feature_bytes, plan_of
@@ -29,7 +30,10 @@ def pipeline_of(job: Job, console: Console) -> Any:
     """The pipeline of a job, with its memory, its arguments and prompts checked."""
     config, model = job.config, job.config.model
     device = device_of(config.device)
-    check_memory_of(config, job.method, device, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    called = dataclasses.replace(config, batch=job.batch)
+    check_memory_of(
+        called, job.method, device, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
+    )
     if model_kind(model) == "real weights":
         console.print(f"loading the weights of {model.name}", highlight=False)
     try:
@@ -46,7 +50,8 @@ def pipeline_of(job: Job, console: Console) -> Any:
 def check_memory_of(config: RunConfig, method: Method, device: torch.device, say: Callable[[str], None]) -> None:
     """Refuse a run that would not fit into its device's memory, and say what one that fits will take.
 
-    A small model on a CPU is not rehearsed, and nothing is said of it.
+    A small model on a CPU is not rehearsed, and nothing is said of it. Where the estimate fails, that is said, and the
+    run goes on.
 
     Args:
         config: the config, with what was fitted filled in.
@@ -66,6 +71,11 @@ def check_memory_of(config: RunConfig, method: Method, device: torch.device, say
         return
     plan, ahead = plan_of(config, method), device.type == "cuda"
     rehearsal = exact_rehearsals()
+    try:
+        need_of(config, plan, rehearsal)
+    except Exception as error:  # an estimate stops no run
+        say(f"memory: cannot be worked out ({why(error)})")
+        return
     found = check_fit(config, method, lambda other: need_of(other, plan, rehearsal), limit, ahead, cpu)
     say(f"memory: {found.text(config.offload, ahead)}")
 

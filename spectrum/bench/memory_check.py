@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from spectrum.config.schema import OFFLOADS, RunConfig
-from spectrum.core.errors import SpectrumError, refuse
+from spectrum.core.errors import refuse
 from spectrum.core.method import Method, Site
-from spectrum.models.need import Need, gib
+from spectrum.models.need import GIB, Need, gib
 
 Change = Callable[[RunConfig], Iterator[tuple[str, RunConfig]]]
 """Gives variants of a config, from the least to the most change, each with the words to type for it."""
@@ -158,11 +158,14 @@ def check_fit(
     def peak(variant: RunConfig) -> int:
         try:
             return need(variant).peak(variant.offload, ahead)
-        except SpectrumError:  # a VAE that cannot decode in pieces
+        except Exception:  # a VAE that cannot decode in pieces, or whatever else fails with another setting
             return whole.peak(config.offload, ahead)
 
     found = nearest(config, peak, limit, changes_of(method, cpu))
-    lacks = f"model={config.model.name} needs {whole.text(config.offload, ahead)}, and {gib(limit)} GiB are free"
+    typed = config.memory_limit_gb
+    of_user = typed is not None and int(typed * GIB) == limit
+    there = f"memory_limit_gb={typed:g} allows {gib(limit)} GiB" if of_user else f"{gib(limit)} GiB are free"
+    lacks = f"model={config.model.name} needs {whole.text(config.offload, ahead)}, and {there}"
     words, size = " ".join(found.words), f"{gib(found.peak)} GiB"
     stored = OUTPUT if "method.site=output" in words else ""
     if found.fits:

@@ -66,7 +66,8 @@ def run(config: RunConfig, group: str | None = None, worker: Worker = ALONE) -> 
     job = Job.of(config)
     device = device_of(config.device)
     check_offload(config.offload, device)
-    check_memory(Sampling.of(job.config), batch_size(job), features_bytes(job) if device.type == "cpu" else 0)
+    more = features_bytes(job) if device.type == "cpu" and config.check_memory else 0
+    check_memory(Sampling.of(job.config), job.batch, more)
     if not worker.first:
         _share(job, worker)
         return job.folder
@@ -104,17 +105,12 @@ def _share(job: Job, worker: Worker) -> None:
             _sample_both(job, worker, functools.cache(lambda: pipeline_of(job, console)), progress)
 
 
-def batch_size(job: Job) -> int:
-    """How many samples one call makes at most."""
-    return min(len(job.samples), job.config.batch or 1)
-
-
 def features_bytes(job: Job) -> int:
     """About how many bytes a call of the denoiser takes: what one block works on, and what the method stores.
 
     A block holds its input, queries, keys and values, and four times the width inside its MLP: eight features.
     """
-    config, batch = job.config, batch_size(job)
+    config, batch = job.config, job.batch
     stored = cache_bytes(config, plan_of(config, job.method), batch) or 0
     return stored + 8 * batch * config.model.branches * feature_bytes(config)
 
@@ -126,7 +122,7 @@ def _print_plan(console: Console, job: Job) -> None:
     steps = config.model.steps
     runs = "decided by the data" if plan.nfe is None else f"{plan.nfe} of {steps}"
     ideal = "" if not plan.nfe else f", ideal speed-up {steps / plan.nfe:.2f}x"
-    size = cache_bytes(config, plan, batch_size(job))
+    size = cache_bytes(config, plan, job.batch)
     most = "at most " if plan.nfe is None else ""
     cache = f"at {job.method.site}, its size in the record" if size is None else f"{most}{size / 2**20:.1f} MiB"
     console.print(f"[bold]{label(config)}[/bold] on {config.model.name}: block runs {runs}{ideal}, cache {cache}")
@@ -220,7 +216,7 @@ def _probe(loaded: Callable[[], Any], job: Job, sampling: Sampling) -> dict[str,
 def _time(progress: Progress, pipe: Any, job: Job) -> Timing:
     load = load_before_timing(job.config)
     reference, own = timing.Side(job.uncached, Sampling.of(job.base)), timing.Side(job.method, Sampling.of(job.config))
-    batches = timing.batches_of(job.samples, batch_size(job), job.config.timing)
+    batches = timing.batches_of(job.samples, job.batch, job.config.timing)
     advance = progress.start("timing", timing.sample_steps(reference, [own], batches))
     (rounds,) = timing.timed_rounds(pipe, reference, [own], batches, advance)
     where, machine = conditions(load), hardware(device_of(job.config.device), job.config.offload)

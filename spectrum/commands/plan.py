@@ -18,25 +18,28 @@ from spectrum.commands.help import wants_config_help
 from spectrum.commands.plan_files import show_plans
 from spectrum.config.compose import compose
 from spectrum.config.schema import RunConfig
-from spectrum.core.errors import SpectrumError, refuse
+from spectrum.core.errors import refuse
 from spectrum.core.method import Plan
 from spectrum.models.kept_rehearsals import kept_rehearsal
-from spectrum.models.memory import need_of
+from spectrum.models.memory import need_of, why
 from spectrum.models.need import Need, Rehearsed
 from spectrum.models.plans import cache_bytes, plan_of
 
 
-def as_json(config: RunConfig, plan: Plan, size: int | None, need: Need | None) -> str:
+def as_json(config: RunConfig, plan: Plan, size: int | None, need: Need | str | None) -> str:
     """One object: `run_steps`, `nfe`, `weights` from skipped step to list (oldest first), `cache_bytes`,
-    `memory_bytes` on the device at most.
+    `memory_bytes` on the device at most, `memory_guessed` (what of them is a guess), `memory_unknown` (why there are
+    none).
     """
     found: dict[str, Any] = {"model": config.model.name, "method": config.method.name, "steps": plan.steps}
     found |= {"run_steps": plan.runs, "nfe": plan.nfe, "weights": {str(s.step): s.weights for s in plan.skipped}}
-    memory = None if need is None else need.peak(config.offload)
-    return json.dumps({**found, "cache_bytes": size, "memory_bytes": memory})
+    known = need if isinstance(need, Need) else None
+    found |= {"cache_bytes": size, "memory_bytes": known and known.peak(config.offload)}
+    found |= {"memory_guessed": known and known.guessed, "memory_unknown": need if isinstance(need, str) else None}
+    return json.dumps(found)
 
 
-def as_text(console: Console, config: RunConfig, plan: Plan, size: int | None, need: Need | None) -> None:
+def as_text(console: Console, config: RunConfig, plan: Plan, size: int | None, need: Need | str | None) -> None:
     """The same for people, with `sum w` and `|w|_1`."""
     console.print(f"[bold]{config.method.name}[/bold] on {config.model.name}, {plan.steps} steps")
     if plan.runs is None:
@@ -47,7 +50,8 @@ def as_text(console: Console, config: RunConfig, plan: Plan, size: int | None, n
     known = "known from the first run step on" if size is None else f"{size:,} bytes a sample ({size / 2**20:.1f} MiB)"
     console.print(f"cache: {known}", highlight=False)
     if need is not None:
-        console.print(f"memory: {need.text(config.offload)}", highlight=False, soft_wrap=True)
+        said = need.text(config.offload) if isinstance(need, Need) else f"cannot be worked out ({need})"
+        console.print(f"memory: {said}", highlight=False, markup=False, soft_wrap=True)
     if not plan.skipped:
         if plan.runs is not None and len(plan.runs) < plan.steps:
             console.print("weights: decided by the data")
@@ -59,8 +63,8 @@ def as_text(console: Console, config: RunConfig, plan: Plan, size: int | None, n
     console.print(table)
 
 
-def memory_of(config: RunConfig, plan: Plan) -> Need | None:
-    """What a config needs of memory; None where its architecture is nowhere here.
+def memory_of(config: RunConfig, plan: Plan) -> Need | str:
+    """What a config needs of memory; or why that cannot be worked out.
 
     A model that ships is answered at once at its own size; any other is rehearsed, which takes torch and seconds.
     """
@@ -76,8 +80,8 @@ def memory_of(config: RunConfig, plan: Plan) -> Need | None:
 
     try:
         return need_of(config, plan, rehearsal)
-    except SpectrumError:
-        return None
+    except Exception as error:  # an estimate stops no plan
+        return why(error)
 
 
 OPTIONS = {

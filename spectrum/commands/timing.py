@@ -27,7 +27,6 @@ from spectrum.bench.loading import pipeline_of
 from spectrum.bench.machine import COMMAND, ROUNDS, check_idle, conditions, load_at_start, note_start
 from spectrum.bench.progress import Progress
 from spectrum.bench.provenance import hardware
-from spectrum.bench.run import batch_size
 from spectrum.commands.guard import options, quiet, records_folder, wants_help
 from spectrum.config.compose import compose
 from spectrum.config.reader import RESULTS
@@ -141,8 +140,8 @@ def _timed(rows: list[tuple[Record, Job]], rounds: int, console: Console) -> lis
     pipe = pipeline_of(job, console)
     reference = timing.Side(job.uncached, Sampling.of(job.base))
     sides = [timing.Side(own.method, Sampling.of(own.config)) for _, own in rows]
-    batches = timing.batches_of(job.samples, batch_size(job), rounds)
-    console.print(f"timing {len(rows)} rows in {rounds} rounds of batch {batch_size(job)}", highlight=False)
+    batches = timing.batches_of(job.samples, job.batch, rounds)
+    console.print(f"timing {len(rows)} rows in {rounds} rounds of batch {job.batch}", highlight=False)
     with Progress(console) as progress:
         advance = progress.start("timing", timing.sample_steps(reference, sides, batches))
         timed = timing.timed_rounds(pipe, reference, sides, batches, advance)

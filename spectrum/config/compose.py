@@ -1,6 +1,7 @@
 """A command line's config: composed by Hydra, then checked as a whole."""
 
 import importlib.util
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -168,8 +169,9 @@ def _check(config: RunConfig) -> None:
         refuse(f"batch={config.batch}: {config.model.pipeline} takes one sample a call: type batch=1")
     if config.offload not in OFFLOADS:
         refuse(f"offload={config.offload} is unknown: type one of {', '.join(OFFLOADS)}")
-    if config.memory_limit_gb is not None and not config.memory_limit_gb > 0:
-        refuse(f"memory_limit_gb={config.memory_limit_gb} must be above 0: type how many GiB may be used")
+    limit = config.memory_limit_gb
+    if limit is not None and not (limit > 0 and math.isfinite(limit)):
+        refuse(f"memory_limit_gb={limit} is no number above 0: type how many GiB may be used, or leave it out")
     check_number("probe", config.probe, low=0, integer=True)
     check_number("timing", config.timing, low=0, integer=True)
     for name in ("height", "width"):

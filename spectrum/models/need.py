@@ -1,5 +1,6 @@
 """What a run needs of memory, as numbers: its parts, and the peak under each way of offloading. Without torch."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,6 +22,11 @@ class Part:
     always: int
     group: int
     denoises: bool
+
+    @property
+    def stays(self) -> bool:
+        """Whether it has no groups, so that `offload=group` leaves the whole of it on the device."""
+        return self.always == self.weights and not self.group
 
     def on_device(self, offload: str, ahead: bool) -> int:
         """Bytes of its weights on the device while it is at work; with `ahead` the next group is there as well."""
@@ -101,20 +107,28 @@ class Need:
 
     def _during(self, task: Task, offload: str, ahead: bool) -> tuple[int, int, int]:
         part = self.parts[task.part]
-        whole = sum(other.weights for other in self.parts.values())
-        weights = whole if offload == "none" else part.on_device(offload, ahead)
+        weights = part.on_device(offload, ahead) + self._beside(task.part, offload)
         return weights, self.features if part.denoises else 0, task.work
 
+    def _beside(self, at_work: str, offload: str) -> int:
+        """Bytes of the other networks' weights that are on the device while one is at work."""
+        others = {name: part for name, part in self.parts.items() if name != at_work}
+        if offload == "model":  # what encodes before the loop is brought back by nobody until the denoiser is done
+            first = {task.part for task in self.tasks if task.name == f"{task.part} encode"}
+            return sum(others[name].weights for name in first & others.keys()) if self.parts[at_work].denoises else 0
+        return sum(part.weights for part in others.values() if offload == "none" or part.stays)
+
     def text(self, offload: str = "none", ahead: bool = True) -> str:
-        """One line for people, in GiB."""
-        weights, _, work = self.at_peak(offload, ahead)
+        """One line for people, in GiB: what is on the device at the peak, in numbers that add up to it."""
+        found = self.at_peak(offload, ahead)
         most = max(self.tasks, key=lambda task: sum(self._during(task, offload, ahead)), default=None)
-        doing = "" if most is None else f", the largest activation {gib(work)} of {most.name}"
+        digits = 1 if sum(found) >= GIB / 2 else 3
+        sums = [0.0, *(round(sum(found[:count]) / GIB, digits) for count in (1, 2, 3))]
+        weights, features, work = (f"{after - before:.{digits}f}" for before, after in itertools.pairwise(sums))
+        stored = f", features {features}" if found[1] else ""
+        doing = "" if most is None else f", the largest activation {work} of {most.name}"
         guess = f"; guessed: {', '.join(self.guessed)}" if self.guessed else ""
-        return (
-            f"about {gib(self.peak(offload, ahead))} GiB on the device (weights {gib(weights)}, "
-            f"features {gib(self.features)}{doing}){guess}"
-        )
+        return f"about {sums[-1]:.{digits}f} GiB on the device (weights {weights}{stored}{doing}){guess}"
 
 
 def gib(size: int) -> str:

@@ -36,13 +36,10 @@ def check_whole(config: RunConfig) -> None:
     """Refuse `offload=` to a command that works inside of a model that lies on the device whole.
 
     Raises:
-        SpectrumError: with the commands that take it.
+        SpectrumError: with the command that takes it.
     """
     if config.offload != NONE:
-        refuse(
-            f"offload={config.offload} is for run.py and scripts/timing.py, and this command needs the whole model on "
-            "the device: leave it out"
-        )
+        refuse(f"offload={config.offload} is for run.py, and this command needs the whole model there: leave it out")
 
 
 def placed(pipe: Any, device: torch.device, offload: str = NONE) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from spectrum.config.reader import group_file
@@ -57,23 +58,36 @@ def feature_bytes(config: RunConfig, keep: Keep = Keep.features) -> int:
 
     Of several features the first is the picture's, which grows with its area.
     """
-    feature = config.model.feature
-    return _bytes_of(config, feature if isinstance(feature[0], list) else [feature], keep)
+    return _bytes_of(config, _features(config), keep, _area(config))
+
+
+def feature_bytes_grown(config: RunConfig, growth: Fraction, keep: Keep = Keep.features) -> int:
+    """Bytes of one sample's feature with `growth` times the tokens of the model's own, whatever makes it grow."""
+    return _bytes_of(config, _features(config), keep, growth)
+
+
+def _features(config: RunConfig) -> Sequence[Sequence[int]]:
+    feature: Any = config.model.feature
+    return feature if isinstance(feature[0], list) else [feature]
 
 
 def _output_bytes(config: RunConfig, keep: Keep) -> int | None:
     """The same of what the denoiser returns; None where it is not known before the run."""
     shapes = kept_outputs(config)
-    return None if shapes is None else _bytes_of(config, shapes, keep)
+    return None if shapes is None else _bytes_of(config, shapes, keep, _area(config))
 
 
-def _bytes_of(config: RunConfig, shapes: Sequence[Sequence[int]], keep: Keep) -> int:
-    """Bytes of tensors of one sample, of which the first grows with the area of the picture."""
-    model, own = config.model, _own_settings(config)
+def _bytes_of(config: RunConfig, shapes: Sequence[Sequence[int]], keep: Keep, growth: Fraction) -> int:
+    """Bytes of tensors of one sample, of which the first has `growth` times the tokens."""
     (tokens, width), *others = shapes
-    tokens = math.ceil(tokens * model.height * model.width / (own["height"] * own["width"]))
-    shapes = ((tokens, width), *others)
-    return sum(packed_bytes(keep, shape, BYTES[model.dtype]) for shape in shapes)
+    shapes = ((math.ceil(tokens * growth), width), *others)
+    return sum(packed_bytes(keep, shape, BYTES[config.model.dtype]) for shape in shapes)
+
+
+def _area(config: RunConfig) -> Fraction:
+    """How many times the model's own area a picture of a config has."""
+    model, own = config.model, _own_settings(config)
+    return Fraction(model.height * model.width, own["height"] * own["width"])
 
 
 def _own_settings(config: RunConfig) -> Mapping[str, Any]:
