@@ -18,6 +18,7 @@ from spectrum.bench.rehearsal import rehearse
 from spectrum.commands.guard import guarded, options, quiet, wants_help
 from spectrum.config.compose import compose
 from spectrum.config.reader import choices
+from spectrum.core.errors import refuse
 from spectrum.models.kept_rehearsals import KEPT, entry_of
 from spectrum.records.files import write_bytes
 
@@ -33,7 +34,7 @@ def main() -> None:
     quiet()
     path = Path(given.get("to", KEPT))
     known = choices("model")
-    before = json.loads(path.read_text()) if path.exists() else {}
+    before = _before(path)
     found = {name: entry for name, entry in before.items() if name in known}
     for name in given["models"].split(",") if "models" in given else known:
         began = time.monotonic()
@@ -41,6 +42,17 @@ def main() -> None:
         found[name] = entry_of(config, rehearse(config))
         write_bytes(path, _text(found).encode())
         print(f"{name}: {time.monotonic() - began:.0f} s {' '.join(found[name]['failed'])}", flush=True)
+
+
+def _before(path: Path) -> dict[str, Any]:
+    """What the file holds already."""
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        return refuse(f"to={path} cannot be read ({error}): delete it, or name another file")
+    if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
+        return refuse(f"to={path} holds no rehearsals: name another file")
+    return found
 
 
 def _text(found: dict[str, Any]) -> str:

@@ -8,13 +8,15 @@ import shutil
 import pytest
 import torch
 from command import ROOT, call, error_line
+from typed import typed
 
 from spectrum.bench.loading import check_memory_of
+from spectrum.bench.rehearsal import rehearse
 from spectrum.bench.resolve import resolve
 from spectrum.config.compose import compose
 from spectrum.core.choices import Keep
 from spectrum.models.identity import ASSETS
-from spectrum.models.kept_rehearsals import kept_rehearsal
+from spectrum.models.kept_rehearsals import entry_of, kept_rehearsal
 from spectrum.models.memory import need_of, stored_bytes
 from spectrum.models.need import GIB, Need, Part, Task
 from spectrum.models.plans import cache_bytes, plan_of
@@ -22,10 +24,16 @@ from spectrum.models.plans import cache_bytes, plan_of
 WAN = "model=wan21_1_3b"
 
 
+def kept(config):
+    found = kept_rehearsal(config)
+    assert found is not None
+    return found
+
+
 def of_frames(frames, *words):
     """What a method stores on Wan2.1 with another number of frames, whose outputs are scaled by hand."""
     config, method = resolve(compose([WAN, f"model.frames={frames}", *words]))
-    found = kept_rehearsal(compose([WAN]))
+    found = kept(compose([WAN]))
     own, latents = found.outputs[0], (frames - 1) // 4 + 1
     scaled = dataclasses.replace(found, outputs=[[own[0] * latents // 21, own[1]]])
     return stored_bytes(config, plan_of(config, method), scaled)
@@ -37,6 +45,7 @@ def test_fewer_frames_take_a_smaller_cache_at_every_site(site, keep):
     words = ["method=spectrum", "runs=14", f"method.site={site}", f"method.keep={keep}"]
     config, method = resolve(compose([WAN, *words]))
     whole = cache_bytes(config, plan_of(config, method))
+    assert whole is not None
     assert of_frames(49, *words) == pytest.approx(whole * 13 / 21, rel=1e-3)
     assert of_frames(81, *words) == whole
 
@@ -44,17 +53,17 @@ def test_fewer_frames_take_a_smaller_cache_at_every_site(site, keep):
 def test_what_is_kept_inside_the_blocks_counts():
     words = [WAN, "method=taylorseer_modules"]
     config, method = resolve(compose(words))
-    plan, found = plan_of(config, method), kept_rehearsal(config)
-    kept = {}
+    plan, found = plan_of(config, method), kept(config)
+    sizes = {}
     for keep in (Keep.features, Keep.float8):
         chosen = dataclasses.replace(config, method=dataclasses.replace(config.method, keep=keep))
-        kept[keep] = stored_bytes(chosen, plan, found)
-    assert kept[Keep.float8] == pytest.approx(kept[Keep.features] / 2, rel=1e-3)
+        sizes[keep] = stored_bytes(chosen, plan, found)
+    assert sizes[Keep.float8] == pytest.approx(sizes[Keep.features] / 2, rel=1e-3)
 
 
 def test_where_no_output_is_known_nothing_is_counted():
     config, method = resolve(compose([WAN, "model.frames=49"]))
-    found = dataclasses.replace(kept_rehearsal(compose([WAN])), outputs=[])
+    found = dataclasses.replace(kept(compose([WAN])), outputs=[])
     assert stored_bytes(config, plan_of(config, method), found) is None
 
 
@@ -116,7 +125,7 @@ def test_a_refusal_inside_an_estimate_is_printed(capsys):
 
 def guessed_of(name):
     config, method = resolve(compose([f"model={name}"]))
-    found = need_of(config, plan_of(config, method), kept_rehearsal)
+    found = need_of(config, plan_of(config, method), kept)
     return found.parts.get("text encoders", Part(0, 0, 0, False)).weights / 1e9, found.guessed
 
 
@@ -155,3 +164,19 @@ def test_the_docs_quote_the_line_as_it_is_printed(capsys):
     said = call("plan", "model=flux", "method=spectrum", "runs=14", capsys=capsys)
     (line,) = [line for line in said.out.splitlines() if line.startswith("memory: ")]
     assert f"`{line}`" in (ROOT / "docs" / "configuration.md").read_text()
+
+
+def test_what_another_version_of_diffusers_rehearsed_is_not_used(monkeypatch):
+    config = compose([])
+    assert kept_rehearsal(config) is not None
+    monkeypatch.setattr("spectrum.models.kept_rehearsals._diffusers", lambda: "0.0.1")
+    assert kept_rehearsal(config) is None
+    assert entry_of(config, rehearse(config))["diffusers"] == "0.0.1"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"tiny": 1}'])
+def test_a_damaged_file_of_rehearsals_is_refused(content, tmp_path):
+    path = tmp_path / "memory.json"
+    path.write_text(content)
+    said = typed("scripts/memory.py", "models=tiny", f"to={path}")
+    assert f"error: to={path} " in error_line(said) and path.read_text() == content

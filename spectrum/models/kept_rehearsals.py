@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.metadata
 import json
 from typing import Any
 
@@ -18,9 +19,12 @@ _SIZES: dict[str, Any] = {"height": None, "width": None, "frames": None, "dtype"
 
 
 def kept_rehearsal(config: RunConfig) -> Rehearsed | None:
-    """The rehearsal that ships for a config; None where none does, or something that it depends on was changed."""
+    """The rehearsal that ships for a config; None where none does, or something that it depends on was changed.
+
+    Another version of diffusers than it was made with may build other networks.
+    """
     entry = _kept().get(config.model.name)
-    if entry is None or entry["of"] != rehearsal_id(config):
+    if entry is None or (entry["of"], entry["diffusers"]) != (rehearsal_id(config), _diffusers()):
         return None
     return Rehearsed(
         parts={name: Part(**part) for name, part in entry["parts"].items()},
@@ -50,7 +54,12 @@ def rehearsal_id(config: RunConfig) -> str:
 
 def entry_of(config: RunConfig, found: Rehearsed) -> dict[str, Any]:
     """A rehearsal as `KEPT` holds it."""
-    return {"of": rehearsal_id(config), **dataclasses.asdict(found)}
+    return {"of": rehearsal_id(config), "diffusers": _diffusers(), **dataclasses.asdict(found)}
+
+
+@functools.cache
+def _diffusers() -> str:
+    return importlib.metadata.version("diffusers")
 
 
 @functools.cache
