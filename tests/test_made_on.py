@@ -181,23 +181,27 @@ def run_by(threads, *command):
                           check=False)  # fmt: skip
 
 
-@pytest.mark.parametrize("lost", ["none-*", "fora-*"])
-def test_the_command_says_how_a_job_of_one_thread_goes_on(tmp_path, lost):
+def test_the_command_says_how_a_job_of_one_thread_goes_on(tmp_path):
     """torchrun gives each worker one thread on a CPU, and a plain command takes all cores."""
     assert call("run", *JOB, f"out={tmp_path}").code == 0
-    for path in [*tmp_path.rglob("record.json"), *tmp_path.rglob(f"{lost}/images")]:
+    for path in [*tmp_path.rglob("record.json"), *tmp_path.rglob("fora-*/images")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if lost == "none-*":
-        shutil.rmtree(next(tmp_path.rglob(lost)))
     said = run_by(2, "run.py", *JOB, f"out={tmp_path}")
     assert said.returncode == 2, said.stderr
     (line,) = said.stderr.splitlines()
     assert "begun with threads=1, and this process has threads=2: the last bits of pictures could differ; " in line
-    assert not list(tmp_path.rglob(f"{lost}/images")), "neither side is made on another kind of machine than the other"
     threads, *command = shlex.split(line.partition("; type ")[2].partition(", or delete")[0])
     assert (threads, *command) == ("OMP_NUM_THREADS=1", "python", "run.py", *JOB, f"out={tmp_path}")
-    said = run_by(threads[-1], *command[1:]) if lost == "fora-*" else call("run", *command[2:])
+    said = run_by(threads[-1], *command[1:])
     assert len(list(tmp_path.rglob("record.json"))) == 1, said
+
+
+def test_a_whole_reference_serves_methods_that_are_sampled_with_other_threads(tmp_path):
+    """As after a plain command, which takes all cores, a sweep of jobs with one thread each."""
+    assert call("run", *JOB, f"out={tmp_path}").code == 0
+    said = run_by(2, "run.py", *JOB, "schedule.interval=2", f"out={tmp_path}")
+    assert said.returncode == 0, said.stderr
+    assert len(list(tmp_path.rglob("none-*/samples.jsonl"))) == 1 and len(list(tmp_path.rglob("record.json"))) == 2
 
 
 def test_the_command_ends_what_was_killed_before_its_end(tmp_path):

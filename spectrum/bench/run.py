@@ -178,15 +178,11 @@ def _do_what_lacks(
 def _sample_both(
     job: Job, worker: Worker, loaded: Callable[[], Any], progress: Progress
 ) -> tuple[list[Entry], list[Entry]]:
-    """The ledgers of the reference and of the method; samples that are not there are made.
-
-    Both are of one kind of machine, or the last bits of pictures would count as what the method does to them.
-    """
-    found, folders = [], (job.base_folder, job.folder)
-    if any(finished(job.samples, folder, worker) is None for folder in folders):
-        kind = kernels_of(device_of(job.config.device))
-        for folder in folders:
-            check_kind(folder, kind)
+    """The ledgers of the reference and of the method; samples that are not there are made."""
+    found = []
+    for folder in (job.base_folder, job.folder):
+        if finished(job.samples, folder, worker) is None:
+            check_kind(folder, kernels_of(device_of(job.config.device)))
     for name, config, method, folder in (
         ("reference", job.base, job.uncached, job.base_folder),
         (job.config.method.name, job.config, job.method, job.folder),
