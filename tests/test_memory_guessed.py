@@ -180,3 +180,8 @@ def test_a_damaged_file_of_rehearsals_is_refused(content, tmp_path):
     path.write_text(content)
     said = typed("scripts/memory.py", "models=tiny", f"to={path}")
     assert f"error: to={path} " in error_line(said) and path.read_text() == content
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+def test_a_limit_that_is_none_is_refused(value, capsys):
+    assert "memory_limit_gb=" in error_line(call("run", f"memory_limit_gb={value}", capsys=capsys))
