@@ -114,6 +114,7 @@ def test_processes_share_the_batches_of_a_folder(_tiny, tmp_path, monkeypatch, o
             asked.wait(60)
             seen.append(list(made))
             if other_ends:
+                (shared / "images").mkdir(exist_ok=True)
                 for entry in ledger[2:4]:
                     (shared / "images" / entry["file"]).write_bytes((whole / "images" / entry["file"]).read_bytes())
                 Ledger(shared, made_on=kind_of(shared)).add(ledger[2:4])

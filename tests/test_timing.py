@@ -69,7 +69,7 @@ def sides(subject):
 
 def test_seconds_are_those_of_the_denoiser_and_of_the_whole_call(subject, sides):
     seconds, report = timing.time_call(subject.pipe, sides[1], SAMPLES[:2])
-    assert seconds == {"denoise": CACHED, "total": CACHED + 7.0}
+    assert seconds.pop("cpu") > 0 and seconds == {"denoise": CACHED, "total": CACHED + 7.0}
     assert all(len(branch["run_steps"]) == RUNS for branch in report.values())
 
 

@@ -89,7 +89,7 @@ class ComparisonCallback(Callback):
 
 def _worker(config: DictConfig) -> Worker:
     """Which of the processes that do the same jobs this is."""
-    return launched_worker(str(config.hydra.launcher._target_))
+    return launched_worker(str(config.hydra.launcher["_target_"]))
 
 
 def _compare_jobs(config: DictConfig) -> int:

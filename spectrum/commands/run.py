@@ -114,7 +114,7 @@ def _job(composed: DictConfig, errors: list[Exception]) -> str:
     config = HydraConfig.get()
     multirun = config.mode == RunMode.MULTIRUN
     group = Path(config.sweep.dir).name if multirun else None
-    launcher = config.launcher._target_ if multirun else ""
+    launcher = config.launcher["_target_"] if multirun else ""
     worker = ALONE
     try:
         worker = launched_worker(launcher)

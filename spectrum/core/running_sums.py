@@ -31,8 +31,8 @@ class RunningSums(History):
         >>> line = RunningSums(bases(3, [[0.0, -1.0, 2.0], [0.0, -2.0, 3.0]]))
         >>> for step in range(3):
         ...     line.add(float(step), torch.full((2,), float(step)))
-        >>> line.combine([0.0, -2.0, 3.0]), line.nbytes
-        (tensor([4., 4.]), 16)
+        >>> line.combine([0.0, -2.0, 3.0]).round().tolist(), line.nbytes
+        ([4.0, 4.0], 16)
     """
 
     def __init__(self, bases: Sequence[Basis], max_features: int | None = None) -> None:
