@@ -8,7 +8,8 @@ from typing import Any
 
 from eval.statistics import median_interval
 from eval.tables.comparison import csv_text, markdown_table
-from eval.timing import hardware_text
+from eval.timing import hardware_text, ratios
+from spectrum.records.timing import TimedRound
 
 PARTS = ("embedded", "memory", "host", "sums")
 
@@ -27,19 +28,13 @@ def read_parts(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def speedup(side: Mapping[str, Any], part: str) -> tuple[float, float, float]:
-    """The speed-up of a side with its interval: the mean of the uncached calls around it, over its own call.
+    """The speed-up of a side with its interval, as that of a table's row.
 
     Args:
         side: its entry in the file.
         part: `denoise` for wall time, `cpu` for the time that the cores spent.
-
-    Example:
-        >>> one = {"before": {"cpu": 4.0}, "candidate": {"cpu": 2.0}, "after": {"cpu": 6.0}}
-        >>> speedup({"rounds": [one]}, "cpu")
-        (2.5, 2.5, 2.5)
     """
-    rounds = side["rounds"]
-    return median_interval([(r["before"][part] + r["after"][part]) / 2 / r["candidate"][part] for r in rounds])
+    return median_interval(ratios([TimedRound(**one) for one in side["rounds"]], part))
 
 
 def nfe(side: Mapping[str, Any], uncached: Mapping[str, Any]) -> float:

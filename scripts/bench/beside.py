@@ -135,11 +135,7 @@ class Beside:
         """The rounds of each side, as `spectrum timing` times the rows of a table, with CPU time too."""
         batches: list[list[Sample]] = timing.batches_of(self.samples, self.batch, rounds)
         found = timing.timed_rounds(self.pipe, self.plain, list(sides.values()), batches, tell, PARTS)
-        keys = ("before", "candidate", "after", "nfe")
-        return {
-            name: [{key: getattr(one, key) for key in keys} for one in own]
-            for name, own in zip(sides, found, strict=True)
-        }
+        return {name: [dataclasses.asdict(one) for one in own] for name, own in zip(sides, found, strict=True)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ from spectrum.bench.machine import conditions, load_of_script
 from spectrum.bench.progress import Progress
 from spectrum.bench.prompts import read_prompts
 from spectrum.bench.provenance import environment
-from spectrum.commands.guard import guarded, options, wants_help
+from spectrum.commands.guard import guarded, number, options, wants_help
 from spectrum.config.compose import compose
 from spectrum.core.errors import refuse
 from spectrum.records.files import write_json
@@ -133,13 +133,6 @@ def embedded_part(given: dict[str, int]) -> dict[str, Any]:
     return found
 
 
-def _number(given: dict[str, str], key: str, default: int) -> int:
-    text = given.get(key, str(default))
-    if not text.isdecimal() or int(text) == 0:
-        refuse(f"{key}={text} is no number of at least 1: type {key}={default}")
-    return int(text)
-
-
 def main() -> int:
     """Measure the parts that were asked for.
 
@@ -153,7 +146,7 @@ def main() -> int:
     unknown = [part for part in chosen if part not in PARTS]
     if unknown:
         refuse(f"parts={unknown[0]} is unknown: type parts= with some of {','.join(PARTS)}")
-    numbers = {"rounds": _number(given, "rounds", 7), "batch": _number(given, "batch", 8)}
+    numbers = {"rounds": number(given, "rounds", 7), "batch": number(given, "batch", 8)}
     most = len(read_prompts(compose(["prompts=development"]).prompts))
     if numbers["batch"] > most:
         refuse(f"batch={numbers['batch']} is more than the {most} prompts that there are: type batch={most} or less")

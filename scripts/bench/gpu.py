@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 from parts import Found, Parts, SideError, TimeUpError
 
 from spectrum.bench.provenance import environment
-from spectrum.commands.guard import guarded, options, wants_help
+from spectrum.commands.guard import guarded, number, options, wants_help
 from spectrum.core.errors import refuse
 from spectrum.records.files import write_json
 
@@ -98,13 +98,6 @@ def machine() -> dict[str, Any]:
     return {}
 
 
-def _number(given: dict[str, str], key: str, default: str) -> int:
-    text = given.get(key, default)
-    if not text.isdecimal() or int(text) == 0:
-        refuse(f"{key}={text} is no number of at least 1: type {key}={default}")
-    return int(text)
-
-
 def main() -> int:
     """Measure the parts that were asked for.
 
@@ -121,7 +114,7 @@ def main() -> int:
     weights = given.get("weights", "random")
     if weights not in ("random", "tiny"):
         refuse(f"weights={weights}: type weights=random or weights=tiny")
-    rounds, end = _number(given, "rounds", "7"), time.monotonic() + _number(given, "seconds", "900")
+    rounds, end = number(given, "rounds", 7), time.monotonic() + number(given, "seconds", 900)
     folder = Path(given.get("to", "outputs/gpu" if weights == "random" else "outputs/gpu-tiny"))
     warnings.filterwarnings("ignore", category=FutureWarning)
     parts = Parts(lambda: end - time.monotonic(), weights, rounds)

@@ -1,7 +1,7 @@
 """`made_on.json`: on what kind of machine a folder's samples are made, which their last bits depend on.
 
 The first process that is about to sample writes it, and it stays beside `samples.jsonl`. A process of another kind can
-read the samples, but makes none, neither in that folder nor in one that is compared with it.
+read the samples, and compare others with them, but makes none in that folder.
 """
 
 import contextlib
@@ -84,7 +84,7 @@ def _name_first(draft: Path, path: Path) -> None:
 
 
 def check_kind(folder: Path, own: Kind) -> None:
-    """Refuse to make samples in a folder, or to compare with it, if its samples are made on another kind of machine.
+    """Refuse to make samples in a folder whose samples are made on another kind of machine.
 
     Args:
         folder: of the samples; one without a note is taken as it is.

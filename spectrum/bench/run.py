@@ -38,6 +38,7 @@ from spectrum.bench.stored import complete, of_other_code, stored_record
 from spectrum.bench.workers import ALONE, Worker, on_own_device
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import RunConfig
+from spectrum.models.memory import BLOCK
 from spectrum.models.offload import check_offload
 from spectrum.models.pipelines import device_of
 from spectrum.models.plans import cache_bytes, feature_bytes, plan_of
@@ -106,13 +107,10 @@ def _share(job: Job, worker: Worker) -> None:
 
 
 def features_bytes(job: Job) -> int:
-    """About how many bytes a call of the denoiser takes: what one block works on, and what the method stores.
-
-    A block holds its input, queries, keys and values, and four times the width inside its MLP: eight features.
-    """
+    """About how many bytes a call of the denoiser takes: what one block works on, and what the method stores."""
     config, batch = job.config, job.batch
     stored = cache_bytes(config, plan_of(config, job.method), batch) or 0
-    return stored + 8 * batch * config.model.branches * feature_bytes(config)
+    return stored + BLOCK * batch * config.model.branches * feature_bytes(config)
 
 
 def _print_plan(console: Console, job: Job) -> None:

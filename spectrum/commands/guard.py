@@ -237,3 +237,20 @@ def quiet() -> None:
 def _say(line: str, code: int) -> int:
     print(f"error: {line}" if code != 130 else f"\n{line}", file=sys.stderr)
     return code
+
+
+def number(given: Mapping[str, str], key: str, default: int) -> int:
+    """The value of an option that counts something.
+
+    Args:
+        given: the options, see `options`.
+        key: which one.
+        default: its value where it was not typed.
+
+    Raises:
+        SpectrumError: for anything but a whole number of at least 1.
+    """
+    text = given.get(key, str(default))
+    if not text.isdecimal() or int(text) == 0:
+        refuse(f"{key}={text} is no number of at least 1: type {key}={default}")
+    return int(text)
