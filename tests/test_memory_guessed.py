@@ -18,6 +18,7 @@ from spectrum.core.choices import Keep
 from spectrum.models.identity import ASSETS
 from spectrum.models.kept_rehearsals import entry_of, kept_rehearsal
 from spectrum.models.memory import need_of, stored_bytes
+from spectrum.models.meter import metered
 from spectrum.models.need import GIB, Need, Part, Task
 from spectrum.models.plans import cache_bytes, plan_of
 
@@ -185,3 +186,29 @@ def test_a_damaged_file_of_rehearsals_is_refused(content, tmp_path):
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
 def test_a_limit_that_is_none_is_refused(value, capsys):
     assert "memory_limit_gb=" in error_line(call("run", f"memory_limit_gb={value}", capsys=capsys))
+
+
+class Tiles(torch.nn.Module):
+    """Doubles three tiles one by one, the last of them narrower, in a layer eight times as wide, and joins them."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = torch.nn.Linear(1, 1)
+        self.decoder.forward = self.tile
+        self.made = 0
+
+    def tile(self, x, times=2, notes=None):
+        self.made += 1
+        return (times * x.repeat(8, 1))[: len(x)].clone()
+
+    def forward(self, x, **given):
+        return torch.cat([self.decoder(tile, **given) for tile in (x[:4096], x[4096:8192], x[8192:])])
+
+
+@pytest.mark.parametrize("given, calls", [({}, 2), ({"times": 3}, 2), ({"notes": []}, 3)])
+def test_tiles_of_one_shape_are_decoded_once_and_count_as_often_as_they_come(given, calls):
+    whole, once, x = Tiles(), Tiles(), torch.zeros(9000, 64)
+    made, peak = metered(once, (x,), given, [], [once.decoder])
+    assert (made.shape, peak) == (x.shape, metered(whole, (x,), given, [])[1])
+    assert (once.made, whole.made) == (calls, 3)
+    assert peak == 4 * 64 * (9000 + 4096 + 2 * 8 * 4096), "at the second tile, beside the first one's result"

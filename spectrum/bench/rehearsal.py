@@ -20,7 +20,7 @@ from spectrum.hooks.replaced import replaced
 from spectrum.hooks.tensors import further_outputs, sample_of, tensors_in
 from spectrum.models.attached import named_denoisers
 from spectrum.models.layouts import registered_layout
-from spectrum.models.meter import mapped, metered, zeros
+from spectrum.models.meter import metered, shapes, zeros
 from spectrum.models.need import Rehearsed, Task
 from spectrum.models.offload import networks, part_of
 from spectrum.models.pieces import in_pieces
@@ -64,7 +64,7 @@ class _Rehearsal:
         self._tasks: dict[str, Task] = {}
         self._outputs: list[list[int]] = []
         self._failed: list[str] = []
-        self._known, self._denoisers = list(found.values()), set(named_denoisers(pipe))
+        self._networks, self._denoisers = found, set(named_denoisers(pipe))
         self._made: dict[Any, Any] = {}
         self._inside = self._modules = 0
         for name in self._denoisers:
@@ -111,7 +111,7 @@ class _Rehearsal:
 
     def _around(self, name: str, part: str) -> Callable[..., Any]:
         def call(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            key = name, _shapes((args, kwargs))
+            key = name, shapes((args, kwargs))
             if key not in self._made:
                 self._made[key] = self._metered(original, args, kwargs, Task(name, part, 0))
             if name == f"{part} decode":
@@ -122,8 +122,10 @@ class _Rehearsal:
 
     def _metered(self, original: Callable[..., Any], args: Any, kwargs: Any, task: Task) -> Any:
         self._inside = 0
+        coders = [getattr(self._networks[task.part], name, None) for name in ("encoder", "decoder")]
+        tiled = [coder for coder in coders if isinstance(coder, nn.Module)]
         try:
-            made, work = metered(original, args, kwargs, self._known)
+            made, work = metered(original, args, kwargs, self._networks.values(), tiled)
         except Exception:
             self._failed.append(task.name)
             raise _EndError from None
@@ -152,15 +154,3 @@ def _tokens(tensor: Tensor) -> list[int]:
     """The shape of one sample's tensor, as tokens and width: pictures and videos have their channels first."""
     shape = list(tensor.shape[1:])
     return shape if len(shape) == 2 else [math.prod(shape[1:]), shape[0]]
-
-
-def _shapes(value: Any) -> str:
-    """What tells calls apart that may need different memory: the shapes of all tensors in it."""
-    found: list[Any] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        found.append((tuple(tensor.shape), tensor.dtype))
-        return tensor
-
-    mapped(note, value)
-    return repr(found)

@@ -3,6 +3,7 @@
 import copy
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from spectrum.hooks.private_api import DispatchMode
+from spectrum.hooks.replaced import replaced
 from spectrum.hooks.tensors import like_parts
 
 META = torch.device("meta")
@@ -34,6 +36,7 @@ class Meter(DispatchMode):
     def __init__(self, known: Iterable[nn.Module] = ()) -> None:
         super().__init__()
         self.peak = self._now = 0
+        self._calls: dict[str, tuple[torch.Size, torch.dtype, int]] = {}
         self._seen: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
         for module in known:
             for tensor in (*module.parameters(), *module.buffers()):
@@ -53,6 +56,34 @@ class Meter(DispatchMode):
             args, kwargs = mapped(on_meta, (args, kwargs))
         made = func(*args, **kwargs)
         mapped(self._count, made)
+        return made
+
+    def once(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Make a call, or take a call of the same shapes, as those of tiles are, to need what that one needed.
+
+        Args:
+            forward: the forward of a network.
+            args: its arguments. Where any is no tensor, number or None, the call is made: it may be written to.
+            kwargs: the same by name.
+
+        Returns:
+            What the call returned, or an empty tensor like it.
+        """
+        given = *args, *kwargs.values()
+        if not all(one is None or isinstance(one, (Tensor, int, float, str)) for one in given):
+            return forward(*args, **kwargs)
+        told = [one for one in given if not isinstance(one, Tensor)]
+        key = f"{id(forward)} {list(kwargs)} {told} {shapes(given)}"
+        if key in self._calls:
+            shape, dtype, work = self._calls[key]
+            self.peak = max(self.peak, self._now + work)
+            return torch.empty(shape, dtype=dtype, device=META)
+        before, began = self.peak, self._now
+        self.peak = began
+        made = forward(*args, **kwargs)
+        if isinstance(made, Tensor):
+            self._calls[key] = made.shape, made.dtype, self.peak - began
+        self.peak = max(self.peak, before)
         return made
 
     def _count(self, tensor: Tensor) -> None:
@@ -83,7 +114,9 @@ class _Attention(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def metered(call: Callable[..., Any], args: Any, kwargs: Any, known: Iterable[nn.Module]) -> tuple[Any, int]:
+def metered(
+    call: Callable[..., Any], args: Any, kwargs: Any, known: Iterable[nn.Module], tiled: Iterable[nn.Module] = ()
+) -> tuple[Any, int]:
     """Make a call on the meta device.
 
     Args:
@@ -91,6 +124,7 @@ def metered(call: Callable[..., Any], args: Any, kwargs: Any, known: Iterable[nn
         args: its arguments; those of whole numbers and truths keep their numbers, for code may ask for them.
         kwargs: the same by name.
         known: modules whose weights are not counted.
+        tiled: modules of which calls of the same shapes are made once, see `Meter.once`.
 
     Returns:
         (what it returned, on the meta device; the most bytes that were alive at once, with its arguments and
@@ -101,7 +135,9 @@ def metered(call: Callable[..., Any], args: Any, kwargs: Any, known: Iterable[nn
     """
     args, kwargs = mapped(lambda tensor: on_meta(tensor) if tensor.is_floating_point() else tensor, (args, kwargs))
     meter = Meter(known)
-    with torch.no_grad(), meter, _Attention():
+    with torch.no_grad(), ExitStack() as stack, meter, _Attention():
+        for module in tiled:
+            stack.enter_context(replaced(module, "forward", meter.once))
         made = call(*args, **kwargs)
     return made, meter.peak
 
@@ -130,3 +166,15 @@ def mapped(change: Callable[[Tensor], Any], value: Any) -> Any:
         vars(changed).update({key: mapped(change, part) for key, part in vars(value).items()})
         return changed
     return value
+
+
+def shapes(value: Any) -> str:
+    """What tells calls apart that may need different memory: the shapes of all tensors in it."""
+    found: list[Any] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append((tuple(tensor.shape), tensor.dtype))
+        return tensor
+
+    mapped(note, value)
+    return repr(found)
