@@ -54,6 +54,7 @@ WHOLE = {
                   "test_a_sweep_ends_with_one_comparison[submitit_local]"),
     "sharded": ("test_workers_that_were_killed_are_followed_by_another_number_of_them[1]",
                 "test_accelerate_launches_workers"),
+    "made_on": ("test_the_command_says_how_a_job_of_one_thread_goes_on",),
     "submit": ("test_a_method_that_meets_every_rule_is_checked_and_then_added",),
     "inner_score": ("test_the_script_scores_what_it_samples",),
     "replay": ("test_a_study_has_every_distance_and_ablation",),
