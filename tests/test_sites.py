@@ -190,6 +190,15 @@ def test_the_output_site_gives_the_forecast_as_the_denoiser_would(output):
     assert type(skipped.output) is output and (output is not tuple or skipped.output[1] == "rest")
 
 
+def test_the_output_site_holds_no_bytes_of_what_the_denoiser_returned():
+    model = Small()
+    site = OutputSite(model, LAYOUT, method(site="output"))
+    ran = site.evaluate(called_with(model, 2), Step(True))
+    gone = weakref.ref(ran.features[OUTPUT].untyped_storage())
+    del ran
+    assert gone() is None
+
+
 def test_at_the_output_a_residual_is_relative_to_the_latents():
     model = Small()
     site = OutputSite(model, LAYOUT, method(site="output", space="residual"))

@@ -1,4 +1,4 @@
-"""The page of what `scripts/bench/cpu.py` measured: pure functions of the files in results/cpu, without torch."""
+"""The page of what the benchmarks of a CPU measured: pure functions of the files in results/cpu, without torch."""
 
 import json
 import statistics
@@ -8,10 +8,11 @@ from typing import Any
 
 from eval.statistics import median_interval
 from eval.tables.comparison import csv_text, markdown_table
+from eval.tables.cpu_scale import scale, throughput, throughput_table
 from eval.timing import hardware_text, ratios
 from spectrum.records.timing import TimedRound
 
-PARTS = ("embedded", "memory", "host", "sums")
+PARTS = ("embedded", "memory", "host", "sums", "throughput", "scale")
 
 
 def read_parts(folder: Path) -> dict[str, dict[str, Any]]:
@@ -114,7 +115,10 @@ def page(parts: Mapping[str, Any]) -> str:
     Returns:
         Markdown.
     """
-    texts = ["# On a CPU", "`python scripts/bench/cpu.py` measures it; the raw values are in `results/cpu`."]
+    texts = [
+        "# On a CPU",
+        "`python scripts/bench/cpu.py` measures it, but where another script is named; the raw values are in `results/cpu`.",
+    ]
     if part := parts.get("embedded"):
         first = next(iter(part["sides"].values()))
         rounds, pictures = len(first["rounds"]), len(first["psnr"])
@@ -158,6 +162,9 @@ def page(parts: Mapping[str, Any]) -> str:
             "the last place of the result: half of one is rounding.",
             _sums(part),
         ]
+    for name, section in (("throughput", throughput), ("scale", scale)):
+        if part := parts.get(name):
+            texts += section(part, _about(part))
     return "\n\n".join(text.strip() for text in texts) + "\n"
 
 
@@ -185,3 +192,13 @@ def short(parts: Mapping[str, Any]) -> str:
         parts: see `read_parts`.
     """
     return f"{_about(parts['embedded'])}, batch {parts['embedded']['batch']}.\n\n{_embedded(parts['embedded'])}"
+
+
+def short_throughput(parts: Mapping[str, Any]) -> str:
+    """What the README shows of throughput.
+
+    Args:
+        parts: see `read_parts`.
+    """
+    part = parts["throughput"]
+    return f"{_about(part)}, {len(part['rounds'])} rounds.\n\n{throughput_table(part)}"

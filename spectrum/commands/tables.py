@@ -69,6 +69,8 @@ def outputs(records: Path, to: Path, readme: Path | None) -> dict[Path, str]:
         if "embedded" in parts:
             texts[to / "cpu.csv"] = cpu.csv_table(parts)
             front = _filled(front, "cpu", cpu.short(parts))
+        if "throughput" in parts:
+            front = _filled(front, "throughput", cpu.short_throughput(parts))
     if readme is None:
         return texts
     page = leaderboard(found, read_authors(RESULTS / "submissions.csv"), load_experiment(MAIN).data)
