@@ -117,7 +117,7 @@ def page(parts: Mapping[str, Any]) -> str:
     """
     texts = [
         "# On a CPU",
-        "`python scripts/bench/cpu.py` measures it, but where another script is named; the raw values are in `results/cpu`.",
+        "Measured by `python scripts/bench/cpu.py`, but where another script is named; raw values: `results/cpu`.",
     ]
     if part := parts.get("embedded"):
         first = next(iter(part["sides"].values()))

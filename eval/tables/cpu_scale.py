@@ -1,4 +1,4 @@
-"""The sections of a CPU's page on throughput and on scale: pure functions of two files in results/cpu, without torch."""
+"""The sections on throughput and on scale of a CPU's page: pure functions of two files in results/cpu."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -50,9 +50,9 @@ def throughput(part: Mapping[str, Any], about: str) -> list[str]:
     ]
     return [
         "## Images per minute",
-        f"{about}. The embedded model, 50 steps, {part['threads']} threads in all, `python scripts/bench/throughput.py`. "
-        f"In each of {len(part['rounds'])} rounds every side made its pictures in its turn, text encoding and saving "
-        f"included: {part['singles']} in the loops, {part['prompts']} at batch {part['batch']} in the others.",
+        f"{about}. `python scripts/bench/throughput.py`: the embedded model, 50 steps, {part['threads']} threads in "
+        f"all. In each of {len(part['rounds'])} rounds every side made its pictures in its turn, text encoding and "
+        f"saving included: {part['singles']} in the loops, {part['prompts']} at batch {part['batch']} in the others.",
         throughput_table(part),
         "Calls of other batch sizes, and other numbers of threads, use other kernels, which round otherwise. What the "
         "sides' pictures share, in 8 bits:",
@@ -73,6 +73,8 @@ def scale(part: Mapping[str, Any], about: str) -> list[str]:
          f"{job['before_mib']:.0f}", f"{job['peak_mib']:.0f}"]
         for job in part["jobs"]
     ]  # fmt: skip
+    heads = ["prompts", "bookkeeping (ms a prompt)", "in CPU time", "again (ms a prompt)", "memory before (MiB)"]
+    heads.append("at most (MiB)")
     names = list(part["tables"][0]["seconds"])
     tables = [
         [str(table["samples"]), *[f"{table['seconds'][name]:.1f}" for name in names], f"{table['peak_mib']:.0f}"]
@@ -84,17 +86,7 @@ def scale(part: Mapping[str, Any], about: str) -> list[str]:
         f"{about}. `python scripts/bench/scale.py`. A job of toy FLUX with two steps, batch 16, in a process of its "
         "own: bookkeeping is all but the calls of the pipeline, that is saving, ledger, metrics, record and report. "
         "`again` is the same command when everything is there.",
-        markdown_table(
-            [
-                "prompts",
-                "bookkeeping (ms a prompt)",
-                "in CPU time",
-                "again (ms a prompt)",
-                "memory before (MiB)",
-                "at most (MiB)",
-            ],
-            jobs,
-        ),  # fmt: skip
+        markdown_table(heads, jobs),
         f"The main table with more samples in each of its {rows} records, drawn from the real ones; seconds for all of "
         "them together.",
         markdown_table(["samples a row", *names, "memory (MiB)"], tables),
