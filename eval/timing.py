@@ -85,6 +85,7 @@ def hardware_text(hardware: Mapping[str, Any]) -> str:
         'AMD EPYC with 2 threads'
     """
     kernels = f" ({hardware['kernels']})" if "kernels" in hardware else ""
-    cpu = f"{hardware['cpu']}{kernels} with {hardware['threads']} threads"
+    threads = "1 thread" if hardware["threads"] == 1 else f"{hardware['threads']} threads"
+    cpu = f"{hardware['cpu']}{kernels} with {threads}"
     text = f"{hardware['gpu']}, {cpu}" if "gpu" in hardware else cpu
     return f"{text}, offload={hardware['offload']}" if "offload" in hardware else text

@@ -6,6 +6,7 @@ import pytest
 import torch
 from typed import typed
 
+from eval.figures.cpu_figure import shares_figure
 from eval.tables import cpu
 from spectrum.config.reader import RESULTS
 
@@ -95,6 +96,19 @@ def test_scale_has_a_line_for_each_size():
     text = cpu.page({"scale": {**about(), "jobs": [job], "tables": [table]}})
     assert "| 100 | 1.23 | 2.00 | 0.50 | 700 | 721 |" in text and "| 192 | 0.3 | 3.0 | 800 |" in text
     assert "in each of its 17 records" in text
+
+
+def test_the_figure_has_the_share_of_each_side_with_its_interval():
+    part = embedded(mine=a_side((4.0, 1.0, 6.0), (4.0, 2.0, 4.0), (6.0, 2.0, 6.0)), **{"diffusers X": a_side(
+        (4.0, 1.0, 4.0))})  # fmt: skip
+    figure = shares_figure(part, "title")
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["mine", "diffusers X"]
+    points = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"]
+    spans = [[float(x) for x, _ in bars.get_segments()[0]] for bars in axis.collections]
+    assert points == [60.0, 80.0] and spans == [[40.0, 100.0], [80.0, 80.0]]
+    mine, other = (text.get_color() for text in axis.get_yticklabels())
+    assert mine != other
 
 
 def test_the_csv_has_every_side():

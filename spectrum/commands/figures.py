@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eval.figures import figures, plan_figures
+from eval.figures import cpu_figure, figures, plan_figures
 from eval.figures.plotting import save
-from eval.tables import tables
+from eval.tables import cpu, tables
 from eval.tables.experiments import load_experiment
 from eval.tables.tables import ExperimentTable
 from spectrum.commands.guard import options, records_folder, wants_help
@@ -104,3 +104,6 @@ def main(words: list[str]) -> None:
         trace = json.loads(path.read_text())
         title = f"One full run of {len(trace['about']['prompts'])} prompts, {path.stem}: forecasts past a run, offline"
         save_in_both_formats(figures.distance_figure(trace, title), to, f"{path.stem}_distance")
+    if embedded := cpu.read_parts(RESULTS / "cpu").get("embedded"):
+        title = f"The embedded model beside the caches of others on a CPU, {embedded['batch']} samples a call"
+        save_in_both_formats(cpu_figure.shares_figure(embedded, title), to, "cpu")
