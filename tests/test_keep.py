@@ -12,11 +12,12 @@ from spectrum.bench.sampling import sample_batch
 from spectrum.config.compose import compose
 from spectrum.config.methods import build_method
 from spectrum.config.sampling import Sampling
-from spectrum.core import packed, running_sums
+from spectrum.core import on_host, packed, running_sums
 from spectrum.core.choices import Keep
 from spectrum.core.history import History
 from spectrum.core.memory import packed_bytes
 from spectrum.core.method import plan_method
+from spectrum.core.on_host import HostHistory
 from spectrum.core.packed import PackedHistory
 from spectrum.core.running_sums import RunningSums
 from spectrum.core.spans import bases, tensors_needed
@@ -102,7 +103,9 @@ def test_weights_and_runs_that_were_not_planned_are_refused():
         sums.add(3.0, torch.zeros(2))
 
 
-@pytest.mark.parametrize("history", [lambda: RunningSums(bases(2, [[0.5, 0.5]])), lambda: PackedHistory(Keep.bfloat16)])
+@pytest.mark.parametrize(
+    "history", [lambda: RunningSums(bases(2, [[0.5, 0.5]])), lambda: PackedHistory(Keep.bfloat16), HostHistory]
+)
 def test_a_feature_of_another_shape_is_refused(history):
     kept = history()
     kept.add(0.0, torch.zeros(2, 3))
@@ -136,6 +139,30 @@ def test_eight_bits_have_a_scale_for_each_channel_of_each_sample(chunk, monkeypa
     assert kept.nbytes == 4 * packed_bytes(Keep.float8, wide.shape[1:], 4) == 4 * (6 * 3 + 4 * 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_features_that_are_copied_to_the_host_are_summed_one_by_one(dtype, monkeypatch):
+    """As those of an accelerator are; of a CPU's own features no copy is made."""
+    own = features(4, dtype=dtype)
+    there, plain, copied = HostHistory(max_features=3), History(max_features=3), HostHistory(max_features=3)
+    for step, feature in enumerate(own):
+        plain.add(float(step), feature)
+        there.add(float(step), feature)
+    monkeypatch.setattr(on_host, "_is_there", lambda feature: False)
+    for step, feature in enumerate(own):
+        copied.add(float(step), feature.clone())
+    assert [f.data_ptr() for f in there.features] == [f.data_ptr() for f in own[1:]]
+    assert all(torch.equal(f, kept) and f is not kept for f, kept in zip(own[1:], copied.features, strict=True))
+    assert copied.times == [1.0, 2.0, 3.0] and copied.nbytes == plain.nbytes
+    for weights in ([0.5, -1.0, 3.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]):
+        got, exact = copied.combine(weights), plain.combine(weights)
+        assert (got.dtype, got.shape) == (dtype, exact.shape)
+        torch.testing.assert_close(got, exact, rtol=1e-6 if dtype is not torch.bfloat16 else 1e-2, atol=1e-6)
+    with pytest.raises(ValueError, match="2 weights for 3 features"):
+        copied.combine([1.0, 2.0])
+    own[-1].fill_(7.0)
+    assert not torch.equal(copied.features[-1], own[-1])
+
+
 @pytest.mark.parametrize("keep", [Keep.bfloat16, Keep.float8])
 def test_a_forecast_of_the_newest_feature_alone_follows_a_change_of_shape(keep):
     kept = PackedHistory(keep, max_features=1)
@@ -162,6 +189,7 @@ def test_numbers_that_are_no_floats_are_not_rounded():
         (("method=freqca", "method.keep=bfloat16"), "looks at the features themselves"),
         (("method=dmd", "method.keep=sums"), "looks at the features themselves"),
         (("method=easycache", "method.keep=float8"), r"type method\.batch_decision=true"),
+        (("method=freqca", "method.keep=host"), "looks at the features themselves"),
         (("method=none", "method.keep=sums"), "needs weights that are known before the run"),
     ],
 )
@@ -171,7 +199,7 @@ def test_methods_that_need_the_features_refuse_to_keep_less(words, message):
 
 
 @pytest.mark.parametrize("family", ["flux", "wan22_a14b"])
-def test_on_a_pipeline_the_samples_are_those_of_the_features_in_fewer_bytes(family):
+def test_on_a_pipeline_the_samples_are_those_of_the_features_in_fewer_bytes(family, monkeypatch):
     subject = subject_of(family)
     words = ("schedule=fixed_interval", "schedule.warmup=2", "schedule.interval=2", "method.forecast.degree=1")
     words = (*words, "method.clock=sigma")  # on which a second expert's basis is not that of the first
@@ -187,7 +215,11 @@ def test_on_a_pipeline_the_samples_are_those_of_the_features_in_fewer_bytes(fami
     for keep in (Keep.bfloat16, Keep.float8):
         assert 0 < float((found[keep][0] - full).abs().mean()) < 0.02
     runs = [{name: own["run_steps"] for name, own in report.items()} for _, report in found.values()]
-    assert runs == runs[:1] * 4
+    assert runs == runs[:1] * len(Keep)
+    assert torch.equal(found[Keep.host][0], full) and bytes_of[Keep.host] == bytes_of[Keep.features]
+    monkeypatch.setattr(on_host, "_is_there", lambda feature: False)  # as where an accelerator gives them
+    with Accelerated(subject.pipe, method("method=spectrum", *words, "method.keep=host")):
+        assert float((subject.sample() - full).abs().max()) < 1e-5
 
 
 def test_accelerate_takes_it_as_a_setting():

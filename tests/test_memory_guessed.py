@@ -212,3 +212,20 @@ def test_tiles_of_one_shape_are_decoded_once_and_count_as_often_as_they_come(giv
     assert (made.shape, peak) == (x.shape, metered(whole, (x,), given, [])[1])
     assert (once.made, whole.made) == (calls, 3)
     assert peak == 4 * 64 * (9000 + 4096 + 2 * 8 * 4096), "at the second tile, beside the first one's result"
+
+
+def test_features_on_the_host_are_not_on_the_device():
+    config, method = resolve(compose(["model=flux", "method=spectrum", "runs=14", "method.keep=host"]))
+    assert need_of(config, plan_of(config, method), kept).features == 0
+    assert cache_bytes(config, plan_of(config, method)) == 14 * 4096 * 3072 * 2
+
+
+def test_on_a_cpu_the_host_is_the_device(monkeypatch):
+    monkeypatch.setattr("spectrum.bench.loading.exact_rehearsals", lambda: kept)
+    monkeypatch.setattr("spectrum.bench.loading.free_memory", lambda device: 200 * GIB)
+    found = []
+    for keep in ("features", "host"):
+        words = ["model=cogvideox_5b", "model.weights=random", "method=spectrum", "runs=14", f"method.keep={keep}"]
+        config, method = resolve(compose([*words, "memory_limit_gb=200"]))
+        check_memory_of(config, method, torch.device("cpu"), found.append)
+    assert found[0] == found[1] and "features" in found[0]

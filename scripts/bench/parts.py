@@ -29,6 +29,9 @@ MORE = {
     "spectrum 10 at the output": ("method=spectrum", "runs=10", "method.site=output"),
     "fora 14 at the output": ("method=fora", "runs=14", "method.site=output"),
     "taylorseer 14 at the output": ("method=taylorseer", "runs=14", "method.site=output"),
+    "spectrum 14, in eight bits": ("method=spectrum", "runs=14", "method.keep=float8"),
+    "spectrum 14, as sums": ("method=spectrum", "runs=14", "method.keep=sums"),
+    "spectrum 14, on the host": ("method=spectrum", "runs=14", "method.keep=host"),
 }
 
 Side = Callable[[int | None], dict[str, Any]]

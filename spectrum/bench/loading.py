@@ -14,6 +14,7 @@ from spectrum.bench.requirements import missing_line
 from spectrum.bench.sampling import check_arguments
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import BYTES, RunConfig
+from spectrum.core.choices import Keep
 from spectrum.core.errors import SpectrumError
 from spectrum.core.method import Method
 from spectrum.models.identity import model_kind, on_this_machine
@@ -69,6 +70,8 @@ def check_memory_of(config: RunConfig, method: Method, device: torch.device, say
         return
     if cpu and given is None and _small(config, limit):
         return
+    if cpu and method.keep is Keep.host:  # where the host is the device
+        config = dataclasses.replace(config, method=dataclasses.replace(config.method, keep=Keep.features))
     plan, ahead = plan_of(config, method), device.type == "cuda"
     rehearsal = exact_rehearsals()
     try:

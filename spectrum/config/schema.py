@@ -68,7 +68,7 @@ class MethodConfig:
     site: Site = Site.exit  # exit, output or modules: where it is stored
     keep: Keep = (
         Keep.features
-    )  # features, bfloat16, float8, or sums: a few weighted sums that suffice for all forecasts
+    )  # features, bfloat16, float8, host (in its memory), or sums: a few weighted sums that suffice for all forecasts
     clock: Clock = Clock.step  # step, timestep or sigma: the time variable of the forecast
     signal: Signal = Signal.teacache  # what drift is computed from: teacache, modulated_input, front_residual, latents
     accumulate: bool = True  # sum drifts since the last run step; false: only the newest counts

@@ -49,9 +49,11 @@ class Keep(StrEnum):
         float8: they themselves, in eight bits (e4m3) with a scale for each channel of each sample.
         sums: a few weighted sums of them in float32, from which every later forecast follows, see
             `spectrum.core.spans`.
+        host: they themselves, in the memory of the host; on a CPU that is where they are.
     """
 
     features = "features"
     bfloat16 = "bfloat16"
     float8 = "float8"
     sums = "sums"
+    host = "host"

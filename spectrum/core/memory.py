@@ -53,5 +53,5 @@ def packed_bytes(keep: Keep, shape: Sequence[int], own: int) -> int:
         >>> packed_bytes(Keep.float8, (4096, 3072), 2), packed_bytes(Keep.sums, (2, 3), 2)
         (12595200, 24)
     """
-    each = {Keep.features: own, Keep.bfloat16: 2, Keep.float8: 1, Keep.sums: max(4, own)}[keep]
+    each = {Keep.bfloat16: 2, Keep.float8: 1, Keep.sums: max(4, own)}.get(keep, own)
     return math.prod(shape) * each + (4 * shape[-1] if keep is Keep.float8 else 0)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from spectrum.core.choices import Keep
 from spectrum.core.history import History
 from spectrum.core.method import Method, plan_method
+from spectrum.core.on_host import HostHistory
 from spectrum.core.packed import PackedHistory
 from spectrum.core.running_sums import RunningSums
 from spectrum.core.spans import bases
@@ -25,6 +26,8 @@ def keeping(method: Method, trajectory: Trajectory, origin: int) -> Callable[[],
     """
     if method.keep is Keep.features:
         return None
+    if method.keep is Keep.host:
+        return functools.partial(HostHistory, method.max_features)
     if method.keep is not Keep.sums:
         return functools.partial(PackedHistory, method.keep, method.max_features)
     plan = plan_method(method, len(trajectory.times), trajectory.times, trajectory.span, (origin,))

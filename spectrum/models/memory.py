@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 from spectrum.config.schema import BUILT, BYTES, RunConfig
+from spectrum.core.choices import Keep
 from spectrum.core.errors import SpectrumError
 from spectrum.core.memory import packed_bytes
 from spectrum.core.method import Plan, Site
@@ -30,7 +31,7 @@ def need_of(config: RunConfig, plan: Plan, rehearsal: Callable[[RunConfig], Rehe
 
     Args:
         config: the config, with what was fitted filled in.
-        plan: its method's plan.
+        plan: its method's plan. Features that `method.keep=host` keeps are not counted: they are not on the device.
         rehearsal: gives the rehearsal of a config.
     """
     found = rehearsal(config)
@@ -52,7 +53,7 @@ def need_of(config: RunConfig, plan: Plan, rehearsal: Callable[[RunConfig], Rehe
         guessed += ["the VAE's tiles"] if "tiling" in config.model.vae else []
     elif _takes_text(config) and not any("text_encoder" in name for name in parts):
         guessed.append("text encoders, which are not counted")
-    features = stored_bytes(config, plan, found)
+    features = 0 if config.method.keep is Keep.host else stored_bytes(config, plan, found)
     if features is None:
         guessed.append(f"what is stored at {config.method.site}, which is not counted")
     return Need(parts, tuple(tasks), features or 0, tuple(guessed))
