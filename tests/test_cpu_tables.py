@@ -107,6 +107,9 @@ def test_the_figure_has_the_share_of_each_side_with_its_interval():
     points = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"]
     spans = [[float(x) for x, _ in bars.get_segments()[0]] for bars in axis.collections]
     assert points == [60.0, 80.0] and spans == [[40.0, 100.0], [80.0, 80.0]]
+    part["sides"]["mine"]["rounds"][0]["candidate"]["cpu"] = 4.0  # of two times as much, so that it is 40 % in all
+    (axis,) = shares_figure(part, "title").axes
+    assert [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "|"] == [50.0, 80.0]
     mine, other = (text.get_color() for text in axis.get_yticklabels())
     assert mine != other
 

@@ -163,6 +163,23 @@ def test_features_that_are_copied_to_the_host_are_summed_one_by_one(dtype, monke
     assert not torch.equal(copied.features[-1], own[-1])
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 2, 4, 5)])
+def test_of_pictures_and_videos_the_second_axis_is_the_channels(shape, monkeypatch):
+    monkeypatch.setattr(packed, "CHUNK", 7)
+    wide = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    wide *= torch.tensor([1e-3, 1.0, 1e4]).view(3, *[1] * (len(shape) - 2))
+    kept = PackedHistory(Keep.float8)
+    kept.add(0.0, wide)
+    kept.add(1.0, 2 * wide)
+    got = kept.combine([2.0, -0.5])
+    assert got.shape == wide.shape and got.is_contiguous()
+    largest = wide.abs().amax(tuple(range(2, len(shape))), keepdim=True)
+    assert float(((got - wide).abs() / largest).max()) <= 3 * 2.0**-4
+    tokens = wide[0, 0].numel()
+    assert kept.nbytes == 2 * 2 * packed_bytes(Keep.float8, (tokens, 3), 4)
+    assert torch.equal(kept.combine([0.0, 0.0]), torch.zeros(shape))
+
+
 @pytest.mark.parametrize("keep", [Keep.bfloat16, Keep.float8])
 def test_a_forecast_of_the_newest_feature_alone_follows_a_change_of_shape(keep):
     kept = PackedHistory(keep, max_features=1)

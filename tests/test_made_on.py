@@ -100,9 +100,10 @@ def test_a_folder_without_a_note_is_taken_as_it_is(_tiny, tmp_path):
     assert kind_of(tmp_path) == g.kernels_of(_tiny.device)
 
 
-def test_a_damaged_note_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("content", ['{"torch": ', json.dumps({**ONE, "unheard": None})])
+def test_a_damaged_note_is_refused(content, tmp_path, monkeypatch):
     monkeypatch.setattr(made_on, "PATIENCE", 0.2)
-    (tmp_path / FILE).write_text('{"torch": ')
+    (tmp_path / FILE).write_text(content)
     with pytest.raises(SpectrumError, match=r"made_on.json is damaged, .*: delete "):
         keep_kind(tmp_path, ONE)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 
@@ -10,6 +11,7 @@ import torch
 from command import ROOT, call, error_line
 from typed import typed
 
+from spectrum.bench import memory_check
 from spectrum.bench.loading import check_memory_of
 from spectrum.bench.rehearsal import rehearse
 from spectrum.bench.resolve import resolve
@@ -191,23 +193,29 @@ def test_a_limit_that_is_none_is_refused(value, capsys):
 class Tiles(torch.nn.Module):
     """Doubles three tiles one by one, the last of them narrower, in a layer eight times as wide, and joins them."""
 
-    def __init__(self):
+    def __init__(self, keeps=False):
         super().__init__()
         self.decoder = torch.nn.Linear(1, 1)
         self.decoder.forward = self.tile
-        self.made = 0
+        self.keeps, self.made = keeps, 0
 
-    def tile(self, x, times=2, notes=None):
+    def tile(self, x, wider=8, notes=None):
         self.made += 1
-        return (times * x.repeat(8, 1))[: len(x)].clone()
+        if self.keeps:
+            self.decoder.before = x
+        return (2 * x.repeat(wider, 1))[: len(x)].clone()
 
-    def forward(self, x, **given):
-        return torch.cat([self.decoder(tile, **given) for tile in (x[:4096], x[4096:8192], x[8192:])])
+    def forward(self, x, widths=(8, 8, 8), **given):
+        tiles = zip((x[:4096], x[4096:8192], x[8192:]), widths, strict=True)
+        return torch.cat([self.decoder(tile, wider, **given) for tile, wider in tiles])
 
 
-@pytest.mark.parametrize("given, calls", [({}, 2), ({"times": 3}, 2), ({"notes": []}, 3)])
-def test_tiles_of_one_shape_are_decoded_once_and_count_as_often_as_they_come(given, calls):
-    whole, once, x = Tiles(), Tiles(), torch.zeros(9000, 64)
+@pytest.mark.parametrize(
+    "given, keeps, calls",
+    [({}, False, 2), ({"widths": (1, 8, 8)}, False, 3), ({"notes": []}, False, 3), ({}, True, 3)],
+)
+def test_tiles_of_one_shape_are_decoded_once_and_count_as_often_as_they_come(given, keeps, calls):
+    whole, once, x = Tiles(keeps), Tiles(keeps), torch.zeros(9000, 64)
     made, peak = metered(once, (x,), given, [], [once.decoder])
     assert (made.shape, peak) == (x.shape, metered(whole, (x,), given, [])[1])
     assert (once.made, whole.made) == (calls, 3)
@@ -229,3 +237,13 @@ def test_on_a_cpu_the_host_is_the_device(monkeypatch):
         config, method = resolve(compose([*words, "memory_limit_gb=200"]))
         check_memory_of(config, method, torch.device("cpu"), found.append)
     assert found[0] == found[1] and "features" in found[0]
+
+
+@pytest.mark.parametrize("said, free", [("max", None), ("4096", 4096), (None, None)])
+def test_a_container_s_limit_is_that_of_its_cpu(said, free, tmp_path, monkeypatch):
+    path = tmp_path / "memory.max"
+    if said is not None:
+        path.write_text(f"{said}\n")
+    monkeypatch.setattr(memory_check, "LIMITS", (path, tmp_path / "absent"))
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert memory_check.free_memory(torch.device("cpu")) == (free or machine)

@@ -1,5 +1,6 @@
 """The sites, on the denoiser of `small.py`."""
 
+import dataclasses
 import weakref
 
 import pytest
@@ -193,10 +194,13 @@ def test_the_output_site_gives_the_forecast_as_the_denoiser_would(output):
 def test_the_output_site_holds_no_bytes_of_what_the_denoiser_returned():
     model = Small()
     site = OutputSite(model, LAYOUT, method(site="output"))
-    ran = site.evaluate(called_with(model, 2), Step(True))
-    gone = weakref.ref(ran.features[OUTPUT].untyped_storage())
+    call = called_with(model, 2)
+    both = dataclasses.replace(call, forward=lambda x: (call.forward(x)[0], 2 * x))
+    ran = site.evaluate(both, Step(True))
+    assert [*ran.features] == [OUTPUT, f"{OUTPUT} 2"]
+    gone = [weakref.ref(value.untyped_storage()) for value in ran.features.values()]
     del ran
-    assert gone() is None
+    assert [storage() for storage in gone] == [None, None]
 
 
 def test_at_the_output_a_residual_is_relative_to_the_latents():

@@ -17,6 +17,9 @@ def shares_figure(part: Mapping[str, Any], title: str) -> Any:
     Args:
         part: what `scripts/bench/cpu.py` measured on the embedded model.
         title: heading.
+
+    Returns:
+        The matplotlib figure.
     """
     sides = part["sides"]
     figure, axis = pyplot().subplots(figsize=(8, 1.2 + 0.24 * len(sides)), layout="constrained")

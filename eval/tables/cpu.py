@@ -117,7 +117,7 @@ def page(parts: Mapping[str, Any]) -> str:
     """
     texts = [
         "# On a CPU",
-        "Measured by `python scripts/bench/cpu.py`, but where another script is named; raw values: `results/cpu`.",
+        "Measured by `python scripts/bench/cpu.py`, unless another script is named; raw values are in `results/cpu`.",
     ]
     if part := parts.get("embedded"):
         first = next(iter(part["sides"].values()))
@@ -130,7 +130,9 @@ def page(parts: Mapping[str, Any]) -> str:
             f"is their mean over it, the median of {rounds} rounds with its 95 % interval; in wall time, and in the "
             "time that the cores spent. NFE counts the calls of the last block's attention, over those of an uncached "
             "step; the ideal is steps over NFE. diffusers' TaylorSeer and FasterCache work inside the blocks, so "
-            "their other layers run at every step. Held are the tensors alive after the last step beyond those of the "
+            "their other layers run at every step; FasterCache without its part for guidance, since this pipeline "
+            "calls its denoiser once for each branch; MagCache with the ratios that diffusers has for FLUX.1. Held "
+            "are the tensors alive after the last step beyond those of the "
             f"uncached run, of {part['batch']} samples. PSNR is the mean over the {pictures} "
             "pictures of one batch of development prompts, to the uncached run: it says what each cache gave at this "
             "speed here, and nothing finer.",
@@ -158,8 +160,9 @@ def page(parts: Mapping[str, Any]) -> str:
         texts += [
             "## The weighted sum alone",
             f"{_about(part)}. FLUX.1's feature at 1024x1024, 4096x3072 in bfloat16, summed in float32, against a copy "
-            "that reads and writes as many bytes. The error is the largest difference to the float64 sum, in units of "
-            "the last place of the result: half of one is rounding.",
+            "that reads half of as many bytes and writes the other half; a sum mostly reads, so that it can be faster. "
+            "The error is the largest difference to the float64 sum in the first 64 rows, in units of the last place "
+            "of the result: half of one is rounding.",
             _sums(part),
         ]
     for name, section in (("throughput", throughput), ("scale", scale)):
@@ -173,6 +176,9 @@ def csv_table(parts: Mapping[str, Any]) -> str:
 
     Args:
         parts: see `read_parts`.
+
+    Returns:
+        The text, with a line of heads.
     """
     heads = ["side", "nfe", "speedup", "low", "high", "cpu_speedup", "cpu_low", "cpu_high", "held_bytes", "psnr"]
     part = parts["embedded"]
@@ -190,6 +196,9 @@ def short(parts: Mapping[str, Any]) -> str:
 
     Args:
         parts: see `read_parts`.
+
+    Returns:
+        Markdown.
     """
     return f"{_about(parts['embedded'])}, batch {parts['embedded']['batch']}.\n\n{_embedded(parts['embedded'])}"
 
@@ -199,6 +208,9 @@ def short_throughput(parts: Mapping[str, Any]) -> str:
 
     Args:
         parts: see `read_parts`.
+
+    Returns:
+        Markdown.
     """
     part = parts["throughput"]
     return f"{_about(part)}, {len(part['rounds'])} rounds.\n\n{throughput_table(part)}"

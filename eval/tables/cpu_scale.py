@@ -10,8 +10,8 @@ LOOPS = {"loop none": "times the uncached loop", "loop spectrum": "times the cac
 """The sides that the others are compared with, with the head of the column."""
 _SIDES = {
     "loop": "one prompt a call, diffusers",
-    "batched": "`run.py`, batches, all threads in one process",
-    "workers": "`run.py`, batches, as many workers as threads",
+    "batched": "`run.py`'s sampling, batches, all threads in one process",
+    "workers": "`run.py`'s sampling, batches, as many workers as threads",
 }
 
 
@@ -42,6 +42,9 @@ def throughput(part: Mapping[str, Any], about: str) -> list[str]:
     Args:
         part: see `throughput_table`.
         about: where and when it was measured.
+
+    Returns:
+        Its paragraphs and tables, in Markdown.
     """
     same = [
         [f"{method}: {pair}", str(found["pictures"]), str(found["equal"]), str(found["largest_difference"])]
@@ -51,11 +54,12 @@ def throughput(part: Mapping[str, Any], about: str) -> list[str]:
     return [
         "## Images per minute",
         f"{about}. `python scripts/bench/throughput.py`: the embedded model, 50 steps, {part['threads']} threads in "
-        f"all. In each of {len(part['rounds'])} rounds every side made its pictures in its turn, text encoding and "
-        f"saving included: {part['singles']} in the loops, {part['prompts']} at batch {part['batch']} in the others.",
+        f"all. In each of {len(part['rounds'])} rounds every side made its pictures in its turn: {part['singles']} in "
+        f"the loops, {part['prompts']} at batch {part['batch']} in the others. Text encoding and saving are in the "
+        "time, loading, metrics and records are not.",
         throughput_table(part),
-        "Calls of other batch sizes, and other numbers of threads, use other kernels, which round otherwise. What the "
-        "sides' pictures share, in 8 bits:",
+        "Calls of other batch sizes use other kernels, which round otherwise, and calls with another number of threads "
+        "may. What the sides' pictures share, in 8 bits:",
         markdown_table(["", "pictures", "equal in every bit", "largest difference of 255"], same),
     ]
 
@@ -66,6 +70,9 @@ def scale(part: Mapping[str, Any], about: str) -> list[str]:
     Args:
         part: what `scripts/bench/scale.py` wrote.
         about: where and when it was measured.
+
+    Returns:
+        Its paragraphs and tables, in Markdown.
     """
     jobs = [
         [str(job["prompts"]), f"{job['first']['bookkeeping_ms_per_prompt']:.2f}",
@@ -84,8 +91,9 @@ def scale(part: Mapping[str, Any], about: str) -> list[str]:
     return [
         "## Jobs and tables as they grow",
         f"{about}. `python scripts/bench/scale.py`. A job of toy FLUX with two steps, batch 16, in a process of its "
-        "own: bookkeeping is all but the calls of the pipeline, that is saving, ledger, metrics, record and report. "
-        "`again` is the same command when everything is there.",
+        "own with one thread for torch: bookkeeping is all but the calls of the pipeline, that is saving, ledger, "
+        "metrics, record and report. Pictures are saved while the next call is under way, so that only the CPU time "
+        "has all of it. `again` is the same command when everything is there.",
         markdown_table(heads, jobs),
         f"The main table with more samples in each of its {rows} records, drawn from the real ones; seconds for all of "
         "them together.",

@@ -3,14 +3,16 @@
 python scripts/bench/scale.py [prompts=100,1000,10000] [samples=192,10000,100000] [force=true]
     [to=outputs/bench/scale.json]
 
-Part `jobs`: `run.py` on toy FLUX at two steps with so many prompts, each in a process of its own. Bookkeeping is all
-that is not a call of the pipeline: ledgers, PNG files, metrics, record, report. `again` is the same command when
-everything is there. A loaded machine is refused; with force=true the file says that it was loaded. Part `tables`: the
+Part `jobs`: `run.py` on toy FLUX at two steps with so many prompts, each in a process of its own with one thread.
+Bookkeeping is all that is not a call of the pipeline: ledgers, PNG files, metrics, record, report; of PNG files that
+are written while the next call is under way it has the CPU time alone. `again` is the same command when everything is
+there. A loaded machine is refused; with force=true the file says that it was loaded. Part `tables`: the
 rows of the main table with so many samples drawn at random.
 """
 
 import dataclasses
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -46,8 +48,8 @@ OPTIONS = {
     "samples": "sizes of the tables, a multiple of 4 each; 192,10000,100000 by default",
     "to": "the file; outputs/bench/scale.json by default",
     "force": "true measures on a loaded machine too, and the file says so",
-    "job": "measure one job of so many prompts and print it; for the processes that this starts",
 }
+INSIDE = {"job": "measure one job of so many prompts and print it; for the processes that this starts"}
 SEEDS = 4
 Found = dict[str, Any]
 
@@ -103,7 +105,9 @@ def job_apart(count: int) -> Found:
     Raises:
         SpectrumError: if that fails; what it wrote to standard error stands above.
     """
-    said = subprocess.run([sys.executable, __file__, f"job={count}"], capture_output=True, text=True, check=False)
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}  # a call's CPU time is that of its thread
+    command = [sys.executable, __file__, f"job={count}"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, env=one)
     if said.returncode:
         sys.stderr.write(said.stderr)
         refuse(f"the job with prompts={count} ended with exit code {said.returncode}: see its error above")
@@ -189,18 +193,22 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def numbers(given: dict[str, str], key: str, default: str, multiple: int) -> list[int]:
-    """The sizes that an option names."""
+    """The sizes that an option names, the smallest first.
+
+    Raises:
+        SpectrumError: for anything but whole numbers with commas between them.
+    """
     words = given.get(key, default).split(",")
     if not all(word.isdecimal() and int(word) and int(word) % multiple == 0 for word in words):
         refuse(f"{key}={given.get(key)} is no list of multiples of {multiple}: type {key}={default}")
-    return [int(word) for word in words]
+    return sorted(map(int, words))  # the most memory of a process is that of its largest table so far
 
 
 def main() -> None:
     """Measure jobs and tables of several sizes, and write what was found."""
     if wants_help(sys.argv[1:], __doc__ or "", OPTIONS):
         return
-    given = options(sys.argv[1:], OPTIONS, USAGE)
+    given = options(sys.argv[1:], {**OPTIONS, **INSIDE}, USAGE)
     if "job" in given:
         print(json.dumps(measure_job(numbers(given, "job", "100", 1)[0])))
         return

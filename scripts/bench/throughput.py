@@ -31,7 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from spectrum.commands.guard import guarded, options, wants_help
+from spectrum.commands.guard import guarded, number, options, wants_help
 from spectrum.core.errors import refuse
 
 USAGE = "python scripts/bench/throughput.py [prompts=32] [rounds=5]"
@@ -43,6 +43,8 @@ OPTIONS = {
     "threads": "of the machine's cores that are used; 2 by default",
     "to": "the file; outputs/bench/throughput.json by default",
     "force": "true times on a loaded machine too, and the file says so",
+}
+INSIDE = {
     "side": "be one of the processes that this starts: loop or bench",
     "method": "of that process: none or spectrum",
     "count": "pictures that it makes in a round",
@@ -50,6 +52,8 @@ OPTIONS = {
     "workers": "how many share its pictures",
     "folder": "where its pictures go",
 }
+"""Options of the processes that this starts."""
+DEFAULTS = {"prompts": 32, "singles": 8, "rounds": 5, "threads": 2, "batch": 16}
 SIDES = ("loop", "batched", "workers")
 METHODS = ("none", "spectrum")
 WARM_STEPS = 8
@@ -198,21 +202,37 @@ def same_bits(all_sides: list[Side], threads: int, folder: Path) -> Found:
     return found
 
 
+def check_sizes(prompts: int, singles: int, threads: int, batch: int) -> None:
+    """Refuse more pictures than there are prompts, and fewer than give each worker a batch.
+
+    Raises:
+        SpectrumError: with what to type.
+    """
+    from spectrum.bench.prompts import read_prompts
+    from spectrum.config.compose import compose
+
+    there = len(read_prompts(compose([]).prompts))
+    for key, count in (("prompts", prompts), ("singles", singles)):
+        if count > there:
+            refuse(f"{key}={count} is more than the {there} prompts that there are: type {key}={there} or less")
+    if prompts < batch * threads:
+        refuse(
+            f"prompts={prompts} are not a batch of {batch} for each of {threads} workers: type "
+            f"batch={max(1, prompts // threads)}, or more prompts"
+        )
+
+
 def main() -> None:
     """Time the sides in turn, and write images per minute and what they are of the loop's."""
     if wants_help(sys.argv[1:], __doc__ or "", OPTIONS):
         return
-    given = options(sys.argv[1:], OPTIONS, USAGE)
-    if "side" in given:
-        serve(given)
+    words = sys.argv[1:]
+    if words[:1] and words[0].startswith("side="):
+        serve(options(words, {**OPTIONS, **INSIDE}, USAGE))
         return
-    sizes = {"prompts": "32", "singles": "8", "rounds": "5", "threads": "2", "batch": "16"} | given
-    for key in ("prompts", "singles", "rounds", "threads", "batch"):
-        if not sizes[key].isdecimal() or not int(sizes[key]):
-            refuse(f"{key}={sizes[key]} is no number of at least 1: type {USAGE}")
-    prompts, singles, rounds, threads, batch = (
-        int(sizes[key]) for key in ("prompts", "singles", "rounds", "threads", "batch")
-    )
+    given = options(words, OPTIONS, USAGE)
+    prompts, singles, rounds, threads, batch = (number(given, key, default) for key, default in DEFAULTS.items())
+    check_sizes(prompts, singles, threads, batch)
     import torch
 
     from spectrum.bench.machine import conditions, load_of_script
@@ -223,13 +243,13 @@ def main() -> None:
     found: Found = {"environment": environment(torch.device("cpu")), "threads": threads}
     found |= {"prompts": prompts, "singles": singles, "batch": batch, "rounds": []}
     with tempfile.TemporaryDirectory() as folder, sides(prompts, singles, threads, batch, Path(folder)) as all_sides:
-        for number in range(rounds):
-            made = {f"{s.name} {s.method}": 60 * s.count / s.seconds(str(number)) for s in all_sides}
+        for turn in range(rounds):
+            made = {f"{s.name} {s.method}": 60 * s.count / s.seconds(str(turn)) for s in all_sides}
             found["rounds"].append(made)
             print(json.dumps({name: round(rate, 1) for name, rate in made.items()}), flush=True)
-            if number:
+            if turn:
                 for side in all_sides:
-                    shutil.rmtree(side.folder / str(number), ignore_errors=True)
+                    shutil.rmtree(side.folder / str(turn), ignore_errors=True)
         found["same_bits"] = same_bits(all_sides, threads, Path(folder))
     found["conditions"] = dataclasses.asdict(conditions(load))
     names = list(found["rounds"][0])

@@ -208,7 +208,7 @@ def _sha256_of(picture: Path) -> str | None:
     try:
         state = picture.stat()
         return _sha256(picture, state.st_ino, state.st_size, state.st_mtime_ns)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
 

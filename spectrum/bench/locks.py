@@ -24,7 +24,8 @@ def held(path: Path, wait: bool = True) -> Iterator[bool]:
         wait: whether to wait for a process that holds it.
 
     Yields:
-        Whether no other process that the file system knows of holds it; always true if `wait`.
+        Whether no other process that the file system knows of holds it. With `wait` it is false only where the lock's
+        folder is not there.
 
     Example:
         >>> import tempfile

@@ -100,7 +100,9 @@ def check_kind(folder: Path, own: Kind) -> None:
         return
     if not kind:
         refuse(f"{folder / FILE} is damaged, so nothing says how the samples beside it are made: delete {folder}")
-    key = next(key for key in (*own, *kind) if own.get(key) != kind.get(key))
+    key = next((key for key in (*own, *kind) if own.get(key) != kind.get(key)), None)
+    if key is None:  # one that this process lacks is there and null
+        refuse(f"{folder / FILE} is damaged, so nothing says how the samples beside it are made: delete {folder}")
     same = f"type {_with_threads(kind.get(key))}" if key == "threads" else "go on with what it was begun with"
     refuse(
         f"{folder} was begun with {key}={kind.get(key)}, and this process has {key}={own.get(key)}: the last bits of "

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from spectrum.models.need import GIB, Need, gib
 Change = Callable[[RunConfig], Iterator[tuple[str, RunConfig]]]
 """Gives variants of a config, from the least to the most change, each with the words to type for it."""
 TRY = "check_memory=false"
+LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where Linux says how much memory the processes of a container may take; `max` is no limit."""
 OUTPUT = " (at method.site=output another method: what the denoiser returns is stored and forecast)"
 
 
@@ -177,10 +180,13 @@ def check_fit(
 def free_memory(device: torch.device) -> int | None:
     """Bytes that can still be taken on a device: free, or held by torch and not in use; None where nobody says.
 
-    Of a CPU it is all that the machine has.
+    Of a CPU it is all that the machine has, or that a container or a batch system allows.
     """
     if device.type == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+        allowed = [int(text) for path in LIMITS if path.exists() and (text := path.read_text().strip()).isdecimal()]
+        if hasattr(os, "sysconf"):
+            allowed.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        return min(allowed, default=None)
     if device.type != "cuda":
         return None
     held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

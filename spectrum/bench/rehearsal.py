@@ -66,6 +66,7 @@ class _Rehearsal:
         self._failed: list[str] = []
         self._networks, self._denoisers = found, set(named_denoisers(pipe))
         self._made: dict[Any, Any] = {}
+        self._tiling = "tiling" in config.model.vae
         self._inside = self._modules = 0
         for name in self._denoisers:
             self._watch_modules(found[name])
@@ -123,7 +124,7 @@ class _Rehearsal:
     def _metered(self, original: Callable[..., Any], args: Any, kwargs: Any, task: Task) -> Any:
         self._inside = 0
         coders = [getattr(self._networks[task.part], name, None) for name in ("encoder", "decoder")]
-        tiled = [coder for coder in coders if isinstance(coder, nn.Module)]
+        tiled = [coder for coder in coders if isinstance(coder, nn.Module)] if self._tiling else []
         try:
             made, work = metered(original, args, kwargs, self._networks.values(), tiled)
         except Exception:

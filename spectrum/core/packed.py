@@ -18,7 +18,8 @@ LARGEST = 448.0
 class PackedHistory(History):
     """The stored features rounded to bfloat16, or to eight bits with a scale for each channel of each sample.
 
-    Samples are the first axis of three or more, channels the last.
+    Of tensors of tokens, (samples, tokens, channels), channels are the last axis, and of pictures and videos, (samples,
+    channels, height, width) or (samples, channels, frames, height, width), the second.
 
     A forecast is summed in float32 and has the dtype that the features came in.
 
@@ -78,15 +79,18 @@ class PackedHistory(History):
         terms = [term for term in zip(weights, self.features, self._scales, strict=True) if term[0] != 0]
         if self._keep is Keep.bfloat16 and self._like.dtype == torch.bfloat16:
             return super().combine(weights)
-        result = torch.empty_like(self._like, memory_format=torch.contiguous_format)
-        rows, out = [(w, _in_rows(packed), scale) for w, packed, scale in terms], _in_rows(result)
+        like = self._like
+        rows = [(w, packed if scale is not None else packed.reshape(1, -1, 1), scale) for w, packed, scale in terms]
+        if not rows:
+            return torch.zeros_like(like, memory_format=torch.contiguous_format)
+        out = torch.empty(rows[0][1].shape, dtype=like.dtype, device=like.device)
         for part in _parts(out):
             total = torch.zeros(out[:, part].shape, dtype=torch.float32, device=out.device)
             for weight, packed, scale in rows:
                 value = packed[:, part].float()
                 total.add_(value if scale is None else value.mul_(scale), alpha=float(weight))
             out[:, part] = total
-        return result
+        return _out_of_rows(out, like.shape)
 
     @property
     def nbytes(self) -> int:
@@ -96,18 +100,26 @@ class PackedHistory(History):
 
 def _in_rows(tensor: Tensor) -> Tensor:
     """A tensor as (samples, rows, channels)."""
+    tensor = tensor.movedim(1, -1) if tensor.ndim > 3 else tensor
     return tensor.reshape(len(tensor) if tensor.ndim > 2 else 1, -1, tensor.shape[-1] if tensor.ndim else 1)
 
 
+def _out_of_rows(rows: Tensor, shape: torch.Size) -> Tensor:
+    """Rows back in a shape, the channels in their place."""
+    if len(shape) <= 3 or rows.shape[2] == 1:
+        return rows.view(shape)
+    return rows.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1).contiguous()
+
+
 def _in_eight_bits(feature: Tensor) -> tuple[Tensor, Tensor]:
-    """A feature in float8, and its scales (samples, 1, channels)."""
+    """A feature in float8 as (samples, rows, channels), and its scales (samples, 1, channels)."""
     rows = _in_rows(feature)
     scale = torch.maximum(rows.amax(1, keepdim=True), -rows.amin(1, keepdim=True)).float()
     scale = scale.clamp_min(torch.finfo(torch.float32).tiny * LARGEST) / LARGEST
     packed = torch.empty(rows.shape, dtype=FLOAT8, device=rows.device)
     for part in _parts(rows):
         packed[:, part] = (rows[:, part].float() / scale).to(FLOAT8)
-    return packed.view(feature.shape), scale
+    return packed, scale
 
 
 def _parts(rows: Tensor) -> Iterator[slice]:

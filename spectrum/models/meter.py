@@ -1,6 +1,7 @@
 """Measures what a network's call takes of memory without doing it: on torch's meta device, which holds no numbers."""
 
 import copy
+import functools
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -58,11 +59,12 @@ class Meter(DispatchMode):
         mapped(self._count, made)
         return made
 
-    def once(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def once(self, network: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Make a call, or take a call of the same shapes, as those of tiles are, to need what that one needed.
 
         Args:
-            forward: the forward of a network.
+            network: the network. Where it keeps tensors between calls, every call is made.
+            forward: its forward.
             args: its arguments. Where any is no tensor, number or None, the call is made: it may be written to.
             kwargs: the same by name.
 
@@ -73,7 +75,7 @@ class Meter(DispatchMode):
         if not all(one is None or isinstance(one, (Tensor, int, float, str)) for one in given):
             return forward(*args, **kwargs)
         told = [one for one in given if not isinstance(one, Tensor)]
-        key = f"{id(forward)} {list(kwargs)} {told} {shapes(given)}"
+        key = f"{id(network)} {list(kwargs)} {told} {shapes(given)}"
         if key in self._calls:
             shape, dtype, work = self._calls[key]
             self.peak = max(self.peak, self._now + work)
@@ -81,7 +83,7 @@ class Meter(DispatchMode):
         before, began = self.peak, self._now
         self.peak = began
         made = forward(*args, **kwargs)
-        if isinstance(made, Tensor):
+        if isinstance(made, Tensor) and not _keeps_tensors(network):
             self._calls[key] = made.shape, made.dtype, self.peak - began
         self.peak = max(self.peak, before)
         return made
@@ -137,9 +139,14 @@ def metered(
     meter = Meter(known)
     with torch.no_grad(), ExitStack() as stack, meter, _Attention():
         for module in tiled:
-            stack.enter_context(replaced(module, "forward", meter.once))
+            stack.enter_context(replaced(module, "forward", functools.partial(meter.once, module)))
         made = call(*args, **kwargs)
     return made, meter.peak
+
+
+def _keeps_tensors(network: nn.Module) -> bool:
+    """Whether a part of a network has tensors that are neither weights nor buffers: a decoder's frames before."""
+    return any(isinstance(value, Tensor) for part in network.modules() for value in vars(part).values())
 
 
 def on_meta(tensor: Tensor) -> Tensor:
