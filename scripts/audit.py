@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from auditing.again import sample_again
+from auditing.cpu import check_cpu
 from auditing.findings import Findings
 from auditing.pictures import check_pictures
 from auditing.plan_studies import check_plan_studies
@@ -67,10 +68,12 @@ def main(words: list[str]) -> int:
     if tables.is_dir():
         try:
             studies = tables.parent / "plan_study"
-            check_tables(records, tables, findings, {*(path.stem for path in studies.glob("*.json")), "gpu"})
+            check_tables(records, tables, findings, {*(path.stem for path in studies.glob("*.json")), "gpu", "cpu"})
             if (tables / "gpu.csv").exists():
                 findings.leave("the page of a GPU's timings")
             check_plan_studies(studies, tables, findings)
+            if (tables / "cpu.csv").exists():
+                check_cpu(tables.parent / "cpu", tables, findings)
         except (OSError, LookupError, ValueError) as error:
             print(f"error: {_table_problem(tables, folder, error)}", file=sys.stderr)
             return 2

@@ -49,7 +49,7 @@ def test_tables_are_written_to_outputs_unless_told_otherwise(tmp_path, monkeypat
     names = {f"{name}.{kind}" for name in choices("experiment") for kind in ("md", "tex", "csv")}
     studies = [path.stem for path in (ROOT / "results" / "plan_study").glob("*.json")]
     names |= {"inner_score.md"} if (ROOT / "results" / "inner_score.json").exists() else set()
-    assert written == names | {f"{name}.{kind}" for name in [*studies, "gpu"] for kind in ("md", "csv")}
+    assert written == names | {f"{name}.{kind}" for name in [*studies, "gpu", "cpu"] for kind in ("md", "csv")}
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 

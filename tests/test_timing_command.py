@@ -95,7 +95,7 @@ def test_the_page_follows_from_the_records_and_can_be_read_again(project, timed)
         timing = record.timing
         assert f"| `{record.id}` | {record.label} | {timing.nfe:.4g} / 5 |" in text
         assert found.speedups[record.id] == pytest.approx((timing.speedup, *timing.speedup_interval), abs=6e-4)
-    assert found.hardware.endswith("with 1 threads") and found.hardware == read_pass(project / "records").hardware
+    assert found.hardware.endswith("with 1 thread") and found.hardware == read_pass(project / "records").hardware
     assert read_pass(project / "records").speedups.keys() == found.speedups.keys() == {r.id for r in records}
     for fact in (timing.process, timing.conditions.date, timing.conditions.command, "| rounds | 7, after a"):
         assert fact in text, fact
