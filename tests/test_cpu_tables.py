@@ -1,9 +1,13 @@
 """The page of a CPU's benchmark follows from the raw values, and the benchmark runs."""
 
+import csv
 import json
+import shutil
 
 import pytest
 import torch
+from auditing.cpu import check_cpu
+from auditing.findings import Findings
 from typed import typed
 
 from eval.figures.cpu_figure import shares_figure
@@ -153,3 +157,19 @@ def test_a_picture_that_is_the_uncached_one_has_no_psnr():
     text = cpu.page({"embedded": embedded(some=a_side((1.0, 1.0, 1.0), psnr=(None, 30.0)),
                                           all=a_side((1.0, 1.0, 1.0), psnr=(None, None)))})  # fmt: skip
     assert "| 30.0 (1 same) |" in text and "| same |" in text
+
+
+@pytest.mark.parametrize("column", ["nfe", "speedup", "low", "cpu_speedup", "cpu_high", "held_bytes", "psnr"])
+def test_a_forged_figure_of_the_cpu_s_table_is_named(column, tmp_path):
+    tables = tmp_path / "tables"
+    shutil.copytree(RESULTS / "tables", tables)
+    with (tables / "cpu.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0][column] = f"{float(rows[0][column]) * 1.001:.6g}"
+    with (tables / "cpu.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0]])
+        writer.writeheader()
+        writer.writerows(rows)
+    findings = Findings()
+    check_cpu(RESULTS / "cpu", tables, findings)
+    assert [finding.name for finding in findings.wrong] == [f"{rows[0]['side']} {column}"] and len(findings.found) > 150
