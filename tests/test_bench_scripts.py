@@ -57,7 +57,8 @@ def test_throughput_compares_loops_batches_and_workers(tmp_path):
      ("cpu", "batch=65", "batch=65 is more than the 64 prompts that there are: type batch=64 or less"),
      ("throughput", "prompts=65", "prompts=65 is more than the 64 prompts that there are: type prompts=64 or less"),
      ("throughput", "singles=65", "singles=65 is more than the 64 prompts"),
-     ("throughput", "prompts=31", "prompts=31 are not a batch of 16 for each of 2 workers: type batch=15"),
+     ("throughput", "prompts=31", "prompts=31 are no batch of 16 for each of 2 workers: type batch=15, or prompts=32"),
+     ("throughput", "prompts=1", "prompts=1 are no batch of 16 for each of 2 workers: type prompts=32"),
      ("throughput", "rounds=x", "rounds=x is no number of at least 1: type rounds=5")],
 )  # fmt: skip
 def test_a_size_that_is_none_is_refused(script, word, says):

@@ -159,6 +159,21 @@ def test_a_picture_that_is_the_uncached_one_has_no_psnr():
     assert "| 30.0 (1 same) |" in text and "| same |" in text
 
 
+@pytest.mark.parametrize(
+    "shown, name",
+    [(" 267.9 |", "images a minute, workers spectrum"), (" 5.16 [", "images of none, workers spectrum"),
+     (" 1.97] |", "images of spectrum, workers spectrum")],
+)  # fmt: skip
+def test_a_forged_figure_of_throughput_is_named(shown, name, tmp_path):
+    text = (RESULTS / "tables" / "cpu.md").read_text()
+    assert text.count(shown) == 1
+    (tmp_path / "cpu.md").write_text(text.replace(shown, shown.replace("6", "7").replace("1.9", "1.8")))
+    shutil.copy(RESULTS / "tables" / "cpu.csv", tmp_path)
+    findings = Findings()
+    check_cpu(RESULTS / "cpu", tmp_path, findings)
+    assert [finding.name for finding in findings.wrong] == [name]
+
+
 @pytest.mark.parametrize("column", ["nfe", "speedup", "low", "cpu_speedup", "cpu_high", "held_bytes", "psnr"])
 def test_a_forged_figure_of_the_cpu_s_table_is_named(column, tmp_path):
     tables = tmp_path / "tables"

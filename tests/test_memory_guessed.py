@@ -17,6 +17,7 @@ from spectrum.bench.rehearsal import rehearse
 from spectrum.bench.resolve import resolve
 from spectrum.config.compose import compose
 from spectrum.core.choices import Keep
+from spectrum.core.errors import SpectrumError
 from spectrum.models.identity import ASSETS
 from spectrum.models.kept_rehearsals import entry_of, kept_rehearsal
 from spectrum.models.memory import need_of, stored_bytes
@@ -193,7 +194,7 @@ def test_a_limit_that_is_none_is_refused(value, capsys):
 class Tiles(torch.nn.Module):
     """Doubles three tiles one by one, the last of them narrower, in a layer eight times as wide, and joins them."""
 
-    def __init__(self, keeps=False):
+    def __init__(self, keeps=None):
         super().__init__()
         self.decoder = torch.nn.Linear(1, 1)
         self.decoder.forward = self.tile
@@ -202,7 +203,7 @@ class Tiles(torch.nn.Module):
     def tile(self, x, wider=8, notes=None):
         self.made += 1
         if self.keeps:
-            self.decoder.before = x
+            self.decoder.before = self.keeps(x)
         return (2 * x.repeat(wider, 1))[: len(x)].clone()
 
     def forward(self, x, widths=(8, 8, 8), **given):
@@ -212,7 +213,13 @@ class Tiles(torch.nn.Module):
 
 @pytest.mark.parametrize(
     "given, keeps, calls",
-    [({}, False, 2), ({"widths": (1, 8, 8)}, False, 3), ({"notes": []}, False, 3), ({}, True, 3)],
+    [
+        ({}, None, 2),
+        ({"widths": (1, 8, 8)}, None, 3),
+        ({"notes": []}, None, 3),
+        ({}, lambda x: x, 3),
+        ({}, lambda x: {"frames": [x]}, 3),
+    ],
 )
 def test_tiles_of_one_shape_are_decoded_once_and_count_as_often_as_they_come(given, keeps, calls):
     whole, once, x = Tiles(keeps), Tiles(keeps), torch.zeros(9000, 64)
@@ -237,6 +244,16 @@ def test_on_a_cpu_the_host_is_the_device(monkeypatch):
         config, method = resolve(compose([*words, "memory_limit_gb=200"]))
         check_memory_of(config, method, torch.device("cpu"), found.append)
     assert found[0] == found[1] and "features" in found[0]
+
+
+def test_features_that_do_not_fit_into_the_host_s_memory_are_refused(monkeypatch):
+    monkeypatch.setattr("spectrum.bench.loading.exact_rehearsals", lambda: kept)
+    monkeypatch.setattr("spectrum.bench.loading.free_memory", lambda on: GIB if on.type == "cpu" else 200 * GIB)
+    words = ["model=cogvideox_5b", "model.weights=random", "method=spectrum", "runs=14"]
+    check_memory_of(*resolve(compose(words)), torch.device("cuda"), lambda line: None)
+    config, method = resolve(compose([*words, "method.keep=host"]))
+    with pytest.raises(SpectrumError, match=r"keeps 2\.8 GiB of features in the host's memory, which has 1\.0 GiB"):
+        check_memory_of(config, method, torch.device("cuda"), lambda line: None)
 
 
 @pytest.mark.parametrize("said, free", [("max", None), ("4096", 4096), (None, None)])

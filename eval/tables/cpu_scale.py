@@ -1,5 +1,6 @@
 """The sections on throughput and on scale of a CPU's page: pure functions of two files in results/cpu."""
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ def throughput_table(part: Mapping[str, Any]) -> str:
     for name in rounds[0]:
         side, method = name.split()
         cells = [_SIDES[side], "uncached" if method == "none" else f"{method}, 14 of 50 runs"]
-        cells.append(f"{median_interval([made[name] for made in rounds])[0]:.1f}")
+        cells.append(f"{statistics.median(made[name] for made in rounds):.1f}")
         for loop in LOOPS:
             value, low, high = median_interval([made[name] / made[loop] for made in rounds])
             cells.append("1" if name == loop else f"{value:.2f} [{low:.2f}, {high:.2f}]")
@@ -80,8 +81,8 @@ def scale(part: Mapping[str, Any], about: str) -> list[str]:
          f"{job['before_mib']:.0f}", f"{job['peak_mib']:.0f}"]
         for job in part["jobs"]
     ]  # fmt: skip
-    heads = ["prompts", "bookkeeping (ms a prompt)", "in CPU time", "again (ms a prompt)", "memory before (MiB)"]
-    heads.append("at most (MiB)")
+    heads = ["prompts", "bookkeeping (ms a prompt)", "in CPU time", "again (ms a prompt)", "memory before (MiB)",
+             "at most (MiB)"]  # fmt: skip
     names = list(part["tables"][0]["seconds"])
     tables = [
         [str(table["samples"]), *[f"{table['seconds'][name]:.1f}" for name in names], f"{table['peak_mib']:.0f}"]

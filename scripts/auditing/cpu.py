@@ -46,8 +46,13 @@ def _ratios(side: Mapping[str, Any], clock: str) -> list[float]:
 
 
 def _check_throughput(part: Mapping[str, Any], page: str, findings: Findings) -> None:
-    """The images per minute of each side, in the order of the page's lines."""
+    """The images per minute of each side and how many times a loop's they are, in the order of the page's lines."""
     shown = page.partition("times the cached loop |\n")[2].splitlines()[1 : 1 + len(part["rounds"][0])]
     for line, name in zip(shown, part["rounds"][0], strict=True):
-        rate = f"{np.median([made[name] for made in part['rounds']]):.1f}"
-        findings.compare(GROUP, f"images per minute, {name}", line.split("|")[3].strip(), rate)
+        made = [f"{np.median([rates[name] for rates in part['rounds']]):.1f}"]
+        for loop in ("loop none", "loop spectrum"):
+            value, low, high = own.median_with_ends([rates[name] / rates[loop] for rates in part["rounds"]])
+            made.append("1" if name == loop else f"{value:.2f} [{low:.2f}, {high:.2f}]")
+        cells = [cell.strip() for cell in line.split("|")[3:6]]
+        for what, cell, wanted in zip(("a minute", "of none", "of spectrum"), cells, made, strict=True):
+            findings.compare(GROUP, f"images {what}, {name}", cell, wanted)

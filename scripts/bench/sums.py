@@ -1,6 +1,7 @@
 """The weighted sum of stored features alone: our ways and the obvious ones, against a copy of the same bytes."""
 
 import functools
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -65,8 +66,9 @@ def measured(
         sizes: the names of the sizes.
 
     Yields:
-        A row for each size, count and way: `ms`, `of_copy` (the rate of useful bytes over that of a copy), `error_ulp`
-        (the largest difference from the float64 sum in units of the last place of the result).
+        A row for each size, count and way: `ms`, `of_copy` (the rate of useful bytes over that of the copies before
+        and behind it), `error_ulp` (the largest difference from the float64 sum in units of the last place of the
+        result); and one for the copies.
     """
     cuda = device.type == "cuda"
     for size, full in ((name, SIZES[name]) for name in sizes):
@@ -76,20 +78,23 @@ def measured(
             features = [torch.randn(shape, generator=generator, device=device).bfloat16() for _ in range(count)]
             weights = [(-1.0) ** k * (1 + k) / 4 for k in range(count)]
             about = {"size": size, "features": count, "bytes": (count + 1) * features[0].nbytes}
-            copy = _copy(about["bytes"], device, repeats)
-            yield {**about, "way": "copy", "ms": copy}
+            copy = _copy(about["bytes"], device)
+            copies = [milliseconds(copy, cuda, repeats)]
             exact, unit = _exact(weights, features)
             for name, way in ways().items():
                 error = float(((way(weights, features)[:64].double() - exact) / unit).abs().max())
                 spent = milliseconds(functools.partial(way, weights, features), cuda, repeats)
-                yield {**about, "way": name, "ms": spent, "of_copy": copy / spent, "error_ulp": error}
+                copies.append(milliseconds(copy, cuda, repeats))
+                beside = sum(copies[-2:]) / 2
+                yield {**about, "way": name, "ms": spent, "of_copy": beside / spent, "error_ulp": error}
+            yield {**about, "way": "copy", "ms": statistics.median(copies), "all_ms": copies}
 
 
-def _copy(size: int, device: torch.device, repeats: int) -> float:
-    """Milliseconds of a copy that reads and writes so many bytes together."""
+def _copy(size: int, device: torch.device) -> Callable[[], Any]:
+    """A copy that reads half of so many bytes and writes the other half."""
     source = torch.empty(size // 2, dtype=torch.uint8, device=device).random_()
     target = torch.empty_like(source)
-    return milliseconds(lambda: target.copy_(source), device.type == "cuda", repeats)
+    return lambda: target.copy_(source)
 
 
 def _exact(weights: Sequence[float], features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

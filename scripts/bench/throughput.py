@@ -216,9 +216,10 @@ def check_sizes(prompts: int, singles: int, threads: int, batch: int) -> None:
         if count > there:
             refuse(f"{key}={count} is more than the {there} prompts that there are: type {key}={there} or less")
     if prompts < batch * threads:
+        smaller = f"batch={prompts // threads}, or " if prompts >= threads else ""
         refuse(
-            f"prompts={prompts} are not a batch of {batch} for each of {threads} workers: type "
-            f"batch={max(1, prompts // threads)}, or more prompts"
+            f"prompts={prompts} are no batch of {batch} for each of {threads} workers: type {smaller}"
+            f"prompts={batch * threads}"
         )
 
 
@@ -239,6 +240,7 @@ def main() -> None:
     from spectrum.bench.provenance import environment
     from spectrum.records.files import write_json
 
+    torch.set_num_threads(threads)  # what the record says of the machine
     load, to = load_of_script(given), Path(given.get("to", "outputs/bench/throughput.json"))
     found: Found = {"environment": environment(torch.device("cpu")), "threads": threads}
     found |= {"prompts": prompts, "singles": singles, "batch": batch, "rounds": []}

@@ -8,19 +8,19 @@ import torch
 from rich.console import Console
 
 from spectrum.bench.job import Job
-from spectrum.bench.memory_check import check_fit, free_memory
+from spectrum.bench.memory_check import TRY, check_fit, free_memory
 from spectrum.bench.prompts import check_length
 from spectrum.bench.requirements import missing_line
 from spectrum.bench.sampling import check_arguments
 from spectrum.config.sampling import Sampling
 from spectrum.config.schema import BYTES, RunConfig
 from spectrum.core.choices import Keep
-from spectrum.core.errors import SpectrumError
+from spectrum.core.errors import SpectrumError, refuse
 from spectrum.core.method import Method
 from spectrum.models.identity import model_kind, on_this_machine
 from spectrum.models.kept_rehearsals import kept_rehearsal, rehearsal_id
-from spectrum.models.memory import BLOCK, DECODER, need_of, why
-from spectrum.models.need import GIB, Rehearsed
+from spectrum.models.memory import BLOCK, DECODER, need_of, stored_bytes, why
+from spectrum.models.need import GIB, Rehearsed, gib
 from spectrum.models.pipelines import AbsentWeightsError, device_of, load_pipeline
 from spectrum.models.plans import feature_bytes, plan_of
 from spectrum.models.shadow import config_folder
@@ -76,9 +76,16 @@ def check_memory_of(config: RunConfig, method: Method, device: torch.device, say
     rehearsal = exact_rehearsals()
     try:
         need_of(config, plan, rehearsal)
+        on_host = (stored_bytes(config, plan, rehearsal(config)) or 0) if config.method.keep is Keep.host else 0
     except Exception as error:  # an estimate stops no run
         say(f"memory: cannot be worked out ({why(error)})")
         return
+    there = free_memory(torch.device("cpu"))
+    if there is not None and on_host > there:
+        refuse(
+            f"method.keep=host keeps {gib(on_host)} GiB of features in the host's memory, which has {gib(there)} GiB: "
+            f"type method.keep=float8, or fewer runs=, or {TRY} to try it all the same"
+        )
     found = check_fit(config, method, lambda other: need_of(other, plan, rehearsal), limit, ahead, cpu)
     say(f"memory: {found.text(config.offload, ahead)}")
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ Change = Callable[[RunConfig], Iterator[tuple[str, RunConfig]]]
 """Gives variants of a config, from the least to the most change, each with the words to type for it."""
 TRY = "check_memory=false"
 LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Where Linux says how much memory the processes of a container may take; `max` is no limit."""
+"""Where Linux says how much memory a container may take; `max` is no limit."""
 OUTPUT = " (at method.site=output another method: what the denoiser returns is stored and forecast)"
 
 
@@ -180,10 +181,13 @@ def check_fit(
 def free_memory(device: torch.device) -> int | None:
     """Bytes that can still be taken on a device: free, or held by torch and not in use; None where nobody says.
 
-    Of a CPU it is all that the machine has, or that a container or a batch system allows.
+    Of a CPU it is all that the machine has, or that its container may take.
     """
     if device.type == "cpu":
-        allowed = [int(text) for path in LIMITS if path.exists() and (text := path.read_text().strip()).isdecimal()]
+        allowed = []
+        for path in LIMITS:
+            with suppress(OSError, ValueError):
+                allowed.append(int(path.read_text()))
         if hasattr(os, "sysconf"):
             allowed.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
         return min(allowed, default=None)

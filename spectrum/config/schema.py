@@ -66,9 +66,7 @@ class MethodConfig:
     correct: dict[str, Any] | None = None  # changes a forecast before it is used
     space: Space = Space.feature  # feature or residual: what is stored
     site: Site = Site.exit  # exit, output or modules: where it is stored
-    keep: Keep = (
-        Keep.features
-    )  # features, bfloat16, float8, host (in its memory), or sums: a few weighted sums that suffice for all forecasts
+    keep: Keep = Keep.features  # what is kept of them: features, bfloat16, float8, sums or host; see core/choices.py
     clock: Clock = Clock.step  # step, timestep or sigma: the time variable of the forecast
     signal: Signal = Signal.teacache  # what drift is computed from: teacache, modulated_input, front_residual, latents
     accumulate: bool = True  # sum drifts since the last run step; false: only the newest counts

@@ -1,6 +1,7 @@
 """The features stored at the steps that ran, and the one weighted sum over them."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +19,24 @@ def to_keep(value: Tensor) -> Tensor:
     return value
 
 
-def _described(kind: tuple[tuple[int, ...], str, str]) -> str:
-    return f"{'x'.join(map(str, kind[0]))} {kind[1].removeprefix('torch.')} on {kind[2]}"
+class Kind(NamedTuple):
+    """What is alike in all features that are summed."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, feature: Tensor) -> "Kind":
+        """The kind of a feature."""
+        return cls(feature.shape, feature.dtype, feature.device)
+
+    def __str__(self) -> str:
+        return f"{'x'.join(map(str, self.shape))} {str(self.dtype).removeprefix('torch.')} on {self.device}"
+
+    def zeros(self) -> Tensor:
+        """Zeros of this kind."""
+        return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
 
 
 class History:
@@ -44,6 +61,7 @@ class History:
         self.max_features = max_features
         self.times: list[float] = []
         self.features: list[Tensor] = []
+        self._kind = Kind.of(torch.empty(0))
 
     def add(self, time: float, feature: Tensor) -> None:
         """Store a feature, and drop the oldest one if there are too many.
@@ -58,27 +76,23 @@ class History:
         Raises:
             SpectrumError: for another shape, dtype or device than the features have that it is to be summed with.
         """
-        self.check_kind(self.features[-1] if self.features and self.max_features != 1 else None, feature)
+        self._note_kind(feature, bool(self.times) and self.max_features != 1)
         self.times.append(time)
-        self.features.append(to_keep(feature))
+        self.features.append(self._kept(feature))
         if self.max_features is not None and len(self.times) > self.max_features:
             del self.times[0], self.features[0]
 
-    @staticmethod
-    def check_kind(before: Tensor | None, feature: Tensor) -> None:
-        """Refuse a feature of another shape, dtype or device than the one before, with which it is to be summed.
+    def _kept(self, feature: Tensor) -> Tensor:
+        """What is kept of a feature."""
+        return to_keep(feature)
 
-        Args:
-            before: the newest one; None if there is none.
-            feature: the feature.
-        """
-        if before is None:
-            return
-        was, now = ((tuple(f.shape), str(f.dtype), str(f.device)) for f in (before, feature))
-        if was != now:
+    def _note_kind(self, feature: Tensor, as_before: bool) -> None:
+        """Note a feature's kind, which with `as_before` has to be that of the one before: the two are to be summed."""
+        before, self._kind = self._kind, Kind.of(feature)
+        if as_before and before != self._kind:
             refuse(
-                f"what is stored changed from {_described(was)} to {_described(now)} in the middle of a run "
-                "(guidance that ends early, tokens that are dropped): call the pipeline with one batch and size"
+                f"what is stored changed from {before} to {self._kind} in the middle of a run (guidance that ends "
+                "early, tokens that are dropped): call the pipeline with one batch and size"
             )
 
     def combine(self, weights: Sequence[float]) -> Tensor:
@@ -100,7 +114,7 @@ class History:
         if len(terms) == 1 and terms[0][0] == 1.0:
             return terms[0][1]
         if not terms:
-            return torch.zeros_like(self.features[-1])
+            return self._kind.zeros()
         return weighted_sum([weight for weight, _ in terms], [feature for _, feature in terms])
 
     def products(self, index: int) -> NDArray[np.float64]:

@@ -11,9 +11,10 @@ from spectrum.core.history import History, to_keep
 class HostHistory(History):
     """The stored features in the host's memory, brought to their device one after the other for each forecast.
 
-    What is copied there and back is queued on the device behind the denoiser's own work, from pinned memory on CUDA, so
-    that Python waits for no copy. On the device a forecast takes one feature and its sum, in float32. Features of a CPU
-    are kept as they are.
+    On CUDA copies to the host and back are queued behind the denoiser's own work, so that Python waits for none. On the
+    device a forecast takes the bytes of one feature, of the sum in float32 and of the
+    result. On the host torch pins memory in blocks of a power of two, up to twice what the features have, and keeps it
+    until the process ends. A CPU's own features are kept as they are.
 
     Args:
         max_features: how many of the newest features to hold; None holds all of them.
@@ -26,26 +27,8 @@ class HostHistory(History):
         tensor([5., 8.])
     """
 
-    def __init__(self, max_features: int | None = None) -> None:
-        super().__init__(max_features)
-        self._like = torch.empty(0)
-
-    def add(self, time: float, feature: Tensor) -> None:
-        """Copy a feature to the host, and drop the oldest one if there are too many.
-
-        Args:
-            time: the clock's reading at this step.
-            feature: a tensor of any shape.
-
-        Raises:
-            SpectrumError: for another shape, dtype or device than before.
-        """
-        self.check_kind(self._like if self.times and self.max_features != 1 else None, feature)
-        self._like = feature.new_empty(()).expand(feature.shape)
-        self.times.append(time)
-        self.features.append(to_keep(feature) if _is_there(feature) else _copied(feature))
-        if self.max_features is not None and len(self.times) > self.max_features:
-            del self.times[0], self.features[0]
+    def _kept(self, feature: Tensor) -> Tensor:
+        return to_keep(feature) if _is_of_host(feature.device) else _copied(feature)
 
     def combine(self, weights: Sequence[float]) -> Tensor:
         """The forecast `sum_i weights[i] * features[i]`.
@@ -60,26 +43,26 @@ class HostHistory(History):
         Raises:
             ValueError: if there are not as many weights as features.
         """
+        kind = self._kind
+        if _is_of_host(kind.device):
+            return super().combine(weights)
         if len(weights) != len(self.features):
             raise ValueError(f"{len(weights)} weights for {len(self.features)} features")
-        if _is_there(self._like):
-            return super().combine(weights)
-        like = self._like
-        total = torch.zeros(like.shape, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
-        brought = torch.empty_like(like, memory_format=torch.contiguous_format)
+        total = torch.zeros(kind.shape, dtype=torch.promote_types(kind.dtype, torch.float32), device=kind.device)
+        brought = torch.empty(kind.shape, dtype=kind.dtype, device=kind.device)
         for weight, feature in zip(weights, self.features, strict=True):
             if weight:
-                brought.copy_(feature, non_blocking=True)
+                brought.copy_(feature, non_blocking=brought.is_cuda)
                 total.add_(brought, alpha=float(weight))
-        return total.to(like.dtype)
+        return total.to(kind.dtype)
 
 
-def _is_there(feature: Tensor) -> bool:
-    """Whether a feature lies in the host's memory as it comes."""
-    return feature.device.type == "cpu"
+def _is_of_host(device: torch.device) -> bool:
+    """Whether a device's memory is the host's."""
+    return device.type == "cpu"
 
 
 def _copied(feature: Tensor) -> Tensor:
-    """A copy in the host's memory, which is there once the device has come to it."""
+    """A copy in the host's memory; of a feature on CUDA it is there once the device has come to it."""
     place = torch.empty(feature.shape, dtype=feature.dtype, pin_memory=feature.is_cuda)
     return place.copy_(feature, non_blocking=feature.is_cuda)

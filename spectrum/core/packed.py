@@ -39,7 +39,6 @@ class PackedHistory(History):
         super().__init__(max_features)
         self._keep = keep
         self._scales: list[Tensor | None] = []
-        self._like = torch.empty(0)
 
     def add(self, time: float, feature: Tensor) -> None:
         """Round a feature and store it, and drop the oldest one if there are too many.
@@ -53,14 +52,14 @@ class PackedHistory(History):
         """
         if not feature.is_floating_point():
             refuse(f"method.keep={self._keep} rounds floating-point features, and these are {feature.dtype}")
-        self.check_kind(self._like if self.times and self.max_features != 1 else None, feature)
-        self._like = feature.new_empty(()).expand(feature.shape)
+        super().add(time, feature)
+        if len(self._scales) > len(self.times):
+            del self._scales[0]
+
+    def _kept(self, feature: Tensor) -> Tensor:
         packed, scale = _in_eight_bits(feature) if self._keep is Keep.float8 else (to_keep(feature.bfloat16()), None)
-        self.times.append(time)
-        self.features.append(packed)
         self._scales.append(scale)
-        if self.max_features is not None and len(self.times) > self.max_features:
-            del self.times[0], self.features[0], self._scales[0]
+        return packed
 
     def combine(self, weights: Sequence[float]) -> Tensor:
         """The forecast `sum_i weights[i] * features[i]`, of the rounded features.
@@ -77,20 +76,20 @@ class PackedHistory(History):
         if len(weights) != len(self.features):
             raise ValueError(f"{len(weights)} weights for {len(self.features)} features")
         terms = [term for term in zip(weights, self.features, self._scales, strict=True) if term[0] != 0]
-        if self._keep is Keep.bfloat16 and self._like.dtype == torch.bfloat16:
+        kind = self._kind
+        if self._keep is Keep.bfloat16 and kind.dtype == torch.bfloat16:
             return super().combine(weights)
-        like = self._like
+        if not terms:
+            return kind.zeros()
         rows = [(w, packed if scale is not None else packed.reshape(1, -1, 1), scale) for w, packed, scale in terms]
-        if not rows:
-            return torch.zeros_like(like, memory_format=torch.contiguous_format)
-        out = torch.empty(rows[0][1].shape, dtype=like.dtype, device=like.device)
+        out = torch.empty(rows[0][1].shape, dtype=kind.dtype, device=kind.device)
         for part in _parts(out):
             total = torch.zeros(out[:, part].shape, dtype=torch.float32, device=out.device)
             for weight, packed, scale in rows:
                 value = packed[:, part].float()
                 total.add_(value if scale is None else value.mul_(scale), alpha=float(weight))
             out[:, part] = total
-        return _out_of_rows(out, like.shape)
+        return _out_of_rows(out, kind.shape)
 
     @property
     def nbytes(self) -> int:

@@ -40,7 +40,6 @@ class RunningSums(History):
         self._bases = bases
         self._count = 0
         self._sums: Tensor | None = None
-        self._like = torch.empty(0)
 
     def add(self, time: float, feature: Tensor) -> None:
         """Bring the sums up to date with the feature of a run step.
@@ -54,13 +53,12 @@ class RunningSums(History):
         """
         if self._count + 1 >= len(self._bases):
             refuse(f"more steps ran than the {len(self._bases) - 1} that were planned: type method.keep=features")
-        self.check_kind(self._like if self._count else None, feature)
+        self._note_kind(feature, self._count > 0)
         before, after = self._bases[self._count], self._bases[self._count + 1]
         self._count += 1
         self.times.append(time)
         if self.max_features is not None and len(self.times) > self.max_features:
             del self.times[0]
-        self._like = feature.new_empty(()).expand(feature.shape)
         if self._sums is None:
             most = max(map(len, self._bases))
             dtype = torch.promote_types(feature.dtype, torch.float32)
@@ -100,9 +98,9 @@ class RunningSums(History):
         if np.linalg.norm(row - shares @ basis) > EXACT * max(1.0, float(np.linalg.norm(row))):
             refuse("a forecast asks for other weights than were planned: type method.keep=features")
         if not len(shares):
-            return torch.zeros_like(self._like, memory_format=torch.contiguous_format)
+            return self._kind.zeros()
         found = weighted_sum(shares.tolist(), list(self._sums[: len(shares)]))
-        return found.view(self._like.shape).to(self._like.dtype)
+        return found.view(self._kind.shape).to(self._kind.dtype)
 
     @property
     def nbytes(self) -> int:

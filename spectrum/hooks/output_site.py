@@ -90,8 +90,9 @@ class OutputSite:
         own = [place for place in further if place not in through]
         slots = {f"{OUTPUT} {number}": place for number, place in enumerate(own, 2)}
         found = {OUTPUT: sample, **{slot: further[place] for slot, place in slots.items()}}
+        # clones, since an empty slice would keep the whole output alive
         empty = with_further_outputs(output, {place: further[place][:0].clone() for place in further})
-        self._returned[kinds] = Returned(with_sample(empty, sample[:0].clone()), slots, through)  # no view holds bytes
+        self._returned[kinds] = Returned(with_sample(empty, sample[:0].clone()), slots, through)
         if not self._residual:
             return SiteResult(True, output, entry, found, found)
         name = type(self._model).__name__

@@ -37,7 +37,7 @@ class Meter(DispatchMode):
     def __init__(self, known: Iterable[nn.Module] = ()) -> None:
         super().__init__()
         self.peak = self._now = 0
-        self._calls: dict[str, tuple[torch.Size, torch.dtype, int]] = {}
+        self._calls: dict[Any, tuple[torch.Size, torch.dtype, int]] = {}
         self._seen: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
         for module in known:
             for tensor in (*module.parameters(), *module.buffers()):
@@ -60,12 +60,13 @@ class Meter(DispatchMode):
         return made
 
     def once(self, network: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Make a call, or take a call of the same shapes, as those of tiles are, to need what that one needed.
+        """Make a network's call, or count for it what a call with the same shapes took, as the calls for tiles have.
 
         Args:
-            network: the network. Where it keeps tensors between calls, every call is made.
+            network: the network. Where it keeps tensors from one call to the next, every call is made.
             forward: its forward.
-            args: its arguments. Where any is no tensor, number or None, the call is made: it may be written to.
+            args: its arguments. Where one is neither a tensor nor a number, a text or None, the call is made: the
+                network may write to it.
             kwargs: the same by name.
 
         Returns:
@@ -74,8 +75,7 @@ class Meter(DispatchMode):
         given = *args, *kwargs.values()
         if not all(one is None or isinstance(one, (Tensor, int, float, str)) for one in given):
             return forward(*args, **kwargs)
-        told = [one for one in given if not isinstance(one, Tensor)]
-        key = f"{id(network)} {list(kwargs)} {told} {shapes(given)}"
+        key = network, (*kwargs,), shapes(given), tuple(one for one in given if not isinstance(one, Tensor))
         if key in self._calls:
             shape, dtype, work = self._calls[key]
             self.peak = max(self.peak, self._now + work)
@@ -145,8 +145,14 @@ def metered(
 
 
 def _keeps_tensors(network: nn.Module) -> bool:
-    """Whether a part of a network has tensors that are neither weights nor buffers: a decoder's frames before."""
-    return any(isinstance(value, Tensor) for part in network.modules() for value in vars(part).values())
+    """Whether a network has tensors beside weights and buffers, as a decoder of videos has of the frames before."""
+
+    def holds(value: Any) -> bool:
+        values = list(value.values()) if isinstance(value, dict) else value
+        return isinstance(value, Tensor) or (isinstance(values, (list, tuple)) and any(map(holds, values)))
+
+    own = ("_parameters", "_buffers")
+    return any(holds(value) for part in network.modules() for name, value in vars(part).items() if name not in own)
 
 
 def on_meta(tensor: Tensor) -> Tensor:
